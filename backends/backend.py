@@ -1,0 +1,108 @@
+"""The contract of a backend: what it can do, whether it is ready, do it, stop."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ..core.answer import Embeddings, GenerateEvent, Inference
+from ..core.content import EmbedInput, GenerateInput, InferInput
+from ..core.deadline import Deadline
+from ..core.failure import AttemptError, FailureKind
+from ..core.request import Priority, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a backend can do, known without asking it.
+
+    ``context_tokens`` bounds prompt and answer together (``None``: unknown). ``continues``: it can continue a text
+    of the assistant exactly. ``constrains``: it honours ``response_format``. ``logprobs``: it reports them.
+    ``max_concurrency`` is how many calls it takes at once; more wait, and a wait is no failure.
+    """
+
+    tasks: frozenset[Task]
+    context_tokens: int | None = None
+    continues: bool = False
+    constrains: bool = False
+    logprobs: bool = False
+    max_concurrency: int = 1
+
+
+class HealthState(StrEnum):
+    """How ready a backend is."""
+
+    READY = "ready"
+    LOADING = "loading"
+    """It will be ready by itself; a call waits for it."""
+    DOWN = "down"
+    """It needs a restart or a person; ``sentence`` says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendHealth:
+    """A backend's own account of its readiness; asking sends no content and costs no call."""
+
+    state: HealthState
+    sentence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """What goes with a call besides its content.
+
+    ``deadline`` is the request's, on the event loop's clock. ``data_classes`` keeps caches apart: state derived from
+    a call may serve only calls with the same set. ``attempt`` counts from 1 over the whole request.
+    """
+
+    request_id: str
+    deadline: Deadline
+    data_classes: tuple[str, ...] = ()
+    priority: Priority = Priority.NORMAL
+    idempotency_key: str = ""
+    attempt: int = 1
+
+
+class Backend(ABC):
+    """A configured place that can answer.
+
+    Calls raise `AttemptError` and nothing else (and pass cancellation on). Cancelling a call, or closing its
+    stream, stops the work behind it. Text of requests and answers goes into no log, name or error.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
+        """What this backend can do."""
+
+    @abstractmethod
+    def health(self) -> BackendHealth:
+        """How ready it is, from what is known now; returns at once."""
+
+    async def start(self) -> None:
+        """Make ready: load, connect. Calls may come before it ends, and wait. Raises `AttemptError` if it cannot."""
+        return
+
+    async def stop(self) -> None:
+        """End all work and free everything. Idempotent."""
+        return
+
+    def generate(self, call: GenerateInput, context: CallContext) -> AsyncIterator[GenerateEvent]:
+        """Stream an answer: any number of `Delta`, then exactly one `Finish`."""
+        raise self._unsupported(Task.GENERATE)
+
+    async def embed(self, call: EmbedInput, context: CallContext) -> Embeddings:
+        """Embed texts: float32 ``[n, d]``, in the order given."""
+        raise self._unsupported(Task.EMBED)
+
+    async def infer(self, call: InferInput, context: CallContext) -> Inference:
+        """Run a model on named tensors."""
+        raise self._unsupported(Task.INFER)
+
+    def _unsupported(self, task: Task) -> AttemptError:
+        return AttemptError(FailureKind.UNSUPPORTED, f"backend {self.name!r} cannot {task}")

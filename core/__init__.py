@@ -1,0 +1,1 @@
+"""The words that every floor shares. Standard library only, no input or output."""

@@ -1,0 +1,128 @@
+"""What comes back: the events of a stream, and whole answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from .content import Tensor
+
+if TYPE_CHECKING:
+    from .decision import Decision
+
+
+class FinishReason(StrEnum):
+    """Why a generation ended."""
+
+    STOP = "stop"
+    """The model ended its turn, or a stop sequence was reached."""
+    LENGTH = "length"
+    """``max_output_tokens`` or the context was used up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens read and written by the backend that answered, as it counted them."""
+
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class TokenLogprob:
+    """One token's text and natural log-probability, and those of its likeliest alternatives, best first."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+    def __repr__(self) -> str:
+        return "TokenLogprob()"
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Text that a backend adds to its answer; ``tokens`` is how many tokens it stands for."""
+
+    text: str = field(repr=False)
+    tokens: int = 1
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The last event of a backend's stream. A stream without one is a failure.
+
+    ``model`` and ``place`` are the backend's own account of what answered and where; they are recorded and
+    compared, and prove nothing. ``queue_depth`` is how many requests wait there.
+    """
+
+    reason: FinishReason
+    usage: Usage = Usage()
+    model: str = ""
+    place: str = ""
+    queue_depth: int | None = None
+
+
+GenerateEvent = Delta | Finish
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """A backend's embeddings: one float32 tensor ``[n, d]``."""
+
+    vectors: Tensor
+    usage: Usage = Usage()
+    model: str = ""
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """A backend's named output tensors."""
+
+    outputs: Mapping[str, Tensor]
+    model: str = ""
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Seam:
+    """Where the answering backend changes within a stream, and why."""
+
+    from_backend: str
+    to_backend: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a streamed answer.
+
+    ``text`` is what to append. ``seam`` is set on the first chunk after a change of backend. ``logprobs`` is
+    empty unless asked for. The last chunk has ``answer``: the whole of it.
+    """
+
+    text: str = field(repr=False)
+    seam: Seam | None = None
+    logprobs: tuple[TokenLogprob, ...] = field(default=(), repr=False)
+    answer: Answer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole generated answer, of the request's data class.
+
+    ``backend`` is who completed it; ``usage`` counts that backend's tokens; ``model`` is its own word.
+    """
+
+    text: str = field(repr=False)
+    backend: str
+    finish_reason: FinishReason
+    usage: Usage
+    decision: Decision = field(repr=False)
+    model: str = ""
+    logprobs: tuple[TokenLogprob, ...] = field(default=(), repr=False)
+    data_classes: tuple[str, ...] = ()

@@ -1,0 +1,108 @@
+"""Why one attempt failed, and what that means for the request.
+
+Adapters say *what* happened (`FailureKind`); the table here says what follows from it, for every
+backend alike. How a protocol's own codes map to kinds is the adapter's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from .errors import EdgewiseError
+
+
+class FailureKind(StrEnum):
+    """What went wrong in one attempt."""
+
+    UNREACHABLE = "unreachable"
+    """No connection, or it broke."""
+    OVERLOADED = "overloaded"
+    """The backend is there and has no room now."""
+    CONFLICT = "conflict"
+    """The backend gave this attempt up in favour of another; a new one may pass."""
+    TIMED_OUT = "timed_out"
+    """No answer in the time the attempt had."""
+    STALLED = "stalled"
+    """A stream began and then fell silent for much longer than this backend ever pauses."""
+    TRUNCATED = "truncated"
+    """A stream ended without saying why it finished."""
+    CRASHED = "crashed"
+    """The engine's process died."""
+    INTERNAL = "internal"
+    """The backend failed by its own account, or broke the contract."""
+    PROTOCOL = "protocol"
+    """What answers there does not speak the configured protocol."""
+    CREDENTIALS = "credentials"
+    """The backend does not accept our credentials."""
+    MODEL_UNAVAILABLE = "model_unavailable"
+    """The backend does not have the model, or cannot load it."""
+    UNSUPPORTED = "unsupported"
+    """The backend cannot do this kind of work."""
+    NOT_PERMITTED = "not_permitted"
+    """A wall forbade the attempt at the last moment; nothing was sent."""
+    CONTEXT_LENGTH = "context_length"
+    """The request is too long for this model; a larger context may take it."""
+    CONTENT_FILTER = "content_filter"
+    """The provider refuses this content."""
+    INVALID_REQUEST = "invalid_request"
+    """The request is wrong, whoever is asked."""
+    PREEMPTED = "preempted"
+    """Another attempt was preferred, or the request ended; the attempt was stopped by us."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disposition:
+    """What follows from a kind of failure."""
+
+    retry_here: bool
+    """The same backend may be asked again, when nothing else is left."""
+    next_backend: bool
+    """Another backend may be asked. False ends the request."""
+    counts_for_breaker: bool
+    """It says something about the backend's health."""
+    quarantine: bool = False
+    """The backend needs a person: leave it alone until it is configured anew, and say so loudly."""
+
+
+DISPOSITIONS: dict[FailureKind, Disposition] = {
+    FailureKind.UNREACHABLE: Disposition(True, True, True),
+    FailureKind.OVERLOADED: Disposition(True, True, False),
+    FailureKind.CONFLICT: Disposition(True, True, False),
+    FailureKind.TIMED_OUT: Disposition(False, True, True),
+    FailureKind.STALLED: Disposition(False, True, True),
+    FailureKind.TRUNCATED: Disposition(False, True, True),
+    # A request that crashed an engine never goes back to it.
+    FailureKind.CRASHED: Disposition(False, True, True),
+    FailureKind.INTERNAL: Disposition(False, True, True),
+    # Not a quarantine: a captive portal answers in the server's name, and goes away.
+    FailureKind.PROTOCOL: Disposition(False, True, True),
+    FailureKind.CREDENTIALS: Disposition(False, True, False, quarantine=True),
+    FailureKind.MODEL_UNAVAILABLE: Disposition(False, True, False, quarantine=True),
+    FailureKind.UNSUPPORTED: Disposition(False, True, False, quarantine=True),
+    FailureKind.NOT_PERMITTED: Disposition(False, True, False),
+    FailureKind.CONTEXT_LENGTH: Disposition(False, True, False),
+    FailureKind.CONTENT_FILTER: Disposition(False, False, False),
+    FailureKind.INVALID_REQUEST: Disposition(False, False, False),
+    FailureKind.PREEMPTED: Disposition(False, True, False),
+}
+
+
+class AttemptError(EdgewiseError):
+    """One attempt at one backend failed. What adapters raise, and all that they raise.
+
+    ``sentence`` says what happened and what to do, for people. It never quotes the request, the
+    answer or a server's own error text. ``retry_after`` is the server's pushback in seconds: when
+    it wants to be asked again; ``None`` when it did not say.
+    """
+
+    def __init__(self, kind: FailureKind, sentence: str, *, retry_after: float | None = None) -> None:
+        super().__init__(sentence)
+        self.kind = kind
+        self.sentence = sentence
+        self.retry_after = retry_after
+
+    @property
+    def disposition(self) -> Disposition:
+        """What follows from this failure."""
+        return DISPOSITIONS[self.kind]

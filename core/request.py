@@ -1,0 +1,78 @@
+"""A request: what is asked, its labels, and its sealed content."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+from .content import Content, Sealed
+from .place import PlaceSet
+
+
+class Task(StrEnum):
+    """The kinds of work."""
+
+    GENERATE = "generate"
+    EMBED = "embed"
+    INFER = "infer"
+
+
+class Priority(StrEnum):
+    """Who goes first where requests wait."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+
+
+@dataclass(frozen=True, slots=True)
+class Residency:
+    """A caller's own narrowing of where content may go, with the keys of a data class; ``None`` narrows nothing."""
+
+    process_in: PlaceSet | None = None
+    store_in: PlaceSet | None = None
+    operators: PlaceSet | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What a policy may know of a request, and all that is ever recorded of it. Never its content.
+
+    Budgets are seconds, ``None`` where the caller gave none. ``prompt_tokens`` is an estimate: UTF-8 bytes / 3,
+    rounded up. ``data_classes`` are the names given with the call and with each message; empty means the policy's
+    default. ``backends`` narrows to these names; empty narrows nothing.
+    """
+
+    task: Task
+    data_classes: tuple[str, ...] = ()
+    latency_budget: float | None = None
+    first_token_budget: float | None = None
+    max_output_tokens: int = 0
+    prompt_tokens: int = 0
+    priority: Priority = Priority.NORMAL
+    tags: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    residency: Residency | None = None
+    backends: tuple[str, ...] = ()
+    model: str = ""
+    """For ``infer``: the model's name. Empty otherwise."""
+    streaming: bool = False
+    continues: bool = False
+    """The last message is the assistant's: only a backend that can continue a text can answer."""
+    constrained: bool = False
+    """A response format is asked for."""
+    logprobs: bool = False
+    idempotent: bool = True
+    """False forbids whatever could run the request twice: retry, overlap and fallback once content was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request on its way. ``started_at`` is its entry on the event loop's clock; all budgets count from there."""
+
+    id: str
+    labels: Labels
+    content: Sealed[Content]
+    started_at: float
+    idempotency_key: str

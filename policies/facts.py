@@ -1,0 +1,134 @@
+"""What a policy may look at, and nothing else: no content, no clock, no socket."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ..core.decision import RefusalCode
+from ..core.place import Location
+from ..core.request import Labels, Task
+
+
+class LinkState(StrEnum):
+    """How far the network reaches."""
+
+    ONLINE = "online"
+    LIMITED = "limited"
+    OFFLINE = "offline"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFacts:
+    """The link as judged now. Unknown metering counts as metered."""
+
+    state: LinkState = LinkState.ONLINE
+    metered: bool = True
+    confidence_percent: int = 0
+    age: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """The device as last sampled. No battery counts as 100 % and charging."""
+
+    battery_percent: int = 100
+    has_battery: bool = False
+    charging: bool = True
+    load_percent: int = 0
+    memory_free_mb: int = 0
+    thermal: str = "nominal"
+
+
+@dataclass(frozen=True, slots=True)
+class TimeFacts:
+    """Local time. ``weekday`` is ``monday`` to ``sunday``."""
+
+    hour: int
+    minute: int
+    weekday: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogNormal:
+    """A positive quantity's predicted distribution: mean and deviation of its natural logarithm, in log seconds."""
+
+    mu: float
+    sigma: float
+
+    def quantile_95(self) -> float:
+        """The value that 95 % lie under, in seconds."""
+        return math.exp(self.mu + 1.6448536269514722 * self.sigma)
+
+    def median(self) -> float:
+        """The middle value, in seconds."""
+        return math.exp(self.mu)
+
+    def probability_within(self, seconds: float) -> float:
+        """The probability of at most so many seconds."""
+        if seconds <= 0.0:
+            return 0.0
+        return 0.5 * math.erfc((self.mu - math.log(seconds)) / (self.sigma * math.sqrt(2.0)))
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What this request would take at one backend from its start, waiting there included.
+
+    ``first`` is the time to the first token (for ``embed`` and ``infer``: to the result), ``total`` to the last.
+    """
+
+    first: LogNormal
+    total: LogNormal
+
+
+@dataclass(frozen=True, slots=True)
+class NotReady:
+    """Why a backend cannot take work now."""
+
+    code: RefusalCode
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackendTerms:
+    """What a configuration says of a backend, for as long as it runs.
+
+    ``price_input`` and ``price_output`` are US dollars per million tokens. ``remote`` backends need the network unless
+    ``works_offline`` (a gateway on the LAN, a loopback server).
+    """
+
+    name: str
+    location: Location
+    tasks: frozenset[Task]
+    remote: bool
+    quality: float = 0.5
+    labels: frozenset[str] = frozenset()
+    price_input: float = 0.0
+    price_output: float = 0.0
+    context_tokens: int | None = None
+    continues: bool = False
+    constrains: bool = False
+    logprobs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BackendFacts:
+    """What is known of a backend now. ``not_ready`` is ``None`` for one that can take work."""
+
+    name: str
+    prediction: Prediction
+    not_ready: NotReady | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One snapshot, from which one plan follows. ``backends`` stand in the order of the policy's terms."""
+
+    request_id: str
+    labels: Labels
+    link: LinkFacts
+    device: DeviceFacts
+    time: TimeFacts
+    backends: tuple[BackendFacts, ...]
