@@ -1,0 +1,140 @@
+"""Tensors as numpy arrays and back: the one place that knows how a `Tensor`'s bytes are laid out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from ..core.content import Tensor
+from ..core.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    import numpy
+
+STRING = "string"
+
+ITEM_BYTES = {
+    "bool": 1,
+    "int8": 1,
+    "int16": 2,
+    "int32": 4,
+    "int64": 8,
+    "uint8": 1,
+    "uint16": 2,
+    "uint32": 4,
+    "uint64": 8,
+    "float16": 2,
+    "float32": 4,
+    "float64": 8,
+}
+"""The element types a `Tensor` may have, besides `STRING`, and the bytes one element takes."""
+
+_LENGTH_BYTES = 4
+_LONGEST_STRING = (1 << 32) - 1
+
+
+def to_tensor(array: numpy.ndarray[Any, Any], *, name: str = "") -> Tensor:
+    """A numpy array as a `Tensor`, of any memory layout and byte order.
+
+    Arrays of ``str`` become ``string`` tensors, also as numpy objects. ``name`` goes into error texts, values never do.
+    Raises `InvalidRequest` for element types that a `Tensor` cannot have.
+    """
+    kind = array.dtype.kind
+    if kind in "UTO":
+        return Tensor(STRING, array.shape, b"".join(_encoded(array.flat, name)))
+    if array.dtype.name not in ITEM_BYTES:
+        raise InvalidRequest(f"{_subject(name)} has elements of type {array.dtype}, which cannot be sent; {_LEGAL}")
+    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    return Tensor(array.dtype.name, array.shape, little.tobytes())
+
+
+def to_array(tensor: Tensor, *, name: str = "") -> numpy.ndarray[Any, Any]:
+    """A `Tensor` as a numpy array of its shape: writable, its own copy; ``string`` becomes an array of ``str`` objects.
+
+    ``name`` goes into error texts, values never do. Raises `InvalidRequest` where type, shape and bytes do not
+    belong together.
+    """
+    import numpy
+
+    elements = _checked_count(tensor, name)
+    if tensor.dtype == STRING:
+        array: numpy.ndarray[Any, Any] = numpy.empty(elements, dtype=object)
+        for index, text in enumerate(_decoded(tensor.data, elements, name)):
+            array[index] = text
+    else:
+        array = numpy.frombuffer(bytearray(tensor.data), dtype=numpy.dtype(tensor.dtype).newbyteorder("<"))
+        if tensor.dtype == "bool" and array.view(numpy.uint8).max(initial=0) > 1:
+            raise InvalidRequest(
+                f"{_subject(name)} has a bool that is neither 0 nor 1; send one byte, 0 or 1, for each"
+            )
+    try:
+        return array.reshape(tensor.shape)
+    except ValueError:
+        raise InvalidRequest(f"{_subject(name)} has a shape that numpy cannot hold: {list(tensor.shape)}") from None
+
+
+def _checked_count(tensor: Tensor, name: str) -> int:
+    """How many elements the shape holds, after checking type, shape and (where it is fixed) the number of bytes."""
+    if tensor.dtype != STRING and tensor.dtype not in ITEM_BYTES:
+        raise InvalidRequest(f"{_subject(name)} has an unknown element type; {_LEGAL}")
+    if any(extent < 0 for extent in tensor.shape):
+        raise InvalidRequest(f"{_subject(name)} has a negative extent in its shape {list(tensor.shape)}")
+    elements = math.prod(tensor.shape)
+    if tensor.dtype == STRING:
+        # Every string has a length; checked before as many elements are laid out.
+        if len(tensor.data) < elements * _LENGTH_BYTES:
+            raise _wrong_strings(name, elements)
+    elif len(tensor.data) != elements * ITEM_BYTES[tensor.dtype]:
+        raise InvalidRequest(
+            f"{_subject(name)} is {tensor.dtype} {list(tensor.shape)} and needs "
+            f"{elements * ITEM_BYTES[tensor.dtype]} bytes, but has {len(tensor.data)}"
+        )
+    return elements
+
+
+def _encoded(texts: Iterable[object], name: str) -> Iterator[bytes]:
+    for text in texts:
+        if not isinstance(text, str):
+            raise InvalidRequest(
+                f"{_subject(name)} holds Python objects that are not str ({type(text).__name__}); {_LEGAL}"
+            )
+        try:
+            encoded = text.encode()
+        except UnicodeEncodeError:
+            raise InvalidRequest(
+                f"{_subject(name)} has a string that is not valid Unicode (a lone surrogate)"
+            ) from None
+        if len(encoded) > _LONGEST_STRING:
+            raise InvalidRequest(f"{_subject(name)} has a string of more than {_LONGEST_STRING} bytes")
+        yield len(encoded).to_bytes(_LENGTH_BYTES, "little")
+        yield encoded
+
+
+def _decoded(data: bytes, elements: int, name: str) -> Iterator[str]:
+    at = 0
+    for _ in range(elements):
+        start = at + _LENGTH_BYTES
+        at = start + int.from_bytes(data[at:start], "little")
+        if at > len(data):
+            raise _wrong_strings(name, elements)
+        try:
+            yield data[start:at].decode()
+        except UnicodeDecodeError:
+            raise InvalidRequest(f"{_subject(name)} has a string that is not valid UTF-8") from None
+    if at != len(data):
+        raise _wrong_strings(name, elements)
+
+
+def _wrong_strings(name: str, elements: int) -> InvalidRequest:
+    return InvalidRequest(
+        f"{_subject(name)} does not hold the {elements} strings of its shape: "
+        "each is a 4-byte little-endian length and that many bytes"
+    )
+
+
+def _subject(name: str) -> str:
+    return f"tensor {name!r}" if name else "the tensor"
+
+
+_LEGAL = f"use one of {', '.join(ITEM_BYTES)}, or str"
