@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Annotated, BinaryIO
 
 from ...core.errors import ModelUnavailable
 
 _CHUNK = 1 << 20
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+
+_Stamp = tuple[str, int, int, int, int, int]
+"""Path, device, inode, size, and the times of the last writing and the last change: another file, another stamp."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,52 +35,100 @@ class ModelFile:
     name: str
     settings: ModelSettings
     base: Path
+    # Lives with the object, so that a worker that comes back after a crash does not wait for the same sum again.
+    _proven: set[_Stamp] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def locate(self) -> Path:
         """The file's path, by a look at the file system alone. Raises `ModelUnavailable` where there is none."""
-        scheme, _, rest = self.settings.source.partition(":")
-        if scheme == "file" and rest:
-            path = self.base / Path(rest).expanduser()
-        elif scheme == "package" and "/" in rest:
-            path = self._inside_package(*rest.split("/", 1))
-        else:
-            raise self._unavailable(
-                f"cannot read the source {self.settings.source!r}; write `file:PATH` or `package:IMPORT_NAME/FILE`"
-            )
-        if not path.is_file():
+        path = self._named_path()
+        try:
+            found = path.is_file()
+        except OSError as error:
+            raise self._unreadable(path, error) from None
+        if not found:
             raise self._unavailable(f"has no file at {path}; put it there, or correct `models.{self.name}.source`")
         return path
 
     def verify(self) -> Path:
-        """The file's path, after reading it whole and comparing its sha256. Blocks; run it off the event loop."""
+        """The file's path, after reading it whole and comparing its sha256.
+
+        A file proven once is not read again until it changes. Blocks; run it off the event loop. Raises
+        `ModelUnavailable` for a file that is missing, unreadable or altered.
+        """
         path = self.locate()
         expected = self.settings.sha256
-        if expected is None:
-            return path
-        digest = hashlib.sha256()
+        if expected is not None and not _SHA256.fullmatch(expected):
+            raise self._unavailable(f"has a `models.{self.name}.sha256` that is not 64 hex digits; correct it")
         try:
             with path.open("rb") as file:
-                while chunk := file.read(_CHUNK):
-                    digest.update(chunk)
+                stamp = _stamp(path, file)
+                if expected is None or stamp in self._proven:
+                    return path
+                actual = _sha256(file)
         except OSError as error:
-            raise self._unavailable(f"cannot be read at {path}: {error.strerror}") from None
-        if digest.hexdigest() != expected.lower():
+            raise self._unreadable(path, error) from None
+        if actual != expected.lower():
             raise self._unavailable(
-                f"is altered: {path} has sha256 {digest.hexdigest()}, the configuration says {expected}; "
-                f"fetch the file again, or correct `models.{self.name}.sha256` if the new file is the right one"
+                f"is altered: {path} has sha256 {actual}, the configuration says {expected}; "
+                f"get the file again, or correct `models.{self.name}.sha256` if the new file is the right one"
             )
+        self._proven.add(stamp)
         return path
 
+    def _named_path(self) -> Path:
+        source = self.settings.source
+        scheme, _, rest = source.partition(":")
+        package, _, inner = rest.partition("/")
+        if "\0" not in source:
+            if scheme == "file" and rest:
+                return self.base / self._without_tilde(rest)
+            if scheme == "package" and package and inner:
+                return self._inside_package(package, inner)
+        raise self._unavailable(f"cannot read the source {source!r}; write `file:PATH` or `package:IMPORT_NAME/FILE`")
+
+    def _without_tilde(self, path: str) -> Path:
+        try:
+            return Path(path).expanduser()
+        except RuntimeError:
+            raise self._unavailable(f"has the source 'file:{path}', and that home folder is unknown") from None
+
     def _inside_package(self, package: str, inner: str) -> Path:
-        # find_spec of a top-level name reads no code of the package.
-        spec = importlib.util.find_spec(package) if package.isidentifier() else None
-        if spec is None or not spec.submodule_search_locations:
-            raise self._unavailable(f"wants the Python package {package!r}, which is not installed; pip install it")
-        folder = Path(next(iter(spec.submodule_search_locations)))
-        path = (folder / inner).resolve()
-        if not path.is_relative_to(folder.resolve()):
+        if not package.isidentifier():
+            raise self._unavailable(
+                f"names the package {package!r}, which is no import name; write the name that `import` takes"
+                + (f": {package.replace('-', '_')!r}" if "-" in package else "")
+            )
+        # By the words of the path: some installers make every file of a package a link to their cache.
+        if inner.startswith("/") or ".." in PurePosixPath(inner).parts:
             raise self._unavailable(f"points outside the package {package!r}; write a path inside it")
-        return path
+        paths = [folder / inner for folder in _package_folders(package)]
+        if not paths:
+            raise self._unavailable(f"wants the Python package {package!r}, which is not installed; pip install it")
+        return next((path for path in paths if path.exists()), paths[0])
+
+    def _unreadable(self, path: Path, error: OSError) -> ModelUnavailable:
+        return self._unavailable(f"cannot be read at {path}: {error.strerror}")
 
     def _unavailable(self, sentence: str) -> ModelUnavailable:
         return ModelUnavailable(f"model {self.name!r} {sentence}")
+
+
+def _package_folders(package: str) -> list[Path]:
+    """Where a top-level package lies (a namespace package in several folders), without running any of its code."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except ValueError:  # a module without a spec, such as __main__
+        return []
+    return [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec else []
+
+
+def _stamp(path: Path, file: BinaryIO) -> _Stamp:
+    status = os.fstat(file.fileno())
+    return (str(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _sha256(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()

