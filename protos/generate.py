@@ -1,0 +1,43 @@
+"""Generate the messages and their type stubs from the .proto files.
+
+Usage: ``.venv-protos/bin/python protos/generate.py OUT_DIR``. The files appear below ``OUT_DIR`` as they stand below
+``protos/``. No service code is generated: calls go by their full path.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from grpc_tools import protoc  # type: ignore[import-not-found]  # lives in an environment of its own
+
+PROTOS = Path(__file__).resolve().parent
+
+
+def generate(out: Path) -> list[Path]:
+    """Write the generated files below ``out``; return them. Exits with protoc's code where it fails."""
+    sources = sorted(PROTOS.glob("v*/*.proto"))
+    with tempfile.TemporaryDirectory() as scratch:
+        # The virtual path makes the generated imports and descriptors name the installed package.
+        arguments = [f"-Iedgewise/protos={PROTOS}", f"--python_out={scratch}", f"--pyi_out={scratch}"]
+        names = [f"edgewise/protos/{source.relative_to(PROTOS)}" for source in sources]
+        code = protoc.main(["protoc", *arguments, *names])
+        if code != 0:
+            sys.exit(code)
+        generated = Path(scratch, "edgewise", "protos")
+        written = []
+        for source in sorted(generated.rglob("*_pb2.py*")):
+            target = out / source.relative_to(generated)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+            written.append(target)
+        return written
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(f"usage: {sys.argv[0]} OUT_DIR")
+    for path in generate(Path(sys.argv[1])):
+        sys.stdout.write(f"{path}\n")
