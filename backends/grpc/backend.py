@@ -1,0 +1,199 @@
+"""The backend that is a service elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
+
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from ...core.answer import Embeddings, Finish, GenerateEvent, Inference
+from ...core.content import EmbedInput, GenerateInput, InferInput
+from ...core.failure import AttemptError, FailureKind
+from ...core.request import Task
+from ..backend import Backend, BackendHealth, CallContext, Capabilities, HealthState
+from .channel import MAX_MESSAGE_BYTES
+from .connection import Connection, Line
+from .protocols import PROTOCOL_TYPES
+from .settings import GrpcSettings
+from .status import attempt_error, failure
+
+C = TypeVar("C")
+A = TypeVar("A")
+
+_STATUS_WAIT = 0.05
+"""Seconds that a server gets to end a stream by itself after its finish. The answer is whole either way."""
+
+
+class GrpcBackend(Backend):
+    """A model service over gRPC. Opens nothing before its first call; belongs to the event loop of that call."""
+
+    def __init__(self, name: str, settings: GrpcSettings) -> None:
+        super().__init__(name)
+        self._protocol = PROTOCOL_TYPES[settings.protocol](settings.model or "")
+        secret = settings.credentials
+        self._metadata = self._protocol.metadata(None if secret is None else secret.reveal())
+        self._connection = Connection(settings)
+        self._slots = asyncio.Semaphore(settings.max_concurrency)
+        self._stopped = False
+        self._last_failure = ""
+        self._capabilities = Capabilities(
+            tasks=frozenset(settings.tasks),
+            context_tokens=settings.context_tokens,
+            continues=settings.continues,
+            constrains=settings.constrains,
+            logprobs=settings.logprobs,
+            max_concurrency=settings.max_concurrency,
+        )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    def health(self) -> BackendHealth:
+        """Ready until stopped: whether it can be reached shows in calls alone. ``sentence`` is the last failure."""
+        if self._stopped:
+            return BackendHealth(HealthState.DOWN, f"backend {self.name!r} was stopped")
+        return BackendHealth(HealthState.READY, self._last_failure)
+
+    async def stop(self) -> None:
+        self._stopped = True
+        await self._connection.close()
+
+    async def generate(self, call: GenerateInput, context: CallContext) -> AsyncIterator[GenerateEvent]:
+        self._require(Task.GENERATE)
+        request = self._encode(self._protocol.encode_generate, call, context)
+        decode = self._protocol.decode_generate
+        await self._take_slot(context)
+        line: Line | None = None
+        rpc: grpc.aio.UnaryStreamCall[bytes, bytes] | None = None
+        try:
+            line = self._take_line()
+            method = line.stream(self._protocol.generate_path)
+            rpc = method(request, timeout=self._remaining(context), metadata=self._metadata)
+            # Iterating the call instead would put one more generator under every token.
+            while isinstance(message := await rpc.read(), bytes):
+                for event in decode(message):
+                    yield event
+                    if type(event) is Finish:
+                        self._succeeded()
+                        await _let_end(rpc)
+                        return
+            failed = self._noted(line, failure(self.name, FailureKind.TRUNCATED))
+        except grpc.aio.AioRpcError as error:
+            failed = self._noted(line, attempt_error(self.name, error))
+        except (ValueError, DecodeError):
+            failed = self._noted(line, failure(self.name, FailureKind.PROTOCOL))
+        except asyncio.CancelledError:
+            if not self._ended_by_stop(line):
+                raise
+            failed = failure(self.name, FailureKind.PREEMPTED)
+        finally:
+            if rpc is not None:
+                rpc.cancel()
+            await self._leave(line)
+        # Raised out here, no error of the library's, with its server's text, hangs on it as its context.
+        raise failed
+
+    async def embed(self, call: EmbedInput, context: CallContext) -> Embeddings:
+        self._require(Task.EMBED)
+        request = self._encode(self._protocol.encode_embed, call, context)
+        return await self._unary(self._protocol.embed_path, request, self._protocol.decode_embed, context)
+
+    async def infer(self, call: InferInput, context: CallContext) -> Inference:
+        self._require(Task.INFER)
+        request = self._encode(self._protocol.encode_infer, call, context)
+        return await self._unary(self._protocol.infer_path, request, self._protocol.decode_infer, context)
+
+    async def _unary(self, path: str, request: bytes, decode: Callable[[bytes], A], context: CallContext) -> A:
+        await self._take_slot(context)
+        line: Line | None = None
+        try:
+            line = self._take_line()
+            message = await line.unary(path)(request, timeout=self._remaining(context), metadata=self._metadata)
+            answer = decode(message)
+            self._succeeded()
+            return answer
+        except grpc.aio.AioRpcError as error:
+            failed = self._noted(line, attempt_error(self.name, error))
+        except (ValueError, DecodeError):
+            failed = self._noted(line, failure(self.name, FailureKind.PROTOCOL))
+        except asyncio.CancelledError:
+            if not self._ended_by_stop(line):
+                raise
+            failed = failure(self.name, FailureKind.PREEMPTED)
+        finally:
+            await self._leave(line)
+        raise failed
+
+    def _require(self, task: Task) -> None:
+        if task not in self._capabilities.tasks:
+            raise self._unsupported(task)
+
+    def _encode(self, encode: Callable[[C, CallContext, float], bytes], call: C, context: CallContext) -> bytes:
+        remaining = self._remaining(context)
+        try:
+            request = encode(call, context, math.inf if remaining is None else remaining)
+        except (ValueError, TypeError, RecursionError):  # their texts may quote the request
+            request = None
+        if request is None:
+            raise AttemptError(FailureKind.INVALID_REQUEST, "the request holds what cannot be sent (bad Unicode?)")
+        if len(request) > MAX_MESSAGE_BYTES:
+            raise failure(self.name, FailureKind.CONTEXT_LENGTH)
+        return request
+
+    def _remaining(self, context: CallContext) -> float | None:
+        """Seconds to the deadline; ``None`` for one that never comes. Raises where it has passed."""
+        remaining = context.deadline.remaining(asyncio.get_running_loop().time())
+        if remaining <= 0.0:
+            raise failure(self.name, FailureKind.TIMED_OUT)
+        return None if remaining == math.inf else remaining
+
+    async def _take_slot(self, context: CallContext) -> None:
+        if not self._slots.locked():
+            await self._slots.acquire()
+            return
+        try:
+            async with asyncio.timeout_at(context.deadline.at):
+                await self._slots.acquire()
+                return
+        except TimeoutError:
+            pass
+        raise failure(self.name, FailureKind.TIMED_OUT)
+
+    def _take_line(self) -> Line:
+        if self._stopped:
+            raise AttemptError(FailureKind.UNREACHABLE, f"backend {self.name!r} was stopped")
+        return self._connection.take()
+
+    async def _leave(self, line: Line | None) -> None:
+        self._slots.release()
+        if line is not None:
+            await self._connection.give_back(line)
+
+    def _succeeded(self) -> None:
+        self._last_failure = ""
+        self._connection.succeeded()
+
+    def _noted(self, line: Line | None, failed: AttemptError) -> AttemptError:
+        self._last_failure = failed.sentence
+        if line is not None:
+            self._connection.failed(line, failed.kind)
+        return failed
+
+    def _ended_by_stop(self, line: Line | None) -> bool:
+        """Whether a cancellation is the closing of the channel rather than somebody's wish to cancel this task."""
+        task = asyncio.current_task()
+        return line is not None and line.closed and (task is None or task.cancelling() == 0)
+
+
+async def _let_end(rpc: grpc.aio.UnaryStreamCall[bytes, bytes]) -> None:
+    """Wait a moment for the server's own end of the call, so that a whole answer is not cancelled at its last step."""
+    try:
+        async with asyncio.timeout(_STATUS_WAIT):
+            await rpc.code()
+    except TimeoutError:
+        pass

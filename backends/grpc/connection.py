@@ -1,0 +1,102 @@
+"""The way to one service: opened on first use, opened anew after it broke.
+
+The library waits longer and longer before it tries a broken connection again, and cannot be told that now is a
+good time. A new channel tries at once. So a line that broke serves the calls it has, and the next call gets a new
+one.
+"""
+
+from __future__ import annotations
+
+import grpc
+import grpc.aio
+
+from ...core.failure import FailureKind
+from .channel import open_channel
+from .quiet_loop import quieten
+from .settings import GrpcSettings
+
+_MOST_PATIENT = 8
+"""How many times the configured connect timeout a connection that keeps failing may take: links differ."""
+
+
+class Line:
+    """One channel and the calls on it."""
+
+    __slots__ = ("_streams", "_unaries", "calls", "channel", "closed", "retired")
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.calls = 0
+        self.retired = False
+        self.closed = False
+        self._streams: dict[str, grpc.aio.UnaryStreamMultiCallable[bytes, bytes]] = {}
+        self._unaries: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
+
+    def stream(self, path: str) -> grpc.aio.UnaryStreamMultiCallable[bytes, bytes]:
+        """The method at ``path`` that answers by a stream. Messages stay bytes, so that the library logs none."""
+        method = self._streams.get(path)
+        if method is None:
+            method = self._streams[path] = self.channel.unary_stream(path)
+        return method
+
+    def unary(self, path: str) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
+        """The method at ``path`` that answers once."""
+        method = self._unaries.get(path)
+        if method is None:
+            method = self._unaries[path] = self.channel.unary_unary(path)
+        return method
+
+    async def close(self) -> None:
+        """End the channel and whatever still runs on it."""
+        self.closed = True
+        await self.channel.close()
+
+
+class Connection:
+    """Hands out the line that the next call takes. Belongs to the event loop that first uses it."""
+
+    def __init__(self, settings: GrpcSettings) -> None:
+        self._settings = settings
+        self._current: Line | None = None
+        self._lines: set[Line] = set()
+        self._broken_in_a_row = 0
+
+    def take(self) -> Line:
+        """The line for one call; `give_back` it. Raises `AttemptError` where the TLS files cannot be read."""
+        line = self._current
+        if line is None or line.retired:
+            quieten()
+            patience = min(2**self._broken_in_a_row, _MOST_PATIENT)
+            line = Line(open_channel(self._settings, self._settings.connect_timeout * patience))
+            self._current = line
+            self._lines.add(line)
+        line.calls += 1
+        return line
+
+    def succeeded(self) -> None:
+        """A call was answered: the way is sound."""
+        self._broken_in_a_row = 0
+
+    def failed(self, line: Line, kind: FailureKind) -> None:
+        """A call on ``line`` failed: judge whether the next one needs a new line."""
+        if line.retired or line.closed:
+            return
+        if kind is FailureKind.UNREACHABLE:
+            line.retired = True
+            self._broken_in_a_row = min(self._broken_in_a_row + 1, _MOST_PATIENT)
+        elif kind is FailureKind.TIMED_OUT:
+            # Connected and silent may be a path that died. One that is still connecting is left to get there.
+            line.retired = line.channel.get_state() is grpc.ChannelConnectivity.READY
+
+    async def give_back(self, line: Line) -> None:
+        """A call has ended. The last one on a retired line closes it."""
+        line.calls -= 1
+        if line.retired and line.calls == 0 and not line.closed:
+            self._lines.discard(line)
+            await line.close()
+
+    async def close(self) -> None:
+        """End every line and the calls on them."""
+        lines, self._lines, self._current = self._lines, set(), None
+        for line in lines:
+            await line.close()

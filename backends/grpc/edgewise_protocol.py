@@ -1,0 +1,133 @@
+"""The client's side of `edgewise.v1.ModelService`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ...core.answer import Delta, Embeddings, Finish, FinishReason, GenerateEvent, Inference, TokenLogprob, Usage
+from ...core.content import EmbedInput, GenerateInput, InferInput, Role
+from ...core.request import Priority
+from ...protos.v1 import model_service_pb2 as wire
+from ..backend import CallContext
+from .tensor_messages import from_message, to_message
+from .wire_protocol import Metadata, WireProtocol
+
+_SERVICE = "/edgewise.v1.ModelService"
+
+_ROLES = {Role.SYSTEM: wire.ROLE_SYSTEM, Role.USER: wire.ROLE_USER, Role.ASSISTANT: wire.ROLE_ASSISTANT}
+
+_PRIORITIES = {
+    Priority.LOW: wire.PRIORITY_LOW,
+    Priority.NORMAL: wire.PRIORITY_NORMAL,
+    Priority.HIGH: wire.PRIORITY_HIGH,
+}
+
+_REASONS: dict[int, FinishReason] = {
+    wire.FINISH_REASON_STOP: FinishReason.STOP,
+    wire.FINISH_REASON_LENGTH: FinishReason.LENGTH,
+}
+
+_UINT32_MAX = 2**32 - 1
+
+
+class EdgewiseProtocol(WireProtocol):
+    """What `edgewise serve` speaks."""
+
+    generate_path = f"{_SERVICE}/Generate"
+    embed_path = f"{_SERVICE}/Embed"
+    infer_path = f"{_SERVICE}/Infer"
+
+    def metadata(self, credentials: str | None) -> Metadata:
+        return () if credentials is None else (("authorization", f"Bearer {credentials}"),)
+
+    def encode_generate(self, call: GenerateInput, context: CallContext, remaining: float) -> bytes:
+        request = wire.GenerateRequest(
+            model=self.model,
+            call=_call_info(context, remaining),
+            messages=[wire.Message(role=_ROLES[message.role], text=message.text) for message in call.messages],
+            max_output_tokens=call.max_output_tokens,
+            temperature=call.temperature,
+            top_p=call.top_p,
+            seed=call.seed,
+            stop=call.stop,
+            response_format=_response_format(call.response_format),
+            logprobs=call.logprobs,
+        )
+        return request.SerializeToString()
+
+    def decode_generate(self, message: bytes) -> Iterable[GenerateEvent]:
+        response = wire.GenerateResponse.FromString(message)
+        event = response.WhichOneof("event")
+        if event == "delta":
+            delta = response.delta
+            logprobs = tuple(map(_token_logprob, delta.logprobs)) if delta.logprobs else ()
+            return (Delta(delta.text, delta.tokens, logprobs),)
+        if event == "finish":
+            return self._finish(response.finish)
+        return ()  # a kind of event that a newer server knows
+
+    def encode_embed(self, call: EmbedInput, context: CallContext, remaining: float) -> bytes:
+        request = wire.EmbedRequest(model=self.model, call=_call_info(context, remaining), texts=call.texts)
+        return request.SerializeToString()
+
+    def decode_embed(self, message: bytes) -> Embeddings:
+        response = wire.EmbedResponse.FromString(message)
+        vectors = from_message(response.vectors)
+        if vectors.dtype != "float32" or len(vectors.shape) != 2:
+            raise ValueError("embeddings are float32 [n, d]")
+        return Embeddings(vectors, _usage(response.usage), response.origin.model, response.origin.place)
+
+    def encode_infer(self, call: InferInput, context: CallContext, remaining: float) -> bytes:
+        request = wire.InferRequest(
+            model=call.model or self.model,
+            call=_call_info(context, remaining),
+            inputs={name: to_message(tensor) for name, tensor in call.inputs.items()},
+        )
+        return request.SerializeToString()
+
+    def decode_infer(self, message: bytes) -> Inference:
+        response = wire.InferResponse.FromString(message)
+        outputs = {name: from_message(tensor) for name, tensor in response.outputs.items()}
+        return Inference(outputs, response.origin.model, response.origin.place)
+
+    def _finish(self, finish: wire.Finish) -> Iterable[GenerateEvent]:
+        reason = _REASONS.get(finish.reason)
+        if reason is None:
+            return ()  # no reason is no finish: the stream counts as cut
+        origin = finish.origin
+        queue_depth = origin.load.queue_depth if origin.load.HasField("queue_depth") else None
+        return (Finish(reason, _usage(finish.usage), origin.model, origin.place, queue_depth),)
+
+
+def _call_info(context: CallContext, remaining: float) -> wire.CallInfo:
+    return wire.CallInfo(
+        request_id=context.request_id,
+        idempotency_key=context.idempotency_key,
+        attempt=context.attempt,
+        priority=_PRIORITIES[context.priority],
+        data_classes=context.data_classes,
+        budgets=wire.Budgets(total_ms=int(min(remaining * 1000, _UINT32_MAX))),
+    )
+
+
+def _response_format(asked: Mapping[str, Any] | None) -> wire.ResponseFormat | None:
+    if asked is None:
+        return None
+    kind = asked.get("type")
+    if kind == "json_object":
+        return wire.ResponseFormat(json_object=wire.ResponseFormat.JsonObject())
+    if kind == "json_schema":
+        return wire.ResponseFormat(json_schema=json.dumps(asked.get("schema")))
+    if kind == "grammar":
+        return wire.ResponseFormat(grammar=asked.get("grammar"))
+    raise ValueError("response_format has a type that this protocol does not know")
+
+
+def _usage(usage: wire.Usage) -> Usage:
+    return Usage(usage.prompt_tokens, usage.output_tokens)
+
+
+def _token_logprob(token: wire.TokenLogprob) -> TokenLogprob:
+    return TokenLogprob(token.token, token.logprob, tuple((other.token, other.logprob) for other in token.top))

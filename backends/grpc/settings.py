@@ -1,0 +1,114 @@
+"""What a configuration says of a remote gRPC service, and what can be wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from ...core.problem import Path as ProblemPath
+from ...core.problem import Problem
+from ...core.request import Task
+from ...core.settings import FilePath, Seconds, Secret
+from .target import parse_target
+
+PROTOCOLS = ("edgewise",)
+"""The protocols' names; ``protocols.py`` has their code."""
+
+_ONE_SECOND = Seconds(1.0)
+_TEN_SECONDS = Seconds(10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """How the service proves who it is, and how this client does."""
+
+    root_certificates: Annotated[
+        FilePath | None, "a PEM file of the certificates that may vouch for the server; without it, the public ones"
+    ] = None
+    server_name: Annotated[str | None, "the name the server's certificate must hold, where it is not the target's"] = (
+        None
+    )
+    certificate: Annotated[FilePath | None, "a PEM file of this client's own certificate chain, for mutual TLS"] = None
+    key: Annotated[FilePath | None, "a PEM file of that certificate's private key"] = None
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcSettings:
+    """A remote model service over gRPC.
+
+    Without ``tls``, loopback and unix sockets are spoken to in plaintext, and everything else by TLS with the public
+    root certificates. There is no plaintext to another machine.
+    """
+
+    target: Annotated[str, "where the service listens: `host:port` or `unix:/path`"]
+    protocol: Annotated[str, "the protocol it speaks: `edgewise`"] = "edgewise"
+    model: Annotated[str | None, "the model that generates or embeds there; may be left out where only one can"] = None
+    tls: Annotated[TlsSettings | None, "how the server proves who it is"] = None
+    credentials: Annotated[Secret | None, "sent as `authorization: Bearer …`; write it as ${NAME}"] = None
+    tasks: Annotated[tuple[Task, ...], "what the service can do"] = (Task.GENERATE, Task.EMBED, Task.INFER)
+    context_tokens: Annotated[int | None, "its largest prompt and answer together"] = None
+    max_concurrency: Annotated[int, "how many calls run there at once; more wait here"] = 64
+    continues: Annotated[bool, "it continues a last message of the assistant exactly"] = True
+    constrains: Annotated[bool, "it honours a response format"] = True
+    logprobs: Annotated[bool, "it reports log-probabilities"] = True
+    connect_timeout: Annotated[
+        Seconds, "how long a connection may take to stand; doubled, up to eight times, while it fails"
+    ] = _ONE_SECOND
+    keepalive: Annotated[
+        Seconds, "how often a server that owes an answer is asked whether it lives; foreign ones want 5m or more"
+    ] = _TEN_SECONDS
+
+
+def check(settings: GrpcSettings) -> Sequence[Problem]:
+    """What is wrong with settings whose fields have the right types."""
+    problems = [*_check_target(settings), *_check_tls(settings.tls), *_check_numbers(settings)]
+    if settings.protocol not in PROTOCOLS:
+        problems.append(_problem("protocol", f"there is no protocol {settings.protocol!r}", _one_of(PROTOCOLS)))
+    if not settings.tasks:
+        problems.append(_problem("tasks", "the service can do nothing", _one_of(tuple(Task))))
+    return problems
+
+
+def _check_target(settings: GrpcSettings) -> list[Problem]:
+    try:
+        parse_target(settings.target)
+    except ValueError as error:
+        return [_problem("target", f"{settings.target!r} is no target", str(error))]
+    return []
+
+
+def _check_tls(tls: TlsSettings | None) -> list[Problem]:
+    if tls is None:
+        return []
+    problems = []
+    if (tls.certificate is None) != (tls.key is None):
+        missing = "certificate" if tls.certificate is None else "key"
+        problems.append(_problem("tls", f"mutual TLS needs `{missing}` too", "give both `certificate` and `key`"))
+    for name in ("root_certificates", "certificate", "key"):
+        path: str | None = getattr(tls, name)
+        if path is not None and not Path(path).is_file():
+            problems.append(_problem(("tls", name), f"there is no file {path}", "put the PEM file there"))
+    return problems
+
+
+def _check_numbers(settings: GrpcSettings) -> list[Problem]:
+    problems = []
+    if settings.max_concurrency < 1:
+        problems.append(_problem("max_concurrency", "nothing could ever run", "give 1 or more"))
+    if settings.context_tokens is not None and settings.context_tokens < 1:
+        problems.append(_problem("context_tokens", "nothing could ever fit", "give 1 or more, or leave it out"))
+    if settings.connect_timeout <= 0:
+        problems.append(_problem("connect_timeout", "no connection could ever stand", "write a time such as `1s`"))
+    if settings.keepalive < 1:
+        problems.append(_problem("keepalive", "servers take this for an attack", "write `10s` or more"))
+    return problems
+
+
+def _one_of(names: Sequence[str]) -> str:
+    return "choose from " + ", ".join(names)
+
+
+def _problem(path: str | ProblemPath, sentence: str, mend: str) -> Problem:
+    return Problem(sentence, mend, (path,) if isinstance(path, str) else path)

@@ -1,0 +1,146 @@
+"""From gRPC's status to what happened: all seventeen codes, in-band refinements, and when to come back.
+
+A server's own text is read here to tell a few faults apart, and goes no further.
+"""
+
+from __future__ import annotations
+
+import math
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from ...core.failure import AttemptError, FailureKind
+from ...protos.v1.status_details_pb2 import RetryInfo, StatusDetails
+
+FAILURE_KEY = "edgewise-failure"
+"""Trailing metadata: the `FailureKind` by name, where a status code says too little."""
+
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
+"""Trailing metadata: when to ask again, in milliseconds; a negative number means never."""
+
+_DETAILS_KEY = "grpc-status-details-bin"
+
+_Code = grpc.StatusCode
+
+KIND_BY_CODE: dict[grpc.StatusCode, FailureKind] = {
+    # A call that ends well without its answer.
+    _Code.OK: FailureKind.TRUNCATED,
+    # By the server: our own cancelling never arrives here. The connection is sound.
+    _Code.CANCELLED: FailureKind.CONFLICT,
+    _Code.UNKNOWN: FailureKind.INTERNAL,
+    _Code.INVALID_ARGUMENT: FailureKind.INVALID_REQUEST,
+    _Code.DEADLINE_EXCEEDED: FailureKind.TIMED_OUT,
+    _Code.NOT_FOUND: FailureKind.MODEL_UNAVAILABLE,
+    _Code.ALREADY_EXISTS: FailureKind.CONFLICT,
+    _Code.PERMISSION_DENIED: FailureKind.CREDENTIALS,
+    _Code.UNAUTHENTICATED: FailureKind.CREDENTIALS,
+    _Code.RESOURCE_EXHAUSTED: FailureKind.OVERLOADED,
+    _Code.FAILED_PRECONDITION: FailureKind.UNSUPPORTED,
+    _Code.ABORTED: FailureKind.CONFLICT,
+    _Code.OUT_OF_RANGE: FailureKind.CONTEXT_LENGTH,
+    _Code.UNIMPLEMENTED: FailureKind.UNSUPPORTED,
+    _Code.INTERNAL: FailureKind.INTERNAL,
+    _Code.UNAVAILABLE: FailureKind.UNREACHABLE,
+    _Code.DATA_LOSS: FailureKind.INTERNAL,
+}
+
+_SENTENCES: dict[FailureKind, str] = {
+    FailureKind.UNREACHABLE: "cannot be reached",
+    FailureKind.OVERLOADED: "has no room now",
+    FailureKind.CONFLICT: "gave the call up",
+    FailureKind.TIMED_OUT: "did not answer in time",
+    FailureKind.STALLED: "fell silent in mid-stream",
+    FailureKind.TRUNCATED: "ended without saying why",
+    FailureKind.CRASHED: "lost its engine",
+    FailureKind.INTERNAL: "failed by its own account",
+    FailureKind.PROTOCOL: "does not speak the configured protocol; check `target` and `protocol`",
+    FailureKind.CREDENTIALS: "does not accept our credentials; check `credentials` and `tls`",
+    FailureKind.MODEL_UNAVAILABLE: "does not have the model; check `model`",
+    FailureKind.UNSUPPORTED: "cannot do this; check `protocol` and `tasks`",
+    FailureKind.NOT_PERMITTED: "may not do this",
+    FailureKind.CONTEXT_LENGTH: "cannot take a request of this length",
+    FailureKind.CONTENT_FILTER: "refuses this content",
+    FailureKind.INVALID_REQUEST: "finds the request invalid",
+    FailureKind.PREEMPTED: "stopped the call for another",
+}
+
+
+def attempt_error(backend: str, error: grpc.aio.AioRpcError) -> AttemptError:
+    """What a call's end means. The sentence is ours alone."""
+    trailing = _trailing(error)
+    code = error.code()
+    named = _named_kind(trailing)
+    if named is not None:
+        kind, sentence = named, _SENTENCES[named]
+    else:
+        kind, sentence = _inferred(code, error.details() or "")
+    return AttemptError(kind, f"backend {backend!r} {sentence} ({code.name})", retry_after=_retry_after(trailing))
+
+
+def failure(backend: str, kind: FailureKind) -> AttemptError:
+    """The same, for what this side noticed by itself."""
+    return AttemptError(kind, f"backend {backend!r} {_SENTENCES[kind]}")
+
+
+def _inferred(code: grpc.StatusCode, details: str) -> tuple[FailureKind, str]:
+    kind = KIND_BY_CODE[code]
+    if code is _Code.UNAVAILABLE:
+        return _connection_fault(details)
+    if code is _Code.RESOURCE_EXHAUSTED and "larger than max" in details:
+        if details.startswith("CLIENT:"):
+            return FailureKind.PROTOCOL, "sent a message larger than this client takes"
+        return FailureKind.CONTEXT_LENGTH, _SENTENCES[FailureKind.CONTEXT_LENGTH]
+    if "http2 header with status" in details or "content-type" in details:
+        return FailureKind.PROTOCOL, _SENTENCES[FailureKind.PROTOCOL]
+    return kind, _SENTENCES[kind]
+
+
+def _connection_fault(details: str) -> tuple[FailureKind, str]:
+    """Tell apart why there is no connection. The texts are the library's own: no server has spoken yet."""
+    if "CERTIFICATE_VERIFY_FAILED" in details or "certificate verify failed" in details:
+        return FailureKind.CREDENTIALS, "has a certificate that our roots do not vouch for; check `tls`"
+    if "Hostname Verification Check failed" in details or "is not in peer certificate" in details:
+        return FailureKind.CREDENTIALS, "has a certificate for another name; check `target` and `tls.server_name`"
+    if "WRONG_VERSION_NUMBER" in details:
+        return FailureKind.PROTOCOL, "does not speak TLS, and plaintext is for loopback and unix sockets only"
+    if "http1.x server" in details or "settings frame" in details.lower():
+        return FailureKind.PROTOCOL, _SENTENCES[FailureKind.PROTOCOL]
+    return FailureKind.UNREACHABLE, _SENTENCES[FailureKind.UNREACHABLE]
+
+
+def _trailing(error: grpc.aio.AioRpcError) -> dict[str, str | bytes]:
+    metadata = error.trailing_metadata()
+    return {} if metadata is None else dict(metadata)
+
+
+def _named_kind(trailing: dict[str, str | bytes]) -> FailureKind | None:
+    try:
+        return FailureKind(str(trailing[FAILURE_KEY]))
+    except (KeyError, ValueError):
+        return None
+
+
+def _retry_after(trailing: dict[str, str | bytes]) -> float | None:
+    pushback = trailing.get(PUSHBACK_KEY)
+    if pushback is None:
+        return _retry_info(trailing.get(_DETAILS_KEY))
+    try:
+        milliseconds = int(pushback)
+    except ValueError:
+        return math.inf  # gRPC's rule: what cannot be read means stop, as a negative number does
+    return math.inf if milliseconds < 0 else milliseconds / 1000
+
+
+def _retry_info(details: str | bytes | None) -> float | None:
+    if not isinstance(details, bytes):
+        return None
+    try:
+        for detail in StatusDetails.FromString(details).details:
+            if detail.type_url.endswith("/google.rpc.RetryInfo"):
+                delay = RetryInfo.FromString(detail.value).retry_delay
+                return max(0.0, delay.seconds + delay.nanos / 1e9)
+    except DecodeError:
+        return None
+    return None

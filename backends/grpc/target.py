@@ -1,0 +1,56 @@
+"""Where a service listens: parsing a target, and whether it is on this machine."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+_HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9.])?):(?P<port>\d+)")
+_SCHEMES = ("dns:///", "dns:", "ipv4:", "ipv6:")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A service's address. ``address`` is what gRPC takes; ``local`` is true of loopback and unix sockets."""
+
+    address: str
+    host: str
+    port: int | None
+    local: bool
+
+
+def parse_target(text: str) -> Target:
+    """Read ``host:port``, ``dns:///host:port``, ``ipv4:…``, ``ipv6:[…]:port`` or ``unix:/path``.
+
+    Raises ``ValueError`` with what is wrong. A port is always asked for: the library's silent 443 is a guess.
+    """
+    if text.startswith(("unix:", "unix-abstract:")):
+        if not text.partition(":")[2].strip("/"):
+            raise ValueError("a unix socket needs a path, like `unix:/run/model.sock`")
+        return Target(text, host="", port=None, local=True)
+    if re.match(r"(https?|grpcs?|tcp)://", text):
+        raise ValueError("a target is no URL; write `host:port`, and `tls:` beside it for what TLS needs")
+    bare = text
+    for scheme in _SCHEMES:
+        if text.startswith(scheme):
+            bare = text.removeprefix(scheme)
+            break
+    match = _HOST_AND_PORT.fullmatch(bare)
+    if match is None:
+        raise ValueError("cannot read it; write `host:port`, `[ipv6]:port`, `dns:///host:port` or `unix:/path`")
+    port = int(match["port"])
+    if not 0 < port < 65536:
+        raise ValueError("a port lies between 1 and 65535")
+    host = match["host"].strip("[]")
+    return Target(text, host, port, is_loopback(host))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address can only mean this machine."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,70 @@
+"""Tensors to `edgewise.v1.Tensor` and back, with their sizes proven. Both ends use it."""
+
+from __future__ import annotations
+
+import math
+import struct
+
+from ...core.content import Tensor
+from ...protos.v1 import model_service_pb2 as wire
+
+_ITEM_BYTES = {
+    "bool": 1,
+    "int8": 1,
+    "uint8": 1,
+    "int16": 2,
+    "uint16": 2,
+    "float16": 2,
+    "int32": 4,
+    "uint32": 4,
+    "float32": 4,
+    "int64": 8,
+    "uint64": 8,
+    "float64": 8,
+}
+
+
+def to_message(tensor: Tensor) -> wire.Tensor:
+    """The message of a tensor."""
+    return wire.Tensor(dtype=tensor.dtype, shape=tensor.shape, data=tensor.data)
+
+
+def from_message(message: wire.Tensor) -> Tensor:
+    """The tensor of a message. Raises ``ValueError``, without content, where shape and bytes do not fit."""
+    shape = tuple(message.shape)
+    if any(length < 0 for length in shape):
+        raise ValueError("a tensor's shape has a negative length")
+    count = math.prod(shape)
+    if message.dtype == "string":
+        _check_strings(message.data, count)
+    elif message.dtype not in _ITEM_BYTES:
+        raise ValueError("a tensor's dtype is unknown; use numpy's names, or `string`")
+    elif count * _ITEM_BYTES[message.dtype] != len(message.data):
+        raise ValueError("a tensor's bytes do not fit its shape and dtype")
+    return Tensor(message.dtype, shape, message.data)
+
+
+def _check_strings(data: bytes, count: int) -> None:
+    offset = 0
+    elements = 0
+    while offset < len(data):
+        if len(data) - offset < 4:
+            raise ValueError("a string tensor ends inside an element's length")
+        (length,) = struct.unpack_from("<I", data, offset)
+        element = data[offset + 4 : offset + 4 + length]
+        if len(element) != length:
+            raise ValueError("a string tensor ends inside an element")
+        if not _is_utf8(element):
+            raise ValueError("a string tensor's element is not UTF-8")
+        offset += 4 + length
+        elements += 1
+    if elements != count:
+        raise ValueError("a string tensor's elements do not fit its shape")
+
+
+def _is_utf8(element: bytes) -> bool:
+    try:
+        element.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
