@@ -41,8 +41,8 @@ class Labels:
     """What a policy may know of a request, and all that is ever recorded of it. Never its content.
 
     Budgets are seconds, ``None`` where the caller gave none. ``prompt_tokens`` is an estimate: UTF-8 bytes / 3,
-    rounded up. ``data_classes`` are the names given with the call and with each message; empty means the policy's
-    default. ``backends`` narrows to these names; empty narrows nothing.
+    rounded up. ``data_classes`` are the names given with the call and with each message.
+    ``backends`` narrows to these names; empty narrows nothing.
     """
 
     task: Task
@@ -65,6 +65,8 @@ class Labels:
     logprobs: bool = False
     idempotent: bool = True
     """False forbids whatever could run the request twice: retry, overlap and fallback once content was sent."""
+    unclassed: bool = False
+    """Some content has no class of its own and the call gave none: the policy's default holds beside the rest."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,12 +21,16 @@ class LinkState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LinkFacts:
-    """The link as judged now. Unknown metering counts as metered."""
+    """The link as judged now. Unknown metering counts as metered.
+
+    ``forced``: the application switched to this state itself, and means every remote backend, near or far.
+    """
 
     state: LinkState = LinkState.ONLINE
     metered: bool = True
     confidence_percent: int = 0
     age: float = 0.0
+    forced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,7 @@ class BackendTerms:
     continues: bool = False
     constrains: bool = False
     logprobs: bool = False
+    works_offline: bool = False
 
 
 @dataclass(frozen=True, slots=True)

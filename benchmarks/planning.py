@@ -1,0 +1,144 @@
+"""How long it takes to decide: facts to plan, in microseconds.
+
+    python benchmarks/planning.py [--requests 20000]
+
+The line `p50 … µs` is the case of the design's budget: 20 rules, 5 backends, and facts that differ from request to
+request, so that hardly any evaluation of conditions is remembered. The others: facts that repeat, and 500 rules.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import time
+import tracemalloc
+from importlib.resources import files
+
+from edgewise.core.place import DEVICE, Location, Place, PlaceSet
+from edgewise.core.request import Labels, Priority, Task
+from edgewise.policies.compilation import compile_policy
+from edgewise.policies.facts import BackendFacts, BackendTerms, DeviceFacts, Facts, LinkFacts, LogNormal, Prediction
+from edgewise.policies.facts import TimeFacts as Time
+from edgewise.policies.places import Places
+from edgewise.policies.planner import Policy
+from edgewise.policies.settings import DataClassSettings, PolicySettings, RuleSettings
+
+CONDITIONS = (
+    "request.prompt_tokens > {n}",
+    "device.battery_percent < 20 && !device.charging",
+    'connectivity.metered && request.priority != "high"',
+    "time.hour >= 22 || time.hour < 6",
+    'request.task == "embed"',
+    '"health" in request.data_classes && request.prompt_tokens < {n}',
+    'request.prompt_tokens < {n} && request.priority == "low"',
+    "device.load_percent > 90 || device.memory_free_mb < {n}",
+    "request.latency_budget < duration('{n}ms')",
+    'connectivity.state == "limited" && connectivity.age > duration("{n}s")',
+)
+ACTIONS = ("prefer", "avoid", "deny", "prefer", "prefer")
+NAMES = ("phone", "laptop", "gateway", "cloud-eu", "cloud-us")
+
+
+def settings(rules: int) -> PolicySettings:
+    """A policy of so many rules over all the facts that conditions can read."""
+    return PolicySettings(
+        data_classes={
+            "public": DataClassSettings(process_in=("any",)),
+            "personal": DataClassSettings(process_in=("EU", "CH"), operators=("EU", "CH", "US")),
+            "health": DataClassSettings(process_in=("DE",)),
+        },
+        default_data_class="personal",
+        rules=tuple(
+            RuleSettings(
+                name=f"rule {at}",
+                when=CONDITIONS[at % len(CONDITIONS)].format(n=(at + 1) * 37),
+                **{ACTIONS[at % len(ACTIONS)]: (NAMES[at % len(NAMES)],)},  # type: ignore[arg-type]  # keys vary
+            )
+            for at in range(rules)
+        ),
+    )
+
+
+def terms() -> list[BackendTerms]:
+    """Two backends on the device, three beyond it."""
+    generates = frozenset({Task.GENERATE})
+
+    def remote(country: str, operator: str) -> Location:
+        kept = PlaceSet.of([Place(country)])
+        return Location(kept, kept, PlaceSet.of([Place(operator)]))
+
+    return [
+        BackendTerms("phone", DEVICE, generates, remote=False, quality=0.35),
+        BackendTerms("laptop", DEVICE, generates, remote=False, quality=0.45),
+        BackendTerms("gateway", remote("DE", "DE"), generates, remote=True, quality=0.6),
+        BackendTerms("cloud-eu", remote("NL", "US"), generates, remote=True, quality=0.88, price_output=2.5),
+        BackendTerms("cloud-us", remote("US", "US"), generates, remote=True, quality=0.9, price_output=2.0),
+    ]
+
+
+def snapshots(count: int, distinct: int) -> list[Facts]:
+    """Snapshots of so many distinct kinds."""
+    chance = random.Random(7)
+
+    def one(at: int) -> Facts:
+        backends = tuple(
+            BackendFacts(
+                name, Prediction(LogNormal(chance.gauss(-1, 0.5), 0.4), LogNormal(chance.gauss(0.3, 0.5), 0.4))
+            )
+            for name in NAMES
+        )
+        labels = Labels(
+            Task.GENERATE,
+            (chance.choice(("public", "personal", "health")),),
+            latency_budget=3.0,
+            first_token_budget=0.8,
+            max_output_tokens=256,
+            prompt_tokens=at,
+            priority=chance.choice(list(Priority)),
+        )
+        device = DeviceFacts(chance.randrange(100), True, chance.random() < 0.5, chance.randrange(100), 4000)
+        hour = Time(chance.randrange(24), chance.randrange(60), "monday")
+        return Facts(f"request-{at}", labels, LinkFacts(), device, hour, backends)
+
+    kinds = [one(at) for at in range(distinct)]
+    return [kinds[at % distinct] for at in range(count)]
+
+
+def measure(policy: Policy, facts: list[Facts]) -> tuple[float, float]:
+    """Median and 99th percentile, in microseconds."""
+    for each in facts[:200]:
+        policy.plan(each)
+    times = []
+    for each in facts:
+        begun = time.perf_counter_ns()
+        policy.plan(each)
+        times.append((time.perf_counter_ns() - begun) / 1e3)
+    cuts = statistics.quantiles(times, n=100)
+    return cuts[49], cuts[98]
+
+
+def main() -> None:
+    """Print the measurements."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=20_000)
+    count = parser.parse_args().requests
+    data = json.loads((files("edgewise.policies") / "data/places.json").read_text("utf-8"))
+    for rules, distinct, what in ((20, count, ""), (20, 100, "facts repeat"), (500, count // 10, "500 rules")):
+        facts = snapshots(min(count, max(distinct, 1000)), distinct)
+        tracemalloc.start()
+        policy, problems = compile_policy(settings(rules), terms(), Places.from_data(data))
+        if policy is None:
+            raise SystemExit("\n".join(problem.render() for problem in problems))
+        for each in facts[:1000]:
+            policy.plan(each)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        median, slowest = measure(policy, facts)
+        label = f"  ({what})" if what else f"  ({rules} rules, {len(NAMES)} backends, facts differ)"
+        print(f"p50 {median:.1f} µs   p99 {slowest:.1f} µs   peak {peak / 2**20:.1f} MiB{label}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""A policy as written is judged and becomes a `Policy`: all mistakes at once, or one that may be used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from typing import Any
+
+from ..core.problem import Path, Problem, Severity
+from ..core.suggestion import one_of
+from .classes import build_walls
+from .conditions import Condition, ConditionSet, Vocabulary, compile_condition
+from .facts import BackendTerms
+from .places import Places
+from .plan import Retry, StreamFailover
+from .planner import Defaults, Policy
+from .rules import Rule, RuleSet
+from .settings import Objective, PolicySettings, RuleSettings
+from .walls import Wall, Walls
+
+RESERVED = frozenset({"remote", "device"})
+"""What lists in rules mean by these names; no backend and no label may have them."""
+
+
+def read_sites(settings: PolicySettings, places: Places) -> tuple[Places, list[Problem]]:
+    """The places that this policy can name: those given and its own sites. Problems' paths count from the policy."""
+    problems: list[Problem] = []
+    sites: dict[str, str] = {}
+    for name, site in settings.sites.items():
+        found = places.read((site.in_,), ("sites", name), problems)
+        if site.in_ in places.countries:
+            sites[name] = site.in_
+        elif found.anywhere or found.places:
+            problems.append(
+                Problem(f"a site stands in one country, not in {site.in_}", "name it", ("sites", name, "in"))
+            )
+    return places.with_sites(sites), [_at_site(problem) for problem in problems]
+
+
+def compile_policy(
+    settings: PolicySettings, terms: Sequence[BackendTerms], places: Places
+) -> tuple[Policy | None, tuple[Problem, ...]]:
+    """The policy and its warnings; or ``None`` and every mistake. Problems' paths count from the policy's own section.
+
+    ``places`` is without sites: those are the policy's.
+    """
+    places, problems = read_sites(settings, places)
+    by_class = build_walls(settings.data_classes, places, problems)
+    walls = Walls(by_class, settings.default_data_class, places.describe)
+    _judge_classes(settings, terms, walls, problems)
+    _judge_values(settings, problems)
+    rules, conditions = _build_rules(settings, terms, problems)
+    if any(problem.severity is Severity.ERROR for problem in problems):
+        return None, tuple(problems)
+    policy = Policy(
+        version=_version(settings, terms, by_class),
+        terms=terms,
+        places=places,
+        walls=walls,
+        conditions=ConditionSet(conditions),
+        rules=RuleSet(rules, terms),
+        defaults=_defaults(settings),
+        tags=settings.tags,
+    )
+    return policy, tuple(problems)
+
+
+def _judge_classes(
+    settings: PolicySettings, terms: Sequence[BackendTerms], walls: Walls, problems: list[Problem]
+) -> None:
+    default = settings.default_data_class
+    if default is not None and default not in settings.data_classes:
+        mend = one_of(default, settings.data_classes)
+        problems.append(Problem(f"there is no data class {default!r}", mend, ("default_data_class",)))
+    if not settings.data_classes:
+        mend = "declare them, such as `data_classes: {public: {process_in: [any]}}` with `default_data_class: public`"
+        sentence = "no data classes: content may be on this device only, for nothing else is known to be permitted"
+        problems.append(Problem(sentence, mend, (), Severity.WARNING))
+    if any(problem.severity is Severity.ERROR for problem in problems):
+        return  # whether a backend may take a class means little while places are wrong
+    for name in settings.data_classes:
+        objections = {each.name: walls.objection((name,), None, each.location) for each in terms}
+        if terms and all(objections.values()):
+            why = "; ".join(f"{backend}: {sentence}" for backend, sentence in objections.items())
+            mend = "widen the class, or add a backend that fits it"
+            path: Path = ("data_classes", name)
+            problems.append(Problem(f"no backend may take the class {name!r} ({why})", mend, path, Severity.WARNING))
+
+
+def _judge_values(settings: PolicySettings, problems: list[Problem]) -> None:
+    def positive(value: float | None, path: Path) -> None:
+        if value is not None and value <= 0:
+            problems.append(Problem("the duration must be more than zero", "write one such as 800ms or 3s", path))
+
+    def from_policy(value: StreamFailover | None, path: Path) -> None:
+        if value is StreamFailover.RESTART:
+            mend = "write `continue` or `none`; a call may ask for `restart` itself"
+            problems.append(Problem("an answer begins anew only if the call asks for it", mend, path))
+
+    def each_once(order: Sequence[Objective] | None, path: Path) -> None:
+        for index, objective in enumerate(order or ()):
+            if objective in (order or ())[:index]:
+                problems.append(Problem(f"{objective} is there twice", "remove the second", (*path, index)))
+
+    positive(settings.defaults.latency_budget, ("defaults", "latency_budget"))
+    positive(settings.defaults.first_token_budget, ("defaults", "first_token_budget"))
+    each_once(settings.defaults.order, ("defaults", "order"))
+    from_policy(settings.resilience.stream_failover, ("resilience", "stream_failover"))
+    retry = settings.resilience.retry
+    if retry.max_attempts < 1:
+        path: Path = ("resilience", "retry", "max_attempts")
+        problems.append(Problem("an attempt is made at least once", "write 1 for no retry", path))
+    if retry.max_backoff < retry.initial_backoff:
+        path = ("resilience", "retry", "max_backoff")
+        problems.append(Problem("the longest wait is shorter than the first", "raise max_backoff", path))
+    for index, rule in enumerate(settings.rules):
+        if rule.set is not None:
+            base: Path = ("rules", index, "set")
+            positive(rule.set.latency_budget, (*base, "latency_budget"))
+            positive(rule.set.first_token_budget, (*base, "first_token_budget"))
+            each_once(rule.set.order, (*base, "order"))
+            from_policy(rule.set.stream_failover, (*base, "stream_failover"))
+            if rule.set.max_cost is not None and not rule.set.max_cost >= 0:
+                problems.append(Problem("a cost is zero or more", "write US dollars", (*base, "max_cost")))
+
+
+def _build_rules(
+    settings: PolicySettings, terms: Sequence[BackendTerms], problems: list[Problem]
+) -> tuple[list[Rule], list[Condition]]:
+    vocabulary = Vocabulary(frozenset(settings.data_classes), settings.tags)
+    targets = _targets(terms)
+    rules: list[Rule] = []
+    conditions: list[Condition] = []
+    names: set[str] = set()
+    for index, written in enumerate(settings.rules):
+        path: Path = ("rules", index)
+        if written.name in names:
+            mend = "give each rule its own name: decisions quote it"
+            problems.append(Problem(f"two rules have the name {written.name!r}", mend, (*path, "name")))
+        names.add(written.name)
+        if not (written.prefer or written.avoid or written.deny or written.only is not None or written.set is not None):
+            mend = "add prefer, avoid, deny, only or set"
+            problems.append(Problem(f"the rule {written.name!r} does nothing", mend, path))
+        position = None
+        if written.when is not None:
+            position = len(conditions)
+            condition = compile_condition(written.when, (*path, "when"), vocabulary, problems)
+            if condition is not None:
+                conditions.append(condition)
+        rules.append(_rule(written, position, targets, path, problems))
+    return rules, conditions
+
+
+def _rule(
+    written: RuleSettings,
+    condition: int | None,
+    targets: Mapping[str, frozenset[int]],
+    path: Path,
+    problems: list[Problem],
+) -> Rule:
+    def resolve(key: str, names: Sequence[str]) -> frozenset[int]:
+        found: set[int] = set()
+        for at, name in enumerate(names):
+            if name not in targets:
+                problems.append(
+                    Problem(f"there is no backend or label {name!r}", one_of(name, targets), (*path, key, at))
+                )
+            found |= targets.get(name, frozenset())
+        return frozenset(found)
+
+    return Rule(
+        name=written.name,
+        condition=condition,
+        prefer=resolve("prefer", written.prefer),
+        avoid=resolve("avoid", written.avoid),
+        deny=resolve("deny", written.deny),
+        only=None if written.only is None else resolve("only", written.only),
+        settings=written,
+    )
+
+
+def _targets(terms: Sequence[BackendTerms]) -> dict[str, frozenset[int]]:
+    """What each name in a rule's list means: positions of backends."""
+    targets = {
+        "remote": frozenset(at for at, each in enumerate(terms) if each.remote),
+        "device": frozenset(at for at, each in enumerate(terms) if each.location.on_device),
+    }
+    for label in sorted({label for each in terms for label in each.labels}):
+        targets[label] = frozenset(at for at, each in enumerate(terms) if label in each.labels)
+    for at, each in enumerate(terms):
+        targets[each.name] = targets.get(each.name, frozenset()) | {at}
+    return targets
+
+
+def _defaults(settings: PolicySettings) -> Defaults:
+    retry = settings.resilience.retry
+    return Defaults(
+        latency_budget=settings.defaults.latency_budget,
+        first_token_budget=settings.defaults.first_token_budget,
+        order=settings.defaults.order,
+        retry=Retry(retry.max_attempts, retry.initial_backoff, retry.max_backoff),
+        stream_failover=settings.resilience.stream_failover,
+    )
+
+
+def _at_site(problem: Problem) -> Problem:
+    """The problem at the site's ``in``: a list of one place was asked about, the file has a single one."""
+    return Problem(problem.sentence, problem.mend, (*problem.path[:2], "in"), problem.severity)
+
+
+def _version(settings: PolicySettings, terms: Sequence[BackendTerms], walls: Mapping[str, Wall]) -> str:
+    text = json.dumps([_canonical(settings), _canonical(list(terms)), _canonical(walls)], ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _canonical(value: Any) -> Any:
+    """The value as JSON takes it, the same for equal values in every process."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _canonical(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {name: _canonical(value[name]) for name in sorted(value)}
+    if isinstance(value, frozenset):
+        return sorted((_canonical(each) for each in value), key=json.dumps)
+    if isinstance(value, list | tuple):
+        return [_canonical(each) for each in value]
+    return value.name if isinstance(value, Enum) else value

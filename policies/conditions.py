@@ -1,0 +1,261 @@
+"""Conditions: CEL over declared, typed facts.
+
+Compiled one by one, so that each mistake has its place; evaluated all at once, because a call into the library
+costs more than most conditions do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+from cel_expr_python import cel
+
+from ..core.problem import Path, Problem, Severity
+from ..core.request import Priority, Task
+from ..core.suggestion import one_of
+from .expression import Node, read_tree
+from .facts import Facts, LinkState
+
+_LONGEST = 4000
+_REMEMBERED = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What conditions look at: the facts, and what the policy made of the labels before any rule."""
+
+    facts: Facts
+    data_class: str
+    data_classes: tuple[str, ...]
+    tags: tuple[tuple[str, str], ...]
+    latency_budget: float
+    first_token_budget: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Variable:
+    type: Any  # cel.Type: the library ships no types
+    read: Callable[[Situation], Any]  # hashable, so that a set of facts can be remembered
+    values: frozenset[str] | None = None
+    """All the texts it can be, where they are known."""
+
+
+_INT, _BOOL, _STRING, _DURATION = cel.Type.INT, cel.Type.BOOL, cel.Type.STRING, cel.Type.DURATION
+_WEEKDAYS = frozenset({"monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"})
+
+VARIABLES: Mapping[str, _Variable] = {
+    "request.task": _Variable(_STRING, lambda s: s.facts.labels.task.value, frozenset(Task)),
+    "request.data_class": _Variable(_STRING, lambda s: s.data_class),
+    "request.data_classes": _Variable(cel.Type.List(_STRING), lambda s: s.data_classes),
+    "request.priority": _Variable(_STRING, lambda s: s.facts.labels.priority.value, frozenset(Priority)),
+    "request.tags": _Variable(cel.Type.Map(_STRING, _STRING), lambda s: s.tags),
+    "request.prompt_tokens": _Variable(_INT, lambda s: s.facts.labels.prompt_tokens),
+    "request.max_output_tokens": _Variable(_INT, lambda s: s.facts.labels.max_output_tokens),
+    "request.latency_budget": _Variable(_DURATION, lambda s: timedelta(seconds=s.latency_budget)),
+    "request.first_token_budget": _Variable(_DURATION, lambda s: timedelta(seconds=s.first_token_budget)),
+    "connectivity.state": _Variable(_STRING, lambda s: s.facts.link.state.value, frozenset(LinkState)),
+    "connectivity.metered": _Variable(_BOOL, lambda s: s.facts.link.metered),
+    "connectivity.confidence_percent": _Variable(_INT, lambda s: s.facts.link.confidence_percent),
+    "connectivity.age": _Variable(_DURATION, lambda s: timedelta(seconds=s.facts.link.age)),
+    "device.battery_percent": _Variable(_INT, lambda s: s.facts.device.battery_percent),
+    "device.has_battery": _Variable(_BOOL, lambda s: s.facts.device.has_battery),
+    "device.charging": _Variable(_BOOL, lambda s: s.facts.device.charging),
+    "device.load_percent": _Variable(_INT, lambda s: s.facts.device.load_percent),
+    "device.memory_free_mb": _Variable(_INT, lambda s: s.facts.device.memory_free_mb),
+    "device.thermal": _Variable(_STRING, lambda s: s.facts.device.thermal),
+    "time.hour": _Variable(_INT, lambda s: s.facts.time.hour),
+    "time.minute": _Variable(_INT, lambda s: s.facts.time.minute),
+    "time.weekday": _Variable(_STRING, lambda s: s.facts.time.weekday, _WEEKDAYS),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The names that the policy at hand declares, which literals in conditions must be among."""
+
+    data_classes: frozenset[str]
+    tags: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition that compiles, is boolean and speaks of declared names only. ``reads`` are its variables."""
+
+    text: str
+    program: Any  # cel.Expression
+    reads: frozenset[str]
+
+    def outcome(self, data: Mapping[str, Any]) -> bool | None:
+        """Whether it holds; ``None`` if evaluating it failed."""
+        value = self.program.eval(data=data).value()
+        return value if isinstance(value, bool) else None
+
+
+def compile_condition(text: str, path: Path, vocabulary: Vocabulary, problems: list[Problem]) -> Condition | None:
+    """The condition, or ``None`` and its mistakes."""
+    if len(text) > _LONGEST:
+        problems.append(Problem(f"the condition is longer than {_LONGEST} characters", "split the rule in two", path))
+        return None
+    try:
+        program = _environment().compile(text)
+    except RuntimeError as error:
+        problems += _compile_problems(str(error), text, path)
+        return None
+    if program.return_type() != _BOOL:
+        kind = program.return_type().name().lower()
+        problems.append(Problem(f"the condition is {kind}, not true or false", "compare it with something", path))
+        return None
+    tree = read_tree(program.serialize())
+    mistakes = [*_literal_problems(tree, path, vocabulary), *_tag_problems(tree, path, vocabulary)]
+    problems += mistakes
+    condition = Condition(
+        text, program, frozenset(node.value for node in tree.walk() if node.kind == "name" and node.value in VARIABLES)
+    )
+    if not condition.reads and not mistakes:
+        problems.append(_constant(condition, path))
+    return None if any(problem.severity is Severity.ERROR for problem in mistakes) else condition
+
+
+class ConditionSet:
+    """All conditions of a policy, evaluated together: once for each combination of the facts that they read."""
+
+    def __init__(self, conditions: Sequence[Condition]) -> None:
+        self._conditions = tuple(conditions)
+        self._names = tuple(sorted(frozenset().union(*(condition.reads for condition in conditions))))
+        self._read = tuple(VARIABLES[name].read for name in self._names)
+        self._joined = _join(self._conditions)
+        self._remembered: dict[tuple[object, ...], tuple[bool | None, ...]] = {}
+
+    @property
+    def reads_data_class(self) -> bool:
+        """Whether any condition looks at the one class, rather than at the list of them."""
+        return "request.data_class" in self._names
+
+    def outcomes(self, situation: Situation) -> tuple[bool | None, ...]:
+        """Each condition's outcome, in order; ``None`` where evaluating it failed."""
+        key = tuple([read(situation) for read in self._read])
+        known = self._remembered.get(key)
+        if known is None:
+            if len(self._remembered) >= _REMEMBERED:
+                self._remembered.clear()
+            known = self._remembered[key] = self._evaluate(key)
+        return known
+
+    def _evaluate(self, values: tuple[object, ...]) -> tuple[bool | None, ...]:
+        data = {name: _plain(name, value) for name, value in zip(self._names, values, strict=True)}
+        if self._joined is not None:
+            results = self._joined.eval(data=data).plain_value()
+            # One error poisons the whole list: its value is then a text.
+            if isinstance(results, list):
+                return tuple(results)
+        return tuple(condition.outcome(data) for condition in self._conditions)
+
+
+@cache
+def _environment() -> Any:  # cel.Env
+    return cel.NewEnv(variables={name: variable.type for name, variable in VARIABLES.items()})
+
+
+def _join(conditions: Sequence[Condition]) -> Any:  # cel.Expression, or None where there is nothing to join
+    if not conditions:
+        return None
+    try:
+        # The newlines end a comment that a condition may close with.
+        return _environment().compile("[" + ",\n".join(f"({condition.text}\n)" for condition in conditions) + "]")
+    except RuntimeError:  # too deep or too long taken together, though each alone compiles
+        return None
+
+
+def _plain(name: str, value: Any) -> Any:
+    if name == "request.tags":
+        return dict(value)
+    return list(value) if name == "request.data_classes" else value
+
+
+def _constant(condition: Condition, path: Path) -> Problem:
+    holds = condition.outcome({})
+    what = "always fails" if holds is None else f"is always {str(holds).lower()}"
+    mend = "remove `when`" if holds else "compare a fact, such as request.prompt_tokens, or remove the rule"
+    return Problem(f"the condition reads no fact: it {what}", mend, path, Severity.WARNING)
+
+
+_ERROR = re.compile(r"^(?:INVALID_ARGUMENT: )?ERROR: <input>:(\d+):(\d+): (.*)$", re.MULTILINE)
+_UNDECLARED = re.compile(r"undeclared reference to '([^']*)'")
+
+
+def _compile_problems(report: str, text: str, path: Path) -> list[Problem]:
+    found = [
+        _compile_problem(_offset(text, int(line), int(column)), sentence, text, path)
+        for line, column, sentence in _ERROR.findall(report)
+    ]
+    return found or [Problem("the condition is nested too deeply", "split the rule in two", path)]
+
+
+def _compile_problem(offset: int, report: str, text: str, path: Path) -> Problem:
+    if (match := _UNDECLARED.search(report)) is not None:
+        name = match[1]
+        start = max(0, offset - len(name.rpartition(".")[0]))
+        if text.startswith(name, start):
+            offset = start
+        return Problem(f"there is no {name!r} to look at", one_of(name, VARIABLES), path, offset=offset)
+    sentence = report.removesuffix(" [INVALID_ARGUMENT]").partition(" expecting ")[0]
+    if "no matching overload" in sentence:
+        mend = "numbers are whole: write 20, not 20.0" if "double" in sentence else "compare values of one type"
+        return Problem(f"the types do not fit: {sentence}", mend, path, offset=offset)
+    if "'<EOF>'" in sentence:
+        sentence = "Syntax error: the condition ends too early" if offset >= len(text.rstrip()) else sentence
+    return Problem(sentence, "write a condition in CEL, such as `request.prompt_tokens > 3000`", path, offset=offset)
+
+
+def _offset(text: str, line: int, column: int) -> int:
+    return sum(len(each) + 1 for each in text.split("\n")[: line - 1]) + column - 1
+
+
+def _literal_problems(tree: Node, path: Path, vocabulary: Vocabulary) -> Iterable[Problem]:
+    known = {name: variable.values for name, variable in VARIABLES.items() if variable.values is not None}
+    known["request.data_class"] = known["request.data_classes"] = vocabulary.data_classes
+    for node in tree.walk():
+        if node.kind != "call" or node.value not in ("_==_", "_!=_", "@in"):
+            continue
+        for side, other in (node.children, node.children[::-1]):
+            values = known.get(side.value) if side.kind == "name" else _tag_values(side, vocabulary)
+            if values is None:
+                continue
+            for literal in other.children if other.kind == "list" else (other,):
+                if literal.kind == "text" and literal.value not in values:
+                    what = side.value if side.kind == "name" else f"the tag {side.value or 'compared'}"
+                    sentence = f"{what} is never {literal.value!r}"
+                    yield Problem(sentence, one_of(literal.value, values), path, offset=literal.offset)
+
+
+def _tag_problems(tree: Node, path: Path, vocabulary: Vocabulary) -> Iterable[Problem]:
+    for node in tree.walk():
+        tag = _tag(node)
+        if tag is not None and tag.value not in vocabulary.tags:
+            mend = f"declare it: `tags: {{{tag.value}: [its values]}}`, or {one_of(tag.value, vocabulary.tags)}"
+            yield Problem(f"the tag {tag.value!r} is not declared", mend, path, offset=tag.offset)
+
+
+def _tag_values(node: Node, vocabulary: Vocabulary) -> frozenset[str] | None:
+    tag = _tag(node)
+    return frozenset(vocabulary.tags[tag.value]) if tag is not None and tag.value in vocabulary.tags else None
+
+
+def _tag(node: Node) -> Node | None:
+    """The node that names a tag, where this one looks a tag up."""
+    if node.kind == "select" and _is_tags(node.children[0]):
+        return node
+    if node.kind == "call" and node.value == "_[_]" and _is_tags(node.children[0]):
+        return node.children[1] if node.children[1].kind == "text" else None
+    if node.kind == "call" and node.value == "@in" and _is_tags(node.children[1]):
+        return node.children[0] if node.children[0].kind == "text" else None
+    return None
+
+
+def _is_tags(node: Node) -> bool:
+    return node.kind == "name" and node.value == "request.tags"

@@ -1,0 +1,310 @@
+"""The policy at work: facts in, plan out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ..core.decision import Refusal, RefusalCode
+from ..core.errors import InvalidRequest
+from ..core.permit import Permit
+from ..core.request import Labels, Residency, Task
+from ..core.suggestion import one_of
+from .conditions import ConditionSet, Situation
+from .facts import BackendFacts, BackendTerms, Facts, LinkFacts, LinkState
+from .order import Candidate, in_order
+from .places import Places
+from .plan import Plan, Retry, Step, StreamFailover
+from .rules import Effects, RuleSet
+from .schedule import reserve
+from .settings import Objective
+from .walls import Walls
+
+_REMEMBERED = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What holds where neither the caller nor a rule says otherwise. Budgets are seconds."""
+
+    latency_budget: float
+    first_token_budget: float | None
+    order: tuple[Objective, ...]
+    retry: Retry
+    stream_failover: StreamFailover
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What labels alone decide: the effective classes, and for each backend that cannot be, why not."""
+
+    data_classes: tuple[str, ...]
+    refusals: tuple[Refusal | None, ...]
+
+
+class Policy:
+    """A policy that was judged and may be used. It never changes; a new version is a new object.
+
+    ``version`` is a short hash of all that decides: two policies of one version decide alike.
+    """
+
+    def __init__(
+        self,
+        version: str,
+        terms: Sequence[BackendTerms],
+        places: Places,
+        walls: Walls,
+        conditions: ConditionSet,
+        rules: RuleSet,
+        defaults: Defaults,
+        tags: Mapping[str, tuple[str, ...]],
+    ) -> None:
+        self.version = version
+        self.terms = tuple(terms)
+        self.places = places
+        self.walls = walls
+        self._index = {each.name: at for at, each in enumerate(self.terms)}
+        self._conditions = conditions
+        self._rules = rules
+        self._defaults = defaults
+        self._tags = {name: frozenset(values) for name, values in tags.items()}
+        self._judgements: dict[tuple[object, ...], _Judged] = {}
+        self._walled: dict[tuple[object, ...], tuple[str | None, ...]] = {}
+
+    def plan(self, facts: Facts) -> Plan:
+        """What this policy grants for these facts. Raises `InvalidRequest` for labels that name what is not there."""
+        plan = self._plan(facts)
+        if plan.steps or facts.link.state is not LinkState.OFFLINE:
+            return plan
+        online = replace(facts, link=LinkFacts(LinkState.ONLINE, facts.link.metered, 100, 0.0))
+        return replace(plan, online_would_help=bool(self._plan(online).steps))
+
+    def permits(self, permit: Permit, labels: Labels) -> Refusal | None:
+        """Why these walls forbid what a permit, perhaps of an older policy, allows; ``None`` if they do not."""
+        at = self._index.get(permit.backend)
+        if at is None:
+            return Refusal(permit.backend, RefusalCode.RESIDENCY, "the policy in force does not know this backend")
+        if (objection := self._objections(labels)[at]) is not None:
+            return Refusal(permit.backend, RefusalCode.RESIDENCY, objection)
+        return _narrowed(permit.backend, labels)
+
+    def _plan(self, facts: Facts) -> Plan:
+        labels = facts.labels
+        judged = self._judge(labels)
+        tags, notes = self._declared_tags(labels)
+        effects = self._rules.effects(self._outcomes(facts, judged.data_classes, tags))
+        latency_budget, first_token_budget = self._budgets(labels, effects)
+        refusals: list[Refusal] = []
+        candidates: list[Candidate] = []
+        for at, terms in enumerate(self.terms):
+            backend = facts.backends[at]
+            if backend.name != terms.name:
+                raise ValueError("the facts are not of this policy's backends, in their order")
+            cost = (labels.prompt_tokens * terms.price_input + labels.max_output_tokens * terms.price_output) / 1e6
+            refusal = (
+                judged.refusals[at]
+                or effects.refusals[at]
+                or _refused_now(terms, backend, facts, cost, effects.max_cost)
+            )
+            if refusal is not None:
+                refusals.append(refusal)
+                continue
+            prediction = backend.prediction
+            p_done = prediction.total.probability_within(latency_budget)
+            if first_token_budget is not None:
+                p_done = min(p_done, prediction.first.probability_within(first_token_budget))
+            latency = (prediction.first if labels.streaming else prediction.total).median()
+            strength, preferred_by = effects.preferred.get(at, _NOT_PREFERRED)
+            candidates.append(
+                Candidate(at, terms, prediction, p_done, latency, cost, strength, preferred_by, effects.avoided.get(at))
+            )
+        ordered = in_order(candidates, effects.order or self._defaults.order)
+        last = reserve([each for each, _ in ordered], latency_budget, first_token_budget, labels.idempotent)
+        steps = tuple(
+            [
+                Step(
+                    backend=each.terms.name,
+                    permit=Permit(facts.request_id, each.terms.name, self.version),
+                    prediction=each.prediction,
+                    p_done=each.p_done,
+                    reason=reason,
+                    last_resort=last is not None and last[0] == at,
+                    starts_at=last[1] if last is not None and last[0] == at else None,
+                    avoided=each.avoided_by is not None,
+                )
+                for at, (each, reason) in enumerate(ordered)
+            ]
+        )
+        return Plan(
+            request_id=facts.request_id,
+            policy_version=self.version,
+            data_classes=judged.data_classes,
+            latency_budget=latency_budget,
+            first_token_budget=first_token_budget,
+            steps=steps,
+            refusals=tuple(refusals),
+            matched_rules=effects.matched,
+            notes=(*notes, *effects.notes),
+            reason=f"{steps[0].backend}: {steps[0].reason}" if steps else _nobody(refusals),
+            retry=self._defaults.retry,
+            stream_failover=effects.stream_failover or self._defaults.stream_failover,
+        )
+
+    def _budgets(self, labels: Labels, effects: Effects) -> tuple[float, float | None]:
+        """The caller's, else the last rule's, else the default's.
+
+        A first-token budget that the caller did not ask for is for streams: nobody waits for the first token of an
+        answer that arrives whole.
+        """
+        latency = _first_given(labels.latency_budget, effects.latency_budget, self._defaults.latency_budget)
+        first_token = labels.first_token_budget
+        if first_token is None and labels.streaming and labels.task is Task.GENERATE:
+            first_token = _first_given(effects.first_token_budget, self._defaults.first_token_budget)
+        return (self._defaults.latency_budget if latency is None else latency), first_token
+
+    def _outcomes(
+        self, facts: Facts, data_classes: tuple[str, ...], tags: tuple[tuple[str, str], ...]
+    ) -> tuple[bool | None, ...]:
+        """The conditions' outcomes. A request of several classes is judged once as each of them.
+
+        A condition then holds if it holds for one of them, and fails if it fails for one.
+        """
+        labels = facts.labels
+        latency = self._defaults.latency_budget if labels.latency_budget is None else labels.latency_budget
+        first = _first_given(labels.first_token_budget, self._defaults.first_token_budget)
+        first = latency if first is None else first
+        one, *others = data_classes or ("",)
+        outcomes = self._conditions.outcomes(Situation(facts, one, data_classes, tags, latency, first))
+        if others and self._conditions.reads_data_class:
+            for name in others:
+                more = self._conditions.outcomes(Situation(facts, name, data_classes, tags, latency, first))
+                outcomes = tuple(
+                    None if a is None or b is None else a or b for a, b in zip(outcomes, more, strict=True)
+                )
+        return outcomes
+
+    def _declared_tags(self, labels: Labels) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+        if not labels.tags:
+            return (), ()
+        tags = [(name, value) for name, value in sorted(labels.tags.items()) if value in self._tags.get(name, ())]
+        left_out = len(labels.tags) - len(tags)
+        # Neither name nor value: what nobody declared may be content.
+        notes = (f"{left_out} tag(s) left out: the policy does not declare them with these values",) if left_out else ()
+        return tuple(tags), notes
+
+    def _judge(self, labels: Labels) -> _Judged:
+        key = (
+            labels.data_classes,
+            labels.unclassed,
+            labels.residency,
+            labels.backends,
+            labels.task,
+            labels.continues,
+            labels.constrained,
+            labels.logprobs,
+        )
+        known = self._judgements.get(key)
+        if known is None:
+            if len(self._judgements) >= _REMEMBERED:
+                self._judgements.clear()
+            known = self._judgements[key] = self._judge_afresh(labels)
+        return known
+
+    def _judge_afresh(self, labels: Labels) -> _Judged:
+        for name in labels.data_classes:
+            if name not in self.walls.by_class:
+                mend = one_of(name, self.walls.by_class)
+                raise InvalidRequest(f"there is no data class {name!r} in the policy; {mend}")
+        for name in labels.backends:
+            if name not in self._index:
+                raise InvalidRequest(f"there is no backend {name!r}; {one_of(name, self._index)}")
+        refusals = tuple(
+            _refused_always(terms, objection, labels)
+            for terms, objection in zip(self.terms, self._objections(labels), strict=True)
+        )
+        return _Judged(self.walls.effective(labels.data_classes, labels.unclassed), refusals)
+
+    def _objections(self, labels: Labels) -> tuple[str | None, ...]:
+        """For each backend, why the walls keep these labels from it."""
+        key = (labels.data_classes, labels.unclassed, labels.residency)
+        known = self._walled.get(key)
+        if known is None:
+            if len(self._walled) >= _REMEMBERED:
+                self._walled.clear()
+            classes = self.walls.effective(labels.data_classes, labels.unclassed)
+            known = self._walled[key] = tuple(
+                self.walls.objection(classes, labels.residency, terms.location) for terms in self.terms
+            )
+        return known
+
+    def read_residency(self, value: str | Sequence[str] | Mapping[str, Sequence[str]]) -> Residency:
+        """A caller's ``residency=`` as a narrowing. Raises `InvalidRequest` for a place that is not known.
+
+        One place, or a list of them, bounds processing, storing and operators alike; a mapping has these keys and
+        bounds only those it gives.
+        """
+        return self.places.read_residency(value)
+
+
+_NOT_PREFERRED = (0, "")
+
+
+def _refused_always(terms: BackendTerms, objection: str | None, labels: Labels) -> Refusal | None:
+    if objection is not None:
+        return Refusal(terms.name, RefusalCode.RESIDENCY, objection)
+    lacks = _lacking(terms, labels)
+    return _narrowed(terms.name, labels) or (
+        None if lacks is None else Refusal(terms.name, RefusalCode.CAPABILITY, f"it cannot {lacks}")
+    )
+
+
+def _narrowed(backend: str, labels: Labels) -> Refusal | None:
+    if not labels.backends or backend in labels.backends:
+        return None
+    return Refusal(backend, RefusalCode.CALLER_NARROWED, "the caller asked for " + ", ".join(labels.backends))
+
+
+def _refused_now(
+    terms: BackendTerms, backend: BackendFacts, facts: Facts, cost: float, max_cost: float | None
+) -> Refusal | None:
+    labels = facts.labels
+    # The estimate is rough; only what is too long beyond doubt is refused here. The backend counts exactly.
+    if terms.context_tokens is not None and labels.prompt_tokens / 2 > terms.context_tokens:
+        return Refusal(
+            terms.name,
+            RefusalCode.CONTEXT_LENGTH,
+            f"about {labels.prompt_tokens} tokens do not fit into its context of {terms.context_tokens}",
+        )
+    if max_cost is not None and cost > max_cost:
+        return Refusal(
+            terms.name,
+            RefusalCode.PRICE,
+            f"it would cost about {cost:.2g} US dollars; at most {max_cost:.2g} may be spent",
+        )
+    if facts.link.state is LinkState.OFFLINE and terms.remote and (facts.link.forced or not terms.works_offline):
+        return Refusal(terms.name, RefusalCode.OFFLINE, "it needs the network, and this device is offline")
+    if backend.not_ready is not None:
+        return Refusal(terms.name, backend.not_ready.code, backend.not_ready.sentence)
+    return None
+
+
+def _lacking(terms: BackendTerms, labels: Labels) -> str | None:
+    """What a request needs and a backend cannot do."""
+    if labels.task not in terms.tasks:
+        return labels.task.value
+    if labels.continues and not terms.continues:
+        return "continue a text of the assistant"
+    if labels.constrained and not terms.constrains:
+        return "hold to a response format"
+    if labels.logprobs and not terms.logprobs:
+        return "give log-probabilities"
+    return None
+
+
+def _nobody(refusals: Sequence[Refusal]) -> str:
+    why = "; ".join(f"{refusal.backend}: {refusal.sentence}" for refusal in refusals)
+    return f"no backend may take it ({why})" if why else "no backend is configured"
+
+
+def _first_given(*values: float | None) -> float | None:
+    return next((value for value in values if value is not None), None)
