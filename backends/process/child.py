@@ -1,0 +1,258 @@
+"""One worker process in the application's eyes, from its start to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import count
+
+from ...core.failure import AttemptError, FailureKind
+from .engine import Parcel
+from .frames import Frame, FrameError, FrameReader, JsonObject, encode
+from .replies import WINDOW, Replies
+
+_MAIN = "edgewise.backends.process.main"
+_PINGS_UNTIL_HUNG = 5
+_LOADING_PATIENCE = 6  # Loading a native library from a slow disk holds the interpreter lock.
+_EXIT_GRACE = 1.0
+_STOP_STEP = 0.3
+_NATIVE_CRASHES = {signal.SIGSEGV, signal.SIGILL, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT}
+
+
+class WorkerDied(AttemptError):
+    """The process has ended, or had to be ended. ``native_crash``: by a fault of native code."""
+
+    def __init__(self, kind: FailureKind, sentence: str, *, native_crash: bool = False) -> None:
+        super().__init__(kind, sentence)
+        self.native_crash = native_crash
+
+
+class Child(asyncio.Protocol):
+    """A worker process and the socket to it.
+
+    When it has ended, ``on_death`` is called, then all its calls fail, then ``died`` is done; each with the reason.
+
+    It is pinged all its life; when it answers nothing for ``hang_after`` seconds it is killed. Time is counted in
+    unanswered pings and not by a clock, so that a machine that slept, or an application that was stopped, does not
+    blame it.
+    """
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        name: str,
+        *,
+        hang_after: float,
+        on_death: Callable[[WorkerDied], None],
+    ) -> None:
+        self._process = process
+        self._on_death = on_death
+        self._name = name
+        self._hang_after = hang_after
+        self._loop = asyncio.get_running_loop()
+        self._reader = FrameReader()
+        self._ids = count(1)
+        self._calls: dict[int, tuple[Replies, Callable[[], None]]] = {}
+        self._unanswered = 0
+        self._patience = _PINGS_UNTIL_HUNG
+        self._timer: asyncio.TimerHandle | None = None
+        self._verdict: WorkerDied | None = None
+        self._transport: asyncio.Transport | None = None
+        self._disconnected = self._loop.create_future()
+        self._loaded: asyncio.Future[JsonObject] = self._loop.create_future()
+        self.died: asyncio.Future[WorkerDied] = self._loop.create_future()
+        self._watch = self._loop.create_task(self._await_end())
+
+    @classmethod
+    async def spawn(
+        cls, factory: str, name: str, *, hang_after: float, on_death: Callable[[WorkerDied], None]
+    ) -> Child:
+        """Start a process for the engine ``factory``. Raises `AttemptError` when the system starts none."""
+        ours, theirs = socket.socketpair()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", _MAIN, factory, str(theirs.fileno())),
+                # Prints of native code may hold content.
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+            child = cls(process, name, hang_after=hang_after, on_death=on_death)
+            await asyncio.get_running_loop().create_connection(lambda: child, sock=ours)
+        except OSError as error:
+            ours.close()
+            sentence = f"backend {name!r} cannot start its engine's process ({error.strerror})"
+            raise AttemptError(FailureKind.INTERNAL, sentence) from None
+        except asyncio.CancelledError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        child._tick()
+        return child
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    async def load(self, settings: JsonObject, *, threads: int) -> JsonObject:
+        """Have the engine load; return its own account. Raises `AttemptError`, and `WorkerDied` if it died of it."""
+        path = [entry for entry in sys.path if entry]
+        self._patience = _PINGS_UNTIL_HUNG * _LOADING_PATIENCE
+        self._send({"op": "load", "settings": settings, "path": path, "threads": threads})
+        try:
+            return await self._loaded
+        finally:
+            self._patience = _PINGS_UNTIL_HUNG
+
+    def call(self, op: str, parcel: Parcel, on_end: Callable[[], None]) -> Replies:
+        """Send a ``call`` or an ``ask``. ``on_end`` is called once, when the worker is done with it or has died."""
+        id_ = next(self._ids)
+        header = {"op": op, "id": id_, "credit": WINDOW, "body": parcel.fields}
+        try:
+            frame = encode(header, parcel.payload)
+        except FrameError:
+            raise AttemptError(FailureKind.INVALID_REQUEST, "the request is too large for a local engine") from None
+        replies = Replies(
+            send_credit=lambda events: self._send({"op": "credit", "id": id_, "events": events}),
+            send_cancel=lambda: self._send({"op": "cancel", "id": id_}),
+        )
+        self._calls[id_] = (replies, on_end)
+        self._write(frame)
+        return replies
+
+    async def stop(self) -> None:
+        """End the process within a second: by closing its socket, by SIGTERM, by SIGKILL."""
+        self._judge(WorkerDied(FailureKind.PREEMPTED, f"backend {self._name!r} was stopped"))
+        try:
+            for end in (self._disconnect, self._process.terminate, self._process.kill):
+                if self._watch.done():
+                    return
+                _signal(end)
+                await asyncio.wait([self._watch], timeout=_STOP_STEP)
+        except asyncio.CancelledError:
+            _signal(self._process.kill)
+            raise
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is ours."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes, and with them any number of frames."""
+        self._unanswered = 0
+        try:
+            for frame in self._reader.feed(data):
+                self._handle(frame)
+        except (FrameError, KeyError, TypeError, ValueError):
+            self._kill(WorkerDied(FailureKind.PROTOCOL, f"the engine of backend {self._name!r} sent a malformed frame"))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The worker has closed its end, most likely by dying."""
+        if not self._disconnected.done():
+            self._disconnected.set_result(None)
+        if not self._watch.done():
+            self._loop.call_later(_EXIT_GRACE, self._kill_the_mute)
+
+    def _handle(self, frame: Frame) -> None:
+        header = frame.header
+        match header["op"]:
+            case "event":
+                if (entry := self._calls.get(header["id"])) is not None:
+                    entry[0].add(Parcel(header["body"], frame.payload))
+            case "end":
+                self._finish(header["id"], None)
+            case "fail":
+                failure = AttemptError(FailureKind(header["kind"]), str(header["sentence"]))
+                if "id" in header:
+                    self._finish(header["id"], failure)
+                elif not self._loaded.done():
+                    self._loaded.set_exception(failure)
+            case "loaded":
+                if not self._loaded.done():
+                    self._loaded.set_result(header["info"])
+
+    def _finish(self, id_: int, failure: AttemptError | None) -> None:
+        if (entry := self._calls.pop(id_, None)) is not None:
+            replies, on_end = entry
+            replies.end(failure)
+            on_end()
+
+    def _tick(self) -> None:
+        if self._unanswered >= self._patience:
+            seconds = self._patience * self._hang_after / _PINGS_UNTIL_HUNG
+            sentence = f"the engine of backend {self._name!r} answered nothing for {seconds:.3g} s and was ended"
+            self._kill(WorkerDied(FailureKind.STALLED, sentence))
+            return
+        self._unanswered += 1
+        self._send({"op": "ping"})
+        self._timer = self._loop.call_later(self._hang_after / _PINGS_UNTIL_HUNG, self._tick)
+
+    def _send(self, header: JsonObject) -> None:
+        self._write(encode(header))
+
+    def _write(self, frame: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(frame)
+
+    def _judge(self, verdict: WorkerDied) -> None:
+        """The first verdict stands: what follows is its consequence."""
+        self._verdict = self._verdict or verdict
+
+    def _kill(self, verdict: WorkerDied) -> None:
+        self._judge(verdict)
+        _signal(self._process.kill)
+        self._disconnect()
+
+    def _kill_the_mute(self) -> None:
+        if not self._watch.done():
+            sentence = f"the engine of backend {self._name!r} closed its connection and was ended"
+            self._kill(WorkerDied(FailureKind.PROTOCOL, sentence))
+
+    def _disconnect(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def _await_end(self) -> None:
+        status = await self._process.wait()
+        # What the worker sent before it died is still in the socket; a forked grandchild may hold that open.
+        await asyncio.wait([self._disconnected], timeout=_EXIT_GRACE)
+        self._disconnect()
+        if self._timer is not None:
+            self._timer.cancel()
+        reason = self._verdict or _death(self._name, status)
+        if not self._loaded.done():
+            self._loaded.set_exception(reason)
+            self._loaded.exception()  # Nobody may be waiting for it.
+        self._on_death(reason)
+        for id_ in list(self._calls):
+            self._finish(id_, AttemptError(reason.kind, reason.sentence))
+        self.died.set_result(reason)
+
+
+def _death(name: str, status: int) -> WorkerDied:
+    if status >= 0:
+        return WorkerDied(FailureKind.CRASHED, f"the engine of backend {name!r} exited with status {status}")
+    try:
+        number = signal.Signals(-status)
+    except ValueError:
+        return WorkerDied(FailureKind.CRASHED, f"the engine of backend {name!r} died by signal {-status}")
+    sentence = f"the engine of backend {name!r} died by {number.name}"
+    return WorkerDied(FailureKind.CRASHED, sentence, native_crash=number in _NATIVE_CRASHES)
+
+
+def _signal(send: Callable[[], None]) -> None:
+    try:
+        send()
+    except ProcessLookupError:
+        return

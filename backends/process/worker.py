@@ -1,0 +1,161 @@
+"""The worker's side: a control thread that always listens, and engine threads that do the work.
+
+Frames from the application: ``load``, ``call``, ``credit``, ``cancel``, ``ask``, ``ping``. Frames to it: ``loaded``,
+``event``, ``end``, ``fail`` (the last three carry the id of their call or question), ``pong``.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from importlib import import_module
+from queue import SimpleQueue
+from typing import NoReturn
+
+from ...core.failure import AttemptError, FailureKind
+from .engine import Engine, Parcel, RunningCall
+from .frames import Frame, FrameError, FrameReader, JsonObject, encode
+
+EXIT_BAD_FRAME = 70
+
+_READ_BYTES = 1 << 18
+_LOOK_FOR_PARENT_EVERY_MS = 1000
+
+
+def _leave(code: int = 0) -> NoReturn:
+    """End the process now, whatever native code is running on other threads."""
+    os._exit(code)
+
+
+class Worker:
+    """One engine, served over one socket."""
+
+    def __init__(self, channel: socket.socket, factory: str) -> None:
+        self._channel = channel
+        self._factory = factory
+        self._parent = os.getppid()
+        self._sending = threading.Lock()
+        self._work: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._calls: dict[int, RunningCall] = {}
+        self._engine: Engine | None = None
+
+    def serve(self) -> NoReturn:
+        """The control thread: read frames until the socket ends, then end the process."""
+        reader = FrameReader()
+        while True:
+            data = self._receive()
+            if not data:
+                _leave()
+            try:
+                for frame in reader.feed(data):
+                    self._handle(frame)
+            except (FrameError, KeyError, TypeError):
+                _leave(EXIT_BAD_FRAME)
+
+    def _receive(self) -> bytes:
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        while not poll.poll(_LOOK_FOR_PARENT_EVERY_MS):
+            # A forked child of the application may hold the other end open after the application's death.
+            if os.getppid() != self._parent:
+                _leave()
+        try:
+            return self._channel.recv(_READ_BYTES)
+        except OSError:
+            return b""
+
+    def _handle(self, frame: Frame) -> None:
+        header = frame.header
+        match header["op"]:
+            case "call":
+                running = self._calls[header["id"]] = RunningCall(header["credit"])
+                self._work.put(partial(self._run, header["id"], Parcel(header["body"], frame.payload), running))
+            # A call that has ended meanwhile is not missed.
+            case "credit":
+                if (credited := self._calls.get(header["id"])) is not None:
+                    credited.add_credit(header["events"])
+            case "cancel":
+                if (cancelled := self._calls.get(header["id"])) is not None:
+                    cancelled.cancel()
+            case "ask":
+                self._answer(header["id"], Parcel(header["body"], frame.payload))
+            case "ping":
+                self._send({"op": "pong"})
+            case "load":
+                # Engines are found where the application would find them.
+                sys.path[:] = header["path"]
+                for number in range(header["threads"]):
+                    threading.Thread(target=self._run_all, name=f"engine-{number}", daemon=True).start()
+                self._work.put(partial(self._load, header["settings"]))
+
+    def _run_all(self) -> None:
+        while True:
+            self._work.get()()
+
+    def _load(self, settings: JsonObject) -> None:
+        try:
+            module, _, name = self._factory.partition(":")
+            engine: Engine = getattr(import_module(module), name)()
+            info = engine.load(settings)
+        except AttemptError as error:
+            self._send(_failure(error))
+        except Exception as error:  # noqa: BLE001  # whatever keeps the engine from loading, the application must know
+            sentence = f"the engine cannot load its model ({type(error).__name__})"
+            self._send(_failure(AttemptError(FailureKind.MODEL_UNAVAILABLE, sentence)))
+        else:
+            self._engine = engine
+            self._send({"op": "loaded", "info": info})
+
+    def _run(self, id_: int, call: Parcel, running: RunningCall) -> None:
+        outcome: JsonObject = {"op": "end"}
+        try:
+            with closing(self._loaded().run(call, running)) as events:
+                for event in () if running.cancelled else events:
+                    if not running.take_credit():
+                        break
+                    self._send({"op": "event", "id": id_, "body": event.fields}, event.payload)
+        except Exception as error:  # noqa: BLE001  # an engine's mistake fails one call, not the worker
+            outcome = _failure(error)
+        # Before the application hears of the end: it may reuse nothing of this call afterwards.
+        del self._calls[id_]
+        self._send(outcome | {"id": id_})
+
+    def _answer(self, id_: int, question: Parcel) -> None:
+        try:
+            answer = self._loaded().ask(question)
+        except Exception as error:  # noqa: BLE001  # an engine's mistake fails one question, not the worker
+            self._send(_failure(error) | {"id": id_})
+        else:
+            self._send({"op": "event", "id": id_, "body": answer.fields}, answer.payload)
+            self._send({"op": "end", "id": id_})
+
+    def _loaded(self) -> Engine:
+        if self._engine is None:
+            raise AttemptError(FailureKind.MODEL_UNAVAILABLE, "the engine has not loaded its model")
+        return self._engine
+
+    def _send(self, header: JsonObject, payload: bytes = b"") -> None:
+        frame = encode(header, payload)
+        try:
+            with self._sending:
+                self._channel.sendall(frame)
+        except OSError:
+            _leave()
+
+
+def _failure(error: Exception) -> JsonObject:
+    """Only an `AttemptError`'s text crosses over: another exception's may quote content."""
+    match error:
+        case AttemptError():
+            kind, sentence = error.kind, error.sentence
+        case FrameError():
+            kind, sentence = FailureKind.INTERNAL, "the engine's answer is too large to hand over"
+        case _:
+            kind, sentence = FailureKind.INTERNAL, f"the engine failed ({type(error).__name__})"
+    return {"op": "fail", "kind": kind.value, "sentence": sentence}

@@ -1,0 +1,190 @@
+"""An engine in a supervised process: started, watched, restarted after a crash, called one at a time, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from ...core.failure import AttemptError, FailureKind
+from ...core.request import Priority
+from ..backend import BackendHealth, HealthState
+from .child import Child, WorkerDied
+from .engine import Parcel
+from .frames import JsonObject
+from .replies import Replies
+from .turns import Turns
+
+_CRASHES_TO_GIVE_UP = 5
+_WITHIN = 60.0
+_BACKOFF = (0.0, 0.25, 0.5, 1.0)  # Seconds before the restart after the first, second, … crash.
+
+
+class WorkerProcess:
+    """One engine, named ``module:factory`` (a callable without arguments that makes an `engine.Engine`).
+
+    ``settings`` go to `Engine.load` as JSON; after a crash of native code ``settings_after_crash`` take their place,
+    for good. ``concurrency`` calls run at once, on as many engine threads; others wait, by priority and then by
+    arrival, also while the engine loads or comes back. A worker that answers no ping for ``hang_after`` seconds is
+    killed. After five crashes within a minute it stays down until `start` is called again.
+
+    Belongs to the event loop that `start` runs on. Raises `AttemptError` only: a worker's death is CRASHED (by a
+    signal or an exit), STALLED (it hung) or PROTOCOL (it sent nonsense), an exception of the engine is INTERNAL, a
+    model that does not load is MODEL_UNAVAILABLE.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        factory: str,
+        settings: JsonObject,
+        *,
+        settings_after_crash: JsonObject | None = None,
+        concurrency: int = 1,
+        hang_after: float = 5.0,
+    ) -> None:
+        self._name = name
+        self._factory = factory
+        self._settings = settings
+        self._settings_after_crash = settings if settings_after_crash is None else settings_after_crash
+        self._concurrency = concurrency
+        self._hang_after = hang_after
+        self._turns = Turns(concurrency)
+        self._health = BackendHealth(HealthState.LOADING, "the engine has not been started")
+        self._settled = asyncio.Event()
+        self._failure: AttemptError | None = None
+        self._child: Child | None = None
+        self._life: asyncio.Task[None] | None = None
+        self._info: JsonObject = {}
+
+    @property
+    def health(self) -> BackendHealth:
+        """READY, LOADING (also while it comes back from a crash), or DOWN with the reason."""
+        return self._health
+
+    @property
+    def info(self) -> JsonObject:
+        """What `Engine.load` returned last; empty before."""
+        return self._info
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id; None while there is no ready process."""
+        return None if self._child is None else self._child.pid
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for their turn."""
+        return self._turns.waiting
+
+    async def start(self) -> None:
+        """Start the process and load the model; returns when it is ready, at once when it is already.
+
+        Raises `AttemptError` when it cannot. Cancelling the wait does not stop the loading; `stop` does.
+        """
+        if self._life is None or self._life.done():
+            self._become(HealthState.LOADING, "the engine loads its model")
+            self._turns.close()
+            self._life = asyncio.get_running_loop().create_task(self._live())
+        await self._settled.wait()
+        if self._failure is not None:
+            raise AttemptError(self._failure.kind, self._failure.sentence)
+
+    async def stop(self) -> None:
+        """End the process, within a second, and all calls with PREEMPTED. Idempotent."""
+        life, self._life = self._life, None
+        if life is not None:
+            life.cancel()
+            await asyncio.wait([life])
+        self._give_up(AttemptError(FailureKind.PREEMPTED, f"backend {self._name!r} was stopped"))
+
+    async def stream(self, call: Parcel, priority: Priority = Priority.NORMAL) -> Replies:
+        """Send a call when its turn comes. Use the result as ``with replies: async for event in replies: …``."""
+        while True:
+            await self._turns.take(priority)
+            if self._child is not None:
+                break
+            # It died between the turn and now.
+            self._turns.give_back()
+        try:
+            return self._child.call("call", call, on_end=self._turns.give_back)
+        except AttemptError:
+            self._turns.give_back()
+            raise
+
+    async def unary(self, call: Parcel, priority: Priority = Priority.NORMAL) -> Parcel:
+        """Send a call that has one event, and return that."""
+        return await _only(await self.stream(call, priority))
+
+    async def ask(self, question: Parcel) -> Parcel:
+        """Have `Engine.ask` answer, beside whatever runs. Waits only for the engine to be ready."""
+        while self._child is None:
+            await self._settled.wait()
+            if self._failure is not None:
+                raise AttemptError(self._failure.kind, self._failure.sentence)
+        return await _only(self._child.call("ask", question, on_end=_nothing))
+
+    async def _live(self) -> None:
+        """Keep a process alive until it is given up, or this task is cancelled."""
+        clock = asyncio.get_running_loop().time
+        crashes: deque[float] = deque(maxlen=_CRASHES_TO_GIVE_UP)
+        settings = self._settings
+        while True:
+            try:
+                reason = await self._live_once(settings)
+            except AttemptError as error:
+                self._give_up(error)
+                return
+            crashes.append(clock())
+            if len(crashes) == _CRASHES_TO_GIVE_UP and crashes[-1] - crashes[0] < _WITHIN:
+                sentence = f"{reason.sentence}, {_CRASHES_TO_GIVE_UP} times within a minute; it is not started again"
+                self._give_up(AttemptError(reason.kind, sentence))
+                return
+            if reason.native_crash:
+                settings = self._settings_after_crash
+            recent = sum(crashes[-1] - crash < _WITHIN for crash in crashes)
+            await asyncio.sleep(_BACKOFF[min(recent, len(_BACKOFF)) - 1])
+
+    async def _live_once(self, settings: JsonObject) -> WorkerDied:
+        """One process's life: why it died. Raises `AttemptError` when it lives but cannot load."""
+        child = await Child.spawn(self._factory, self._name, hang_after=self._hang_after, on_death=self._lose)
+        try:
+            self._info = await child.load(settings, threads=self._concurrency)
+            self._child = child
+            self._become(HealthState.READY, "")
+            self._turns.open()
+            self._settled.set()
+            return await asyncio.shield(child.died)
+        except WorkerDied as reason:
+            return reason
+        finally:
+            await child.stop()
+
+    def _lose(self, reason: WorkerDied) -> None:
+        self._child = None
+        self._turns.close()
+        self._become(HealthState.LOADING, f"{reason.sentence}; it comes back")
+
+    def _become(self, state: HealthState, sentence: str) -> None:
+        self._health = BackendHealth(state, sentence)
+        self._failure = None
+        self._settled.clear()
+
+    def _give_up(self, failure: AttemptError) -> None:
+        self._health = BackendHealth(HealthState.DOWN, failure.sentence)
+        self._failure = failure
+        self._turns.refuse(failure)
+        self._settled.set()
+
+
+async def _only(replies: Replies) -> Parcel:
+    result: Parcel | None = None
+    with replies:
+        async for event in replies:
+            result = event
+    if result is None:
+        raise AttemptError(FailureKind.INTERNAL, "the engine ended a call without a result")
+    return result
+
+
+def _nothing() -> None:
+    """Nothing follows from the end of a question."""

@@ -1,0 +1,23 @@
+"""An application with one worker, to be killed by a test. Prints the worker's process id while the engine works."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from edgewise.backends.process.engine import Parcel
+from edgewise.backends.process.worker_process import WorkerProcess
+
+sys.path.append(str(Path(__file__).parent))
+
+
+async def main(do: str) -> None:
+    worker = WorkerProcess("probe", "_probe_engine:ProbeEngine", {})
+    await worker.start()
+    with await worker.stream(Parcel({"do": do})) as replies:
+        async for _ in replies:
+            print(worker.pid, flush=True)
+
+
+asyncio.run(main(sys.argv[1]))

@@ -1,0 +1,279 @@
+"""A supervised worker, with an engine that does what the test asks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from edgewise.backends import HealthState
+from edgewise.backends.process.engine import Parcel
+from edgewise.backends.process.frames import JsonObject
+from edgewise.backends.process.replies import WINDOW
+from edgewise.backends.process.worker_process import WorkerProcess
+from edgewise.core.failure import AttemptError, FailureKind
+from edgewise.core.request import Priority
+
+PROBE = "_probe_engine:ProbeEngine"
+
+
+async def _echo(worker: WorkerProcess, payload: bytes = b"hello") -> None:
+    async with asyncio.timeout(10):
+        answer = await worker.unary(Parcel({"do": "echo"}, payload))
+    assert answer.payload == payload
+
+
+async def _failure(worker: WorkerProcess, fields: JsonObject) -> AttemptError:
+    with pytest.raises(AttemptError) as caught:
+        async with asyncio.timeout(10):
+            await worker.unary(Parcel(fields))
+    return caught.value
+
+
+async def _started(worker: WorkerProcess, do: str) -> AsyncIterator[Parcel]:
+    with await worker.stream(Parcel({"do": do})) as replies:
+        async for event in replies:
+            yield event
+
+
+async def test_a_stream_brings_all_events_in_order_and_a_large_payload_comes_back(worker: WorkerProcess) -> None:
+    with await worker.stream(Parcel({"do": "count", "n": 1000})) as replies:
+        numbers = [event.fields["number"] async for event in replies]
+    assert numbers == list(range(1000))
+    await _echo(worker, os.urandom(5_000_000))
+
+
+async def test_settings_arrive_and_the_engine_tells_of_itself(worker: WorkerProcess) -> None:
+    assert worker.info == {"settings": {"setting": 1}, "pid": worker.pid}
+    assert worker.health.state is HealthState.READY
+
+
+async def test_a_question_is_answered_beside_a_running_call(worker: WorkerProcess) -> None:
+    running = _started(worker, "hold")
+    await anext(running)
+    assert (await worker.ask(Parcel({}, b"four"))).fields["length"] == 4
+    with pytest.raises(AttemptError) as caught:
+        await worker.ask(Parcel({"raise": True}))
+    assert caught.value.kind is FailureKind.INTERNAL
+    assert "KeyError" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    await running.aclose()
+
+
+async def test_an_engine_error_names_its_type_and_quotes_nothing(worker: WorkerProcess) -> None:
+    failure = await _failure(worker, {"do": "fail", "text": "a secret"})
+    assert failure.kind is FailureKind.INTERNAL
+    assert "ValueError" in failure.sentence
+    assert "secret" not in failure.sentence
+    assert (await _failure(worker, {"do": "refuse"})).kind is FailureKind.CONTEXT_LENGTH
+    await _echo(worker)
+
+
+@pytest.mark.parametrize("name", ["SIGSEGV", "SIGKILL", "SIGABRT"])
+async def test_a_death_by_signal_fails_one_call_and_the_next_works(worker: WorkerProcess, name: str) -> None:
+    before = worker.pid
+    waiting = asyncio.create_task(_echo(worker)) if name == "SIGSEGV" else None
+    failure = await _failure(worker, {"do": "die", "signal": int(signal.Signals[name])})
+    assert failure.kind is FailureKind.CRASHED
+    assert name in failure.sentence
+    await _echo(worker)
+    assert worker.pid not in (None, before)
+    if waiting is not None:
+        await waiting
+
+
+async def test_an_exit_is_told_apart(worker: WorkerProcess) -> None:
+    failure = await _failure(worker, {"do": "leave"})
+    assert failure.kind is FailureKind.CRASHED
+    assert "status 3" in failure.sentence
+    await _echo(worker)
+
+
+async def test_nonsense_on_the_socket_is_a_typed_failure(worker: WorkerProcess) -> None:
+    assert (await _failure(worker, {"do": "nonsense"})).kind is FailureKind.PROTOCOL
+    await _echo(worker)
+
+
+async def test_a_worker_that_stands_still_is_noticed_and_replaced(worker: WorkerProcess) -> None:
+    running = _started(worker, "hold")
+    await anext(running)
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGSTOP)
+    with pytest.raises(AttemptError) as caught:
+        async with asyncio.timeout(10):
+            await anext(running)
+    assert caught.value.kind is FailureKind.STALLED
+    await _echo(worker)
+
+
+async def test_native_code_that_keeps_the_interpreter_is_a_hang_and_one_that_does_not_is_none(
+    worker: WorkerProcess,
+) -> None:
+    assert (await _failure(worker, {"do": "hold_interpreter"})).kind is FailureKind.STALLED
+    busy = _started(worker, "native_sleep")
+    await anext(busy)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(2.0):  # twice as long as a hang takes to be noticed
+            await anext(busy)
+    assert worker.health.state is HealthState.READY
+
+
+async def test_leaving_a_stream_stops_the_engine_at_once_and_poisons_nothing(worker: WorkerProcess) -> None:
+    clock = asyncio.get_running_loop().time
+    for _ in range(5):
+        running = _started(worker, "hold")
+        await anext(running)
+        left_at = clock()
+        await running.aclose()
+        await _echo(worker)
+        assert clock() - left_at < 0.1
+
+
+async def test_cancelling_the_task_that_reads_stops_the_engine(worker: WorkerProcess) -> None:
+    reached = asyncio.Event()
+
+    async def read() -> None:
+        with await worker.stream(Parcel({"do": "hold"})) as replies:
+            async for _ in replies:
+                reached.set()
+
+    task = asyncio.create_task(read())
+    await reached.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await _echo(worker)
+
+
+async def test_a_slow_reader_makes_the_engine_wait_and_can_still_cancel(worker: WorkerProcess) -> None:
+    running = _started(worker, "count_ahead")
+    await anext(running)
+    async with asyncio.timeout(10):
+        while (await worker.ask(Parcel({}))).fields["produced"] <= WINDOW:
+            pass
+    for _ in range(100):
+        assert (await worker.ask(Parcel({}))).fields["produced"] == WINDOW + 1
+    await running.aclose()
+    await _echo(worker)
+
+
+async def test_calls_go_by_priority_then_arrival_and_a_cancelled_waiter_is_forgotten(worker: WorkerProcess) -> None:
+    running = _started(worker, "hold")
+    await anext(running)
+    order: list[str] = []
+
+    async def call(name: str, priority: Priority) -> None:
+        await worker.unary(Parcel({"do": "echo"}), priority)
+        order.append(name)
+
+    names = [("low", Priority.LOW), ("first", Priority.NORMAL), ("gone", Priority.HIGH), ("second", Priority.NORMAL)]
+    tasks = {name: asyncio.create_task(call(name, priority)) for name, priority in names}
+    tasks["high"] = asyncio.create_task(call("high", Priority.HIGH))
+    while worker.waiting < len(tasks):
+        await asyncio.sleep(0)
+    tasks["gone"].cancel()
+    await running.aclose()
+    await asyncio.gather(*tasks.values(), return_exceptions=True)
+    assert order == ["high", "first", "second", "low"]
+
+
+async def test_a_call_may_come_before_the_start_is_over() -> None:
+    worker = WorkerProcess("probe", PROBE, {})
+    early = asyncio.create_task(_echo(worker))
+    await worker.start()
+    await early
+    await worker.stop()
+
+
+@pytest.mark.parametrize("load", ["refuse", "raise"])
+async def test_a_model_that_does_not_load_is_said_at_once_to_all(load: str) -> None:
+    worker = WorkerProcess("probe", PROBE, {"load": load})
+    early = asyncio.create_task(worker.unary(Parcel({"do": "echo"})))
+    for failing in (worker.start(), early, worker.ask(Parcel({}))):
+        with pytest.raises(AttemptError) as caught:
+            await failing
+        assert caught.value.kind is FailureKind.MODEL_UNAVAILABLE
+        assert "secret" not in str(caught.value)
+    assert worker.health.state is HealthState.DOWN
+    await worker.stop()
+
+
+async def test_an_engine_that_does_not_exist_is_a_typed_failure() -> None:
+    worker = WorkerProcess("probe", "no_such_module:Engine", {})
+    with pytest.raises(AttemptError, match="ModuleNotFoundError"):
+        await worker.start()
+    await worker.stop()
+
+
+async def test_after_a_native_crash_the_other_settings_are_used() -> None:
+    worker = WorkerProcess("probe", PROBE, {"load": "crash"}, settings_after_crash={"careful": True})
+    await worker.start()
+    assert worker.info["settings"] == {"careful": True}
+    await worker.stop()
+
+
+async def test_five_crashes_in_a_minute_are_enough_and_a_new_start_tries_again() -> None:
+    worker = WorkerProcess("probe", PROBE, {})
+    await worker.start()
+    for _ in range(5):
+        await _failure(worker, {"do": "die", "signal": int(signal.SIGSEGV)})
+    failure = await _failure(worker, {"do": "echo"})
+    assert failure.kind is FailureKind.CRASHED
+    assert "5 times" in failure.sentence
+    assert worker.health.state is HealthState.DOWN
+    await worker.start()
+    await _echo(worker)
+    await worker.stop()
+
+
+@pytest.mark.parametrize("state", ["idle", "native_sleep", "hold_interpreter", "stopped"])
+async def test_stop_ends_the_process_within_a_second_and_all_calls(state: str) -> None:
+    worker = WorkerProcess("probe", PROBE, {})
+    await worker.start()
+    pid = worker.pid
+    assert pid is not None
+    running = _started(worker, state if state in ("native_sleep", "hold_interpreter") else "hold")
+    await anext(running)
+    if state == "stopped":
+        os.kill(pid, signal.SIGSTOP)
+    waiting = asyncio.create_task(worker.unary(Parcel({"do": "echo"})))
+    while not worker.waiting:
+        await asyncio.sleep(0)
+    async with asyncio.timeout(1.2):
+        await worker.stop()
+    assert not Path(f"/proc/{pid}").exists()
+    for failing in (anext(running), waiting):
+        with pytest.raises(AttemptError) as caught:
+            await failing
+        assert caught.value.kind is FailureKind.PREEMPTED
+    await worker.stop()
+
+
+async def test_the_worker_is_hardened_and_takes_no_part_in_the_applications_terminal(worker: WorkerProcess) -> None:
+    account = (await worker.unary(Parcel({"do": "account"}))).fields
+    assert account == {
+        "core": [0, 0],
+        "dumpable": 0,
+        "nice": os.nice(0) + 5,
+        "session": True,
+        "ignores_interrupt": True,
+        "outputs": ["/dev/null"] * 3,
+    }
+
+
+async def test_nothing_of_a_call_is_on_the_command_line_or_in_the_environment(worker: WorkerProcess) -> None:
+    secret = "xyzzy-the-content"
+    await worker.unary(Parcel({"do": "echo", "text": secret}, secret.encode()))
+    for name in ("cmdline", "environ"):
+        assert secret.encode() not in Path(f"/proc/{worker.pid}/{name}").read_bytes()
+    assert b"setting" not in Path(f"/proc/{worker.pid}/cmdline").read_bytes()
+
+
+async def test_a_call_too_large_for_a_frame_is_the_callers_mistake(worker: WorkerProcess) -> None:
+    with pytest.raises(AttemptError) as caught:
+        await worker.unary(Parcel({"do": "echo"}, bytes((256 << 20) + 1)))
+    assert caught.value.kind is FailureKind.INVALID_REQUEST
+    await _echo(worker)
