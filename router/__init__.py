@@ -1,0 +1,77 @@
+"""The client: import `Router` or `AsyncRouter`, give it a YAML policy, ask."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..core.answer import Answer, Chunk, FinishReason, Seam, TokenLogprob, Usage
+from ..core.content import Message, Role
+from ..core.decision import AttemptRecord, Decision, Refusal, RefusalCode
+from ..core.errors import (
+    BackendError,
+    ConfigurationError,
+    DeadlineExceeded,
+    EdgewiseError,
+    InvalidRequest,
+    ModelUnavailable,
+    NoBackendPermitted,
+    Offline,
+    Overloaded,
+    PartialAnswer,
+    PolicyError,
+    RequestError,
+    RouterClosed,
+)
+from ..core.failure import AttemptError, FailureKind
+
+if TYPE_CHECKING:
+    from .client.async_router import AsyncRouter
+    from .client.blocking_router import BlockingStream, Router
+
+__all__ = [
+    "Answer",
+    "AsyncRouter",
+    "AttemptError",
+    "AttemptRecord",
+    "BackendError",
+    "BlockingStream",
+    "Chunk",
+    "ConfigurationError",
+    "DeadlineExceeded",
+    "Decision",
+    "EdgewiseError",
+    "FailureKind",
+    "FinishReason",
+    "InvalidRequest",
+    "Message",
+    "ModelUnavailable",
+    "NoBackendPermitted",
+    "Offline",
+    "Overloaded",
+    "PartialAnswer",
+    "PolicyError",
+    "Refusal",
+    "RefusalCode",
+    "RequestError",
+    "Role",
+    "Router",
+    "RouterClosed",
+    "Seam",
+    "TokenLogprob",
+    "Usage",
+]
+
+_LAZY = {"AsyncRouter": "async_router", "BlockingStream": "blocking_router", "Router": "blocking_router"}
+
+
+def __getattr__(name: str) -> Any:
+    # The routers bring asyncio and the policy engine; whoever needs only an error or a Message does not wait for them.
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".client.{_LAZY[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""Carries a plan through against the clock."""

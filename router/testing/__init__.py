@@ -1,0 +1,6 @@
+"""For applications' tests and our own: a scripted backend, and a clock that needs no waiting."""
+
+from .scripted import ReceivedCall, Script, ScriptedBackend
+from .virtual_time import VirtualTimeLoop, run_in_virtual_time
+
+__all__ = ["ReceivedCall", "Script", "ScriptedBackend", "VirtualTimeLoop", "run_in_virtual_time"]

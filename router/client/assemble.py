@@ -1,0 +1,36 @@
+"""Makes the backends that a configuration names."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from ...backends import Backend
+from ...core.errors import EdgewiseError
+from ...core.request import Task
+from ..estimates.estimator import ON_DEVICE, ON_DEVICE_ARRAYS, REMOTE, REMOTE_ARRAYS
+from ..fleet import Fleet, Member
+
+if TYPE_CHECKING:
+    from ..config import Configuration
+
+
+def build_fleet(
+    configuration: Configuration,
+    replacements: Mapping[str, Backend],
+    clock: Callable[[], float],
+    random_source: random.Random,
+) -> Fleet:
+    """The configured backends, with ``replacements`` in place of those of the same name. Nothing is opened yet."""
+    unknown = sorted(set(replacements) - set(configuration.backends))
+    if unknown:
+        known = ", ".join(configuration.backends)
+        raise EdgewiseError(f"the configuration has no backend {unknown[0]!r} to replace; it has: {known}")
+    members = []
+    for name, entry in configuration.backends.items():
+        backend = replacements.get(name) or entry.build(configuration.models)
+        whole, arrays = (REMOTE, REMOTE_ARRAYS) if entry.terms.remote else (ON_DEVICE, ON_DEVICE_ARRAYS)
+        priors = {Task.GENERATE: whole, Task.EMBED: arrays, Task.INFER: arrays}
+        members.append(Member(backend, entry.terms, priors, clock, random_source))
+    return Fleet(members)

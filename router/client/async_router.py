@@ -1,0 +1,244 @@
+"""The asynchronous client: every request's way, in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Self, Unpack
+
+from ...backends import Backend
+from ...core.answer import Answer, Chunk
+from ...core.content import Content, EmbedInput, GenerateInput, InferInput, Sealed
+from ...core.decision import Decision, PlannedStep
+from ...core.errors import InvalidRequest, RouterClosed
+from ...core.request import Labels, Request, Task
+from ...policies import Policy
+from ...policies.facts import DeviceFacts, Facts, TimeFacts
+from ...policies.plan import Plan
+from ..device import Device, sample_device
+from ..dispatch import Dispatch
+from ..execution.arrays import run_embed, run_infer
+from ..execution.conduct import Conduct, Run
+from ..execution.generation import run_generate
+from ..execution.streaming import Stream
+from ..link import Connectivity
+from .ask import Prompt, count_bytes, generate_input, identifier, labels_of, messages_of, prompt_tokens
+from .assemble import build_fleet
+from .conversations import Conversations
+from .options import GenerateOptions, RequestOptions
+
+if TYPE_CHECKING:
+    from ..config import Configuration
+    from .arrays import Tensors, Vectors
+
+_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+
+
+class AsyncRouter:
+    """Routes each request to a permitted backend, and carries it through. Use it within one event loop.
+
+    ``backends`` replaces configured backends by name, for tests. ``random_source``, ``wall_clock`` and ``sample`` are
+    the seams for randomness, local time and the device's state. Start it with ``async with`` or the first call;
+    `close` ends it.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        backends: Mapping[str, Backend] | None = None,
+        random_source: random.Random | None = None,
+        wall_clock: Callable[[], datetime] = datetime.now,
+        sample: Callable[[], DeviceFacts] = sample_device,
+    ) -> None:
+        self._configuration = configuration
+        self._replacements = dict(backends or {})
+        self._random = random_source or random.Random()
+        self._wall_clock = wall_clock
+        self._device = Device(sample)
+        self._policy: Policy = configuration.policy
+        self._conversations = Conversations()
+        self._process = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self._conduct: Conduct | None = None
+
+    @classmethod
+    def from_yaml(cls, path: str | PathLike[str], *, backends: Mapping[str, Backend] | None = None) -> Self:
+        """A router by a configuration file. Raises `ConfigurationError` with every mistake in it."""
+        from ..config import load
+
+        return cls(load(path), backends=backends)
+
+    async def __aenter__(self) -> Self:
+        self._started()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+    async def ready(self) -> None:
+        """Wait until every backend has loaded or failed to. No call needs this: requests go to what is ready."""
+        await self._started().fleet.started()
+
+    async def close(self) -> None:
+        """End all work and free everything. Idempotent; later calls raise `RouterClosed`."""
+        if self._closed:
+            return
+        self._closed = True
+        await self._device.stop()
+        if self._conduct is not None:
+            await self._conduct.fleet.stop()
+
+    @property
+    def connectivity(self) -> Connectivity:
+        """The link: look at it, or ``force('offline')``."""
+        return self._started().connectivity
+
+    @property
+    def policy_version(self) -> str:
+        """The version of the policy in force: a hash of it and of the backends' terms."""
+        return self._policy.version
+
+    async def generate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Answer:
+        """Answer a text or a conversation, whole.
+
+        For the options see `GenerateOptions`. Raises `InvalidRequest`, or a `RequestError` with its decision:
+        `NoBackendPermitted`, `Offline`, `DeadlineExceeded`, `Overloaded`, `BackendError`.
+        """
+        content, labels = self._generation(prompt, options, streaming=False)
+        run = self._decide(content, labels, options)
+        return await run_generate(run, content.stop, content.max_output_tokens)
+
+    def stream(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> AsyncGenerator[Chunk, None]:
+        """Answer a text or a conversation, chunk by chunk; the last chunk carries the whole `Answer`.
+
+        The budgets count from this call. Leaving the loop early stops the work: at once with ``contextlib.aclosing``,
+        else when the generator is collected. For the options see `GenerateOptions`. Raises what `generate` raises, and
+        `PartialAnswer`.
+        """
+        content, labels = self._generation(prompt, options, streaming=True)
+        run = self._decide(content, labels, options)
+        return Stream(run, content.stop, content.max_output_tokens).chunks()
+
+    async def embed(self, texts: Sequence[str], **options: Unpack[RequestOptions]) -> Vectors:
+        """Embed texts: a float32 array ``[n, d]`` in their order.
+
+        Raises what `generate` raises.
+        """
+        if isinstance(texts, str) or not isinstance(texts, Sequence):
+            raise InvalidRequest("embed wants a list of texts, like ['a text']")
+        content = EmbedInput(tuple(texts))
+        if not content.texts:
+            raise InvalidRequest("embed wants at least one text")
+        labels = labels_of(Task.EMBED, options, self._policy, tokens=prompt_tokens(content.texts, "a text"))
+        run = self._decide(content, labels, options)
+        answer = await run_embed(run)
+        from .arrays import Vectors  # numpy loads when it is used
+
+        return Vectors.of(answer, run.decision)
+
+    async def infer(self, model: str, inputs: Mapping[str, Any], **options: Unpack[RequestOptions]) -> Tensors:
+        """Run a model on named tensors: numpy arrays, or what numpy makes arrays of. Returns named arrays.
+
+        Raises what `generate` raises.
+        """
+        from .arrays import Tensors, tensors_of
+
+        if count_bytes(model, "the model's name") == 0:
+            raise InvalidRequest("the model's name is empty; name the model to run")
+        content = InferInput(model, tensors_of(inputs))
+        labels = labels_of(Task.INFER, options, self._policy, tokens=0, model=model)
+        run = self._decide(content, labels, options)
+        return Tensors(await run_infer(run), run.decision)
+
+    async def plan(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Plan:
+        """What would happen to a `generate` with these options, without sending anything.
+
+        Raises `InvalidRequest`; a plan that permits nothing is returned like any other.
+        """
+        content, labels = self._generation(prompt, options, streaming=False)
+        return self._decide(content, labels, options).plan
+
+    def _generation(self, prompt: Prompt, options: GenerateOptions, *, streaming: bool) -> tuple[GenerateInput, Labels]:
+        messages = messages_of(prompt)
+        tokens = prompt_tokens([message.text for message in messages], "a message")
+        content = generate_input(messages, options)
+        labels = labels_of(
+            Task.GENERATE,
+            options,
+            self._policy,
+            tokens=tokens,
+            message_classes=[message.data_class for message in messages],
+            content=content,
+            streaming=streaming,
+        )
+        return content, labels
+
+    def _decide(self, content: Content, labels: Labels, options: RequestOptions) -> Run:
+        """A request's facts, plan and record: all that comes before the first attempt."""
+        conduct = self._started()
+        loop = asyncio.get_running_loop()
+        started_at = loop.time()
+        labels = self._within_conversation(labels, identifier(options.get("conversation"), "conversation"))
+        request_id = f"{self._random.getrandbits(64):016x}"
+        key = identifier(options.get("idempotency_key"), "idempotency_key") or f"{self._random.getrandbits(128):032x}"
+        plan = self._policy.plan(self._facts(conduct, request_id, labels))
+        request = Request(request_id, labels, Sealed(content, request_id), started_at, key)
+        return Run(conduct, request, plan, _record(request, plan, loop.time() - started_at))
+
+    def _facts(self, conduct: Conduct, request_id: str, labels: Labels) -> Facts:
+        now = self._wall_clock()
+        return Facts(
+            request_id=request_id,
+            labels=labels,
+            link=conduct.connectivity.facts(),
+            device=self._device.facts(),
+            time=TimeFacts(now.hour, now.minute, _WEEKDAYS[now.weekday()]),
+            backends=tuple([member.facts(labels) for member in conduct.fleet]),
+        )
+
+    def _within_conversation(self, labels: Labels, conversation: str | None) -> Labels:
+        if conversation is None:
+            return labels
+        effective = self._policy.effective_classes(labels)
+        tightened = self._conversations.tighten(conversation, frozenset(effective))
+        return replace(labels, data_classes=tuple(sorted(tightened)), unclassed=False)
+
+    def _started(self) -> Conduct:
+        if self._process != os.getpid():
+            raise RouterClosed("this router belongs to the parent process; make a new one after the fork")
+        if self._closed:
+            raise RouterClosed("this router is closed; make a new one")
+        loop = asyncio.get_running_loop()
+        if self._conduct is None:
+            self._loop = loop
+            fleet = build_fleet(self._configuration, self._replacements, loop.time, self._random)
+            connectivity = Connectivity(loop.time)
+            self._conduct = Conduct(fleet, Dispatch(lambda: self._policy), connectivity, self._random)
+            fleet.start()
+        elif self._loop is not loop:
+            raise RouterClosed("this AsyncRouter runs in another event loop; make one for each loop, or use Router")
+        return self._conduct
+
+
+def _record(request: Request, plan: Plan, planning: float) -> Decision:
+    return Decision(
+        request_id=request.id,
+        task=request.labels.task,
+        data_classes=plan.data_classes,
+        policy_version=plan.policy_version,
+        latency_budget=plan.latency_budget,
+        first_token_budget=plan.first_token_budget,
+        reason=plan.reason,
+        steps=tuple([PlannedStep(step.backend, step.last_resort, step.starts_at, step.reason) for step in plan.steps]),
+        refusals=plan.refusals,
+        matched_rules=plan.matched_rules,
+        notes=plan.notes,
+        planning=planning,
+    )

@@ -1,0 +1,228 @@
+"""The blocking client: `AsyncRouter` over one background event loop. Thread-safe."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+
+from ...backends import Backend
+from ...core.answer import Answer, Chunk
+from ...core.errors import RouterClosed
+from ...policies.facts import LinkState
+from ...policies.plan import Plan
+from .ask import Prompt
+from .async_router import AsyncRouter
+from .options import GenerateOptions, RequestOptions
+
+if TYPE_CHECKING:
+    from ..config import Configuration
+    from .arrays import Tensors, Vectors
+
+T = TypeVar("T")
+
+
+class Router:
+    """Routes each request to a permitted backend, and carries it through. Blocks; any thread may call it.
+
+    Close it with ``with``, `close`, or let the interpreter's exit do it.
+    """
+
+    def __init__(self, configuration: Configuration, *, backends: Mapping[str, Backend] | None = None) -> None:
+        self._async = AsyncRouter(configuration, backends=backends)
+        self._process = os.getpid()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="edgewise", daemon=True)
+        self._thread.start()
+        # Runs once: by close(), when the router is dropped, or at the interpreter's exit.
+        self._end = weakref.finalize(self, _end, self._async, self._loop, self._thread, self._process)
+        try:
+            self._run(self._enter())
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def from_yaml(cls, path: str | PathLike[str], *, backends: Mapping[str, Backend] | None = None) -> Self:
+        """A router by a configuration file. Raises `ConfigurationError` with every mistake in it."""
+        from ..config import load
+
+        return cls(load(path), backends=backends)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def ready(self) -> None:
+        """Wait until every backend has loaded or failed to. No call needs this: requests go to what is ready."""
+        self._run(self._async.ready())
+
+    def close(self) -> None:
+        """End all work and free everything. Idempotent; later calls raise `RouterClosed`."""
+        self._end()
+
+    @property
+    def connectivity(self) -> BlockingConnectivity:
+        """The link: look at it, or ``force('offline')``."""
+        return BlockingConnectivity(self)
+
+    @property
+    def policy_version(self) -> str:
+        """The version of the policy in force: a hash of it and of the backends' terms."""
+        return self._async.policy_version
+
+    def generate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Answer:
+        """Answer a text or a conversation, whole. See `AsyncRouter.generate`."""
+        return self._run(self._async.generate(prompt, **options))
+
+    def stream(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> BlockingStream:
+        """Answer a text or a conversation, chunk by chunk. See `AsyncRouter.stream`.
+
+        The iterator also is a context manager; leaving it, or its ``close()``, stops the work.
+        """
+        return BlockingStream(self, prompt, options)
+
+    def embed(self, texts: Sequence[str], **options: Unpack[RequestOptions]) -> Vectors:
+        """Embed texts: a float32 array ``[n, d]`` in their order. See `AsyncRouter.embed`."""
+        return self._run(self._async.embed(texts, **options))
+
+    def infer(self, model: str, inputs: Mapping[str, Any], **options: Unpack[RequestOptions]) -> Tensors:
+        """Run a model on named tensors. See `AsyncRouter.infer`."""
+        return self._run(self._async.infer(model, inputs, **options))
+
+    def plan(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Plan:
+        """What would happen to a `generate` with these options, without sending anything."""
+        return self._run(self._async.plan(prompt, **options))
+
+    async def _enter(self) -> None:
+        await self._async.__aenter__()
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the background loop. An interrupt (Ctrl-C) cancels it and is raised."""
+        try:
+            self._check_usable()
+        except RouterClosed:
+            work.close()
+            raise
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def _check_usable(self) -> None:
+        if self._process != os.getpid():
+            raise RouterClosed("this router belongs to the parent process; make a new one after the fork")
+        if not self._end.alive:
+            raise RouterClosed("this router is closed; make a new one")
+        if threading.current_thread() is self._thread:
+            raise RouterClosed("a blocking call within the router's own event loop would wait for itself")
+
+
+class BlockingStream(Iterator[Chunk]):
+    """A streamed answer, for blocking code. Ends the work when closed, left, or no longer referenced."""
+
+    def __init__(self, router: Router, prompt: Prompt, options: GenerateOptions) -> None:
+        async def begin() -> AsyncGenerator[Chunk, None]:
+            return router._async.stream(prompt, **options)
+
+        self._open = False
+        self._router = router
+        self._chunks = router._run(begin())
+        self._open = True
+
+    def __next__(self) -> Chunk:
+        async def next_chunk() -> Chunk | None:
+            return await anext(self._chunks, None)
+
+        if not self._open:
+            raise StopIteration
+        try:
+            chunk = self._router._run(next_chunk())
+        except BaseException:
+            self.close()
+            raise
+        if chunk is None:
+            self._open = False
+            raise StopIteration
+        return chunk
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the work behind the stream. Idempotent."""
+        if not self._open:
+            return
+        self._open = False
+        if self._router._end.alive:
+            self._router._run(self._chunks.aclose())
+
+    def __del__(self) -> None:
+        # A dropped iterator stops the server too; it may be collected on any thread, so it does not wait.
+        if self._open and self._router._end.alive:
+            asyncio.run_coroutine_threadsafe(self._chunks.aclose(), self._router._loop)
+
+
+class BlockingConnectivity:
+    """The link, for blocking code: `Connectivity`'s methods, run where the router's state lives."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    @property
+    def state(self) -> LinkState:
+        """The link's state now."""
+
+        async def state() -> LinkState:
+            return self._router._async.connectivity.state
+
+        return self._router._run(state())
+
+    def force(self, state: LinkState | str | None) -> None:
+        """Say what the link is: ``online``, ``limited`` or ``offline``; ``None`` lets it be judged."""
+
+        async def force() -> None:
+            self._router._async.connectivity.force(state)
+
+        self._router._run(force())
+
+    def set_metered(self, metered: bool | None) -> None:
+        """Say whether the link costs by volume. ``None``, unknown, counts as metered."""
+
+        async def set_metered() -> None:
+            self._router._async.connectivity.set_metered(metered)
+
+        self._router._run(set_metered())
+
+
+def _end(router: AsyncRouter, loop: asyncio.AbstractEventLoop, thread: threading.Thread, process: int) -> None:
+    if process != os.getpid():
+        return  # a forked child: the parent's to end
+
+    async def end() -> None:
+        await router.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await loop.shutdown_asyncgens()
+
+    if threading.current_thread() is thread:
+        # Dropped from within the loop, where nothing may block.
+        loop.create_task(end()).add_done_callback(lambda _: loop.stop())
+        return
+    asyncio.run_coroutine_threadsafe(end(), loop).result()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()

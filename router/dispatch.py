@@ -1,0 +1,72 @@
+"""The only door through which content leaves to a backend.
+
+Whoever wants to send shows a permit. It is judged here once more, at the last moment, against the newest
+walls; only then is the sealed content opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+
+from ..backends import Backend, CallContext
+from ..core.answer import Embeddings, GenerateEvent, Inference
+from ..core.content import Content, EmbedInput, GenerateInput, InferInput, Message, Role
+from ..core.failure import AttemptError, FailureKind
+from ..core.permit import Permit
+from ..core.request import Request
+from ..policies import Policy
+
+
+class Dispatch:
+    """Opens requests for permitted backends. ``newest_policy`` gives the policy in force at each call."""
+
+    def __init__(self, newest_policy: Callable[[], Policy]) -> None:
+        self._newest_policy = newest_policy
+
+    def generate(
+        self,
+        permit: Permit,
+        backend: Backend,
+        request: Request,
+        context: CallContext,
+        *,
+        partial: str,
+        tokens_left: int,
+    ) -> AsyncIterator[GenerateEvent]:
+        """Start a generation. ``partial`` is what the assistant has already said: the backend continues it."""
+        content = self._open(permit, backend, request)
+        assert isinstance(content, GenerateInput)
+        if partial:
+            content = _continued(content, partial, tokens_left)
+        return backend.generate(content, context)
+
+    async def embed(self, permit: Permit, backend: Backend, request: Request, context: CallContext) -> Embeddings:
+        """Run an embedding."""
+        content = self._open(permit, backend, request)
+        assert isinstance(content, EmbedInput)
+        return await backend.embed(content, context)
+
+    async def infer(self, permit: Permit, backend: Backend, request: Request, context: CallContext) -> Inference:
+        """Run an inference."""
+        content = self._open(permit, backend, request)
+        assert isinstance(content, InferInput)
+        return await backend.infer(content, context)
+
+    def _open(self, permit: Permit, backend: Backend, request: Request) -> Content:
+        if permit.backend != backend.name:
+            raise AttemptError(FailureKind.NOT_PERMITTED, f"the permit is for {permit.backend!r}, not {backend.name!r}")
+        refusal = self._newest_policy().permits(permit, request.labels)
+        if refusal is not None:
+            raise AttemptError(FailureKind.NOT_PERMITTED, f"no longer permitted: {refusal.sentence}")
+        return request.content.open(permit)
+
+
+def _continued(content: GenerateInput, partial: str, tokens_left: int) -> GenerateInput:
+    messages = content.messages
+    if content.continues:
+        last = messages[-1]
+        messages = (*messages[:-1], replace(last, text=last.text + partial))
+    else:
+        messages = (*messages, Message(Role.ASSISTANT, partial))
+    return replace(content, messages=messages, max_output_tokens=tokens_left)

@@ -1,0 +1,124 @@
+"""One backend's predicted times for one kind of work."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ...core.request import Labels, Task
+from ...policies.facts import LogNormal, Prediction
+from .posterior import LogNormalPosterior
+
+_LENGTH_MEDIAN = 100.0
+_LENGTH_SIGMA = 0.8
+_P95 = 1.6448536269514722
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """What is taken for granted before anything was measured.
+
+    ``first`` is the median time to the first token of a short prompt (for ``embed`` and ``infer``: to the result),
+    ``prompt_token`` what each further prompt token adds to it, ``output_token`` the time per output token, ``load``
+    what a cold load takes; all in seconds. ``sigma`` is the deviation of their logarithms.
+    """
+
+    first: float
+    prompt_token: float
+    output_token: float
+    load: float
+    sigma: float = 0.5
+
+
+ON_DEVICE = Prior(first=0.08, prompt_token=0.004, output_token=0.025, load=1.5)
+REMOTE = Prior(first=0.3, prompt_token=0.0002, output_token=0.015, load=1.0)
+ON_DEVICE_ARRAYS = Prior(first=0.02, prompt_token=0.0003, output_token=0.0, load=1.0)
+REMOTE_ARRAYS = Prior(first=0.1, prompt_token=0.0001, output_token=0.0, load=1.0)
+
+
+class Estimator:
+    """Learns time to first token (TTFT), time per output token (TPOT) and answer length, and predicts from them.
+
+    TTFT is learned relative to the prior's line over prompt tokens, so that one long prompt says something about
+    short ones. The total is TTFT plus length × TPOT, summed as log-normals by their moments (Fenton 1960).
+    """
+
+    def __init__(self, prior: Prior, task: Task) -> None:
+        self._prior = prior
+        self._task = task
+        self._first = LogNormalPosterior(1.0, prior.sigma)
+        self._per_token = LogNormalPosterior(prior.output_token, prior.sigma) if prior.output_token else None
+        self._length = LogNormalPosterior(_LENGTH_MEDIAN, _LENGTH_SIGMA)
+        self._load = LogNormalPosterior(prior.load, prior.sigma)
+
+    def observe_first(self, prompt_tokens: int, seconds: float) -> None:
+        """A first token (or a whole result) came after so long."""
+        self._first.observe(seconds / self._line(prompt_tokens))
+
+    def observe_no_first(self, prompt_tokens: int, seconds: float) -> None:
+        """An attempt was stopped after so long without a first token."""
+        self._first.observe_at_least(seconds / self._line(prompt_tokens))
+
+    def observe_rest(self, tokens: int, seconds: float) -> None:
+        """So many tokens after the first took so long."""
+        if self._per_token is not None and tokens > 0 and seconds > 0:
+            self._per_token.observe(seconds / tokens)
+
+    def observe_length(self, tokens: int) -> None:
+        """A whole answer had so many tokens."""
+        self._length.observe(max(1, tokens))
+
+    def observe_load(self, seconds: float) -> None:
+        """A cold load took so long."""
+        self._load.observe(seconds)
+
+    def output_token_p95(self) -> float:
+        """The predicted 95th percentile of the time per output token, in seconds."""
+        posterior = self._per_token
+        return 0.0 if posterior is None else math.exp(posterior.mu + _P95 * posterior.sigma)
+
+    def predict(self, labels: Labels, waiting: float, loading: bool) -> Prediction:
+        """What this request would take here from now, after ``waiting`` mean answers ahead of it."""
+        mu, sigma = self._first.mu + math.log(self._line(labels.prompt_tokens)), self._first.sigma
+        delay = math.exp(self._load.mu + 0.5 * self._load.sigma**2) if loading else 0.0
+        if self._per_token is None:
+            whole = LogNormal(mu, sigma)
+            if waiting or delay:
+                whole = _sum(whole, None, delay + waiting * whole.median())
+            return Prediction(whole, whole)
+        first = LogNormal(mu, sigma)
+        rest = self._rest(labels.max_output_tokens)
+        if waiting or delay:
+            delay += waiting * (first.median() + rest.median())
+            first = _sum(first, None, delay)
+        return Prediction(first, _sum(first, rest, 0.0))
+
+    def _line(self, prompt_tokens: int) -> float:
+        return self._prior.first + self._prior.prompt_token * prompt_tokens
+
+    def _rest(self, max_output_tokens: int) -> LogNormal:
+        assert self._per_token is not None
+        limit = math.log(max(1, max_output_tokens))
+        mu, sigma = self._length.mu, self._length.sigma
+        if mu >= limit:
+            mu, sigma = limit, 0.0
+        elif mu + _P95 * sigma > limit:
+            sigma = (limit - mu) / _P95
+        return LogNormal(mu + self._per_token.mu, math.hypot(sigma, self._per_token.sigma))
+
+
+def _sum(a: LogNormal, b: LogNormal | None, constant: float) -> LogNormal:
+    mean, variance = _moments(a)
+    if b is not None:
+        more, spread = _moments(b)
+        mean += more
+        variance += spread
+    mean += constant
+    sigma_squared = math.log1p(variance / (mean * mean))
+    return LogNormal(math.log(mean) - 0.5 * sigma_squared, max(math.sqrt(sigma_squared), 1e-3))
+
+
+def _moments(x: LogNormal) -> tuple[float, float]:
+    squared = x.sigma * x.sigma
+    mean = math.exp(x.mu + 0.5 * squared)
+    return mean, math.expm1(squared) * mean * mean

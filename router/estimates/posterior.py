@@ -1,0 +1,86 @@
+"""A log-normal quantity learned online from a prior, whole observations, and ones that were cut short."""
+
+from __future__ import annotations
+
+import math
+
+PRIOR_WEIGHT = 5.0
+"""The prior counts as so many observations."""
+
+_DECAY = 0.98
+"""An observation's weight after each later one: about fifty count, so that a changed load is followed."""
+
+_MIN_SIGMA = 0.05
+_SQRT_2 = math.sqrt(2.0)
+_SQRT_2PI = math.sqrt(2.0 * math.pi)
+
+
+class LogNormalPosterior:
+    """The mean and deviation of a positive quantity's logarithm.
+
+    The prior is a pseudo-sample of `PRIOR_WEIGHT`; observations decay exponentially. The deviation predicts the next
+    value, so it is widened by what is not known of the mean: ``sigma² (1 + 1/n)``.
+    """
+
+    __slots__ = ("_mu", "_prior_mu", "_prior_variance", "_sigma", "_sum", "_sum_squares", "_weight")
+
+    def __init__(self, median: float, sigma: float) -> None:
+        self._prior_mu = math.log(median)
+        self._prior_variance = sigma * sigma
+        self._weight = 0.0
+        self._sum = 0.0
+        self._sum_squares = 0.0
+        self._mu = self._prior_mu
+        self._sigma = sigma
+        self._update()
+
+    @property
+    def mu(self) -> float:
+        """The logarithm's predicted mean."""
+        return self._mu
+
+    @property
+    def sigma(self) -> float:
+        """The logarithm's predicted deviation."""
+        return self._sigma
+
+    @property
+    def observations(self) -> float:
+        """How many observations count now, the prior not among them."""
+        return self._weight
+
+    def observe(self, value: float) -> None:
+        """Learn from a whole observation, which is above zero."""
+        self._learn(math.log(max(value, 1e-9)))
+
+    def observe_at_least(self, value: float) -> None:
+        """Learn from an observation that was stopped at ``value`` without an end (right-censored).
+
+        It counts as its expectation given that it is larger: ``mu + sigma · h(z)`` with the inverse Mills ratio h, the
+        expectation step for a censored normal (Tobin 1958). To drop it instead would let a hedge hide its own tail.
+        """
+        z = (math.log(max(value, 1e-9)) - self._mu) / self._sigma
+        self._learn(self._mu + self._sigma * _inverse_mills(z))
+
+    def _learn(self, log_value: float) -> None:
+        # Kept relative to the prior's mean, so that the squares stay small and exact.
+        offset = log_value - self._prior_mu
+        self._weight = self._weight * _DECAY + 1.0
+        self._sum = self._sum * _DECAY + offset
+        self._sum_squares = self._sum_squares * _DECAY + offset * offset
+        self._update()
+
+    def _update(self) -> None:
+        total = PRIOR_WEIGHT + self._weight
+        mean = self._sum / total
+        spread = self._sum_squares - 2 * mean * self._sum + self._weight * mean * mean
+        variance = (PRIOR_WEIGHT * (self._prior_variance + mean * mean) + spread) / total
+        self._mu = self._prior_mu + mean
+        self._sigma = max(_MIN_SIGMA, math.sqrt(variance * (1.0 + 1.0 / total)))
+
+
+def _inverse_mills(z: float) -> float:
+    tail = 0.5 * math.erfc(z / _SQRT_2)
+    if tail < 1e-12:
+        return z + 1.0 / z  # the asymptote, where the quotient loses its digits
+    return math.exp(-0.5 * z * z) / _SQRT_2PI / tail

@@ -1,0 +1,47 @@
+"""Carries out plans for work with one result: embeddings and tensors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from ...core.answer import Embeddings, Inference
+from ...policies.plan import Step
+from .attempt import Attempt
+from .conduct import Run
+from .outcome import failed, refused
+from .race import Race, RaceFailed
+
+T = TypeVar("T")
+
+
+async def run_embed(run: Run) -> Embeddings:
+    """Embed. Raises the errors of `router.embed`."""
+    return await _run(run, lambda attempt: attempt.embed())
+
+
+async def run_infer(run: Run) -> Inference:
+    """Infer. Raises the errors of `router.infer`."""
+    return await _run(run, lambda attempt: attempt.infer())
+
+
+async def _run(run: Run, call: Callable[[Attempt], Awaitable[T]]) -> T:
+    if not run.plan.steps:
+        raise refused(run.plan, run.decision)
+    loop = asyncio.get_running_loop()
+
+    async def start(step: Step, reason: str) -> tuple[Attempt, T]:
+        attempt = Attempt(run, step, reason)
+        result = await attempt.call(lambda: call(attempt))
+        attempt.token(0, loop.time())
+        attempt.leave(None)
+        return attempt, result
+
+    try:
+        attempt, result = await Race(run, run.plan.steps, start, run.deadline).result()
+    except RaceFailed as lost:
+        raise failed(lost, run.decision) from None
+    run.decision.answered_by = attempt.step.backend
+    run.decision.ended = loop.time() - run.request.started_at
+    return result

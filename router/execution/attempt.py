@@ -1,0 +1,180 @@
+"""One call to one backend: its admission, its slot, its record, and what it teaches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
+
+from ...backends import CallContext
+from ...core.answer import Embeddings, GenerateEvent, Inference
+from ...core.decision import AttemptRecord
+from ...core.failure import AttemptError, FailureKind
+from ...policies.plan import Step
+from .conduct import Run
+
+T = TypeVar("T")
+
+
+class Attempt:
+    """One call to one backend.
+
+    `call` once; when it came through, `leave` once, however it went on; between them `token` as they come. A call may
+    wait for a slot first; the backend's own time counts from there.
+    """
+
+    def __init__(self, run: Run, step: Step, reason: str) -> None:
+        self.run = run
+        self.step = step
+        self.member = run.conduct.fleet[step.backend]
+        self._loop = asyncio.get_running_loop()
+        self.record = AttemptRecord(step.backend, reason, self._since_entry())
+        run.decision.attempts.append(self.record)
+        self._number = len(run.decision.attempts)
+        self._counted = False
+        self._has_slot = False
+        self._called_at = 0.0
+        self._first_at: float | None = None
+        self._last_at = 0.0
+        self._tokens = 0
+
+    async def call(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Pass the breaker, wait for a slot, do ``work``.
+
+        Where that fails the attempt has left, and raises `AttemptError`.
+        """
+        try:
+            await self._enter()
+            return await work()
+        except BaseException as raised:  # noqa: BLE001  # judged below, outside of the handler
+            error = raised
+        # Raised outside of the handler, so that a library's exception, whose text may hold content, is not its context.
+        raise self.leave(error) or error
+
+    async def _enter(self) -> None:
+        refusal = self.member.breaker.admit()
+        if refusal is not None:
+            raise AttemptError(FailureKind.PREEMPTED, f"not tried: {refusal.sentence}")
+        self._counted = True
+        self.member.calls += 1
+        await self.member.slots.acquire()
+        self._has_slot = True
+        self._called_at = self._loop.time()
+
+    def generate(self, partial: str, tokens_left: int) -> AsyncIterator[GenerateEvent]:
+        """The backend's stream, which continues ``partial`` if there is any."""
+        return self.run.conduct.dispatch.generate(
+            self.step.permit,
+            self.member.backend,
+            self.run.request,
+            self._context(),
+            partial=partial,
+            tokens_left=tokens_left,
+        )
+
+    async def embed(self) -> Embeddings:
+        """The backend's embeddings."""
+        return await self.run.conduct.dispatch.embed(
+            self.step.permit, self.member.backend, self.run.request, self._context()
+        )
+
+    async def infer(self) -> Inference:
+        """The backend's output tensors."""
+        return await self.run.conduct.dispatch.infer(
+            self.step.permit, self.member.backend, self.run.request, self._context()
+        )
+
+    def token(self, count: int, now: float) -> None:
+        """So many tokens came now."""
+        if self._first_at is None:
+            self._first_at = now
+            self.record.first_token = now - self.run.request.started_at
+            self.member.estimators[self.run.request.labels.task].observe_first(
+                self.run.request.labels.prompt_tokens, now - self._called_at
+            )
+        self._tokens += count
+        self._last_at = now
+
+    def truncated(self) -> AttemptError:
+        """The failure of a stream that ended without a `Finish`."""
+        return AttemptError(FailureKind.TRUNCATED, f"backend {self.step.backend!r} ended without a finish reason")
+
+    def leave(self, error: BaseException | None) -> AttemptError | None:
+        """End the attempt; returns the failure as the request should see it, ``None`` for success and cancellation."""
+        failure = self._judge(error)
+        self.record.ended = self._since_entry()
+        if self._has_slot:
+            self.member.slots.release()
+        if self._counted:
+            self.member.calls -= 1
+        if error is None:
+            self._succeeded()
+        elif failure is None:
+            self._abandoned()
+        else:
+            self.record.failure = failure.kind
+            self.record.sentence = failure.sentence
+            if self._counted:
+                self.member.report(failure)
+        return failure
+
+    def _judge(self, error: BaseException | None) -> AttemptError | None:
+        if error is None or isinstance(error, asyncio.CancelledError | GeneratorExit):
+            return None
+        if isinstance(error, AttemptError):
+            # What a library raised beneath it may quote content.
+            error.__cause__ = error.__context__ = None
+            return error
+        if not isinstance(error, Exception):
+            raise error
+        # Another exception breaks the backend's contract. Its text may hold content, so only its type is told.
+        sentence = f"backend {self.member.name!r} raised {type(error).__name__}, where only AttemptError is allowed"
+        return AttemptError(FailureKind.INTERNAL, sentence)
+
+    def _succeeded(self) -> None:
+        self.member.breaker.succeeded()
+        if self.member.terms.remote:
+            self.run.conduct.connectivity.remote_answered()
+        estimator = self.member.estimators[self.run.request.labels.task]
+        if self._first_at is not None and self._tokens:
+            estimator.observe_rest(self._tokens - 1, self._last_at - self._first_at)
+            estimator.observe_length(self._tokens)
+
+    def _abandoned(self) -> None:
+        self.record.failure = FailureKind.PREEMPTED
+        self.record.sentence = "stopped, because another attempt answered or the request ended"
+        if not self._has_slot:
+            if self._counted:
+                self.member.breaker.abandoned()
+            return
+        silent = self._loop.time() - self._called_at
+        if self._first_at is not None or silent <= self.step.prediction.first.quantile_95():
+            self.member.breaker.abandoned()
+        else:
+            # Silence for longer than this backend ever takes is a failure, whoever answered in the end.
+            self.record.sentence = "stopped after a silence longer than expected"
+            self.member.report(AttemptError(FailureKind.TIMED_OUT, "no answer for longer than it ever takes"))
+        if self._first_at is None and silent > 0:
+            estimator = self.member.estimators[self.run.request.labels.task]
+            estimator.observe_no_first(self.run.request.labels.prompt_tokens, silent)
+
+    def _context(self) -> CallContext:
+        request = self.run.request
+        return CallContext(
+            request_id=request.id,
+            deadline=self.run.deadline,
+            data_classes=self.run.plan.data_classes,
+            priority=request.labels.priority,
+            idempotency_key=request.idempotency_key,
+            attempt=self._number,
+        )
+
+    def _since_entry(self) -> float:
+        return self._loop.time() - self.run.request.started_at
+
+
+async def close_events(events: AsyncIterator[GenerateEvent]) -> None:
+    """Close a backend's stream, which stops the work behind it. An iterator without a close has none to stop."""
+    close = getattr(events, "aclose", None)
+    if close is not None:
+        await close()

@@ -1,0 +1,96 @@
+"""Carries out plans for a whole generated answer: the first complete one wins."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ...core.answer import Answer, Delta, Finish, FinishReason, TokenLogprob, Usage
+from ...policies.plan import Step
+from .attempt import Attempt, close_events
+from .conduct import Run
+from .outcome import failed, refused
+from .race import Race, RaceFailed
+from .stop_sequences import StopSequences
+
+
+class _Draft:
+    """What one attempt has brought so far."""
+
+    def __init__(self, attempt: Attempt, stop: tuple[str, ...]) -> None:
+        self.attempt = attempt
+        self.pieces: list[str] = []
+        self.logprobs: list[TokenLogprob] = []
+        self.tokens = 0
+        self.finish: Finish | None = None
+        self._stop = StopSequences(stop)
+
+    def add(self, delta: Delta) -> bool:
+        """Take a delta; returns whether a stop sequence has ended the answer."""
+        self.pieces.append(self._stop.push(delta.text))
+        self.tokens += delta.tokens
+        self.logprobs += delta.logprobs
+        if self._stop.reached:
+            self.finish = Finish(FinishReason.STOP, Usage(output_tokens=self.tokens))
+        return self._stop.reached
+
+    def end(self, finish: Finish) -> None:
+        """The backend has ended the answer."""
+        self.pieces.append(self._stop.flush())
+        self.finish = finish
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+
+async def run_generate(run: Run, stop: tuple[str, ...], max_output_tokens: int) -> Answer:
+    """Generate a whole answer. Raises the errors of `router.generate`."""
+    if not run.plan.steps:
+        raise refused(run.plan, run.decision)
+    drafts: list[_Draft] = []
+    loop = asyncio.get_running_loop()
+
+    async def start(step: Step, reason: str) -> _Draft:
+        attempt = Attempt(run, step, reason)
+        draft = _Draft(attempt, stop)
+        drafts.append(draft)
+        await attempt.call(lambda: _consume(draft, max_output_tokens))
+        attempt.leave(None)
+        return draft
+
+    try:
+        winner = await Race(run, run.plan.steps, start, run.deadline).result()
+    except RaceFailed as lost:
+        partial = max((draft.text for draft in drafts), key=len, default="") if lost.timed_out else ""
+        raise failed(lost, run.decision, partial) from None
+    finish = winner.finish
+    assert finish is not None
+    run.decision.answered_by = winner.attempt.step.backend
+    run.decision.ended = loop.time() - run.request.started_at
+    return Answer(
+        text=winner.text,
+        backend=winner.attempt.step.backend,
+        finish_reason=finish.reason,
+        usage=finish.usage,
+        decision=run.decision,
+        model=finish.model,
+        logprobs=tuple(winner.logprobs),
+        data_classes=run.plan.data_classes,
+    )
+
+
+async def _consume(draft: _Draft, max_output_tokens: int) -> None:
+    attempt = draft.attempt
+    loop = asyncio.get_running_loop()
+    events = attempt.generate("", max_output_tokens)
+    try:
+        async for event in events:
+            if isinstance(event, Finish):
+                draft.end(event)
+                return
+            attempt.token(event.tokens, loop.time())
+            if draft.add(event):
+                return
+    finally:
+        await close_events(events)
+    raise attempt.truncated()

@@ -1,0 +1,243 @@
+"""Carries out plans for a streamed answer: the first token wins, and a broken stream is continued elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+
+from ...core.answer import Answer, Chunk, Delta, Finish, FinishReason, GenerateEvent, Seam, TokenLogprob, Usage
+from ...core.deadline import Deadline
+from ...core.errors import BackendError, EdgewiseError, InvalidRequest, PartialAnswer
+from ...core.failure import AttemptError, FailureKind
+from ...policies.plan import Step, StreamFailover
+from .attempt import Attempt, close_events
+from .conduct import Run
+from .outcome import failed, out_of_time, refused
+from .race import Race, RaceFailed
+from .stop_sequences import StopSequences
+from .watchdog import WaitedTooLong, Watchdog
+
+STALL_FACTOR = 20.0
+"""A pause of so many times the backend's p95 time per token is a stall, within the next two bounds."""
+SHORTEST_STALL = 0.5
+LONGEST_STALL = 10.0
+
+
+@dataclass(slots=True)
+class _Open:
+    """A stream that has brought its first event, which still waits to be read."""
+
+    attempt: Attempt
+    events: AsyncIterator[GenerateEvent]
+    first: GenerateEvent | None
+
+    closed: bool = False
+
+    async def close(self, error: BaseException | None) -> AttemptError | None:
+        if self.closed:
+            return None
+        self.closed = True
+        try:
+            await close_events(self.events)
+        finally:
+            failure = self.attempt.leave(error)
+        return failure
+
+
+class Stream:
+    """One streamed answer being carried out."""
+
+    def __init__(self, run: Run, stop: tuple[str, ...], max_output_tokens: int) -> None:
+        self._run = run
+        self._loop = asyncio.get_running_loop()
+        self._stop = StopSequences(stop)
+        self._max_output_tokens = max_output_tokens
+        self._raw: list[str] = []
+        self._shown: list[str] = []
+        self._logprobs: list[TokenLogprob] = []
+        self._tokens = 0
+        self._deadline = run.deadline.at
+
+    async def chunks(self) -> AsyncGenerator[Chunk, None]:
+        """The answer's chunks; the last one carries the whole answer. Raises the errors of `router.stream`."""
+        run = self._run
+        if not run.plan.steps:
+            raise refused(run.plan, run.decision)
+        opened = await self._open_first()
+        watchdog = Watchdog(self._deadline)
+        seam: Seam | None = None
+        try:
+            while True:
+                stall = self._stall_after(opened.attempt)
+                # The hot loop. Per token: one wait, one chunk, a few attributes.
+                while isinstance(event := await self._next(opened, watchdog, stall), Delta):
+                    text = self._take(opened.attempt, event)
+                    if text or event.logprobs:
+                        given = self._now()
+                        yield Chunk(text, seam, event.logprobs)
+                        # A slow reader's time is not the stream's.
+                        self._deadline += self._now() - given
+                        seam = None
+                    if self._stop.reached:
+                        event = Finish(FinishReason.STOP, Usage(output_tokens=self._tokens))
+                        break
+                if isinstance(event, Finish):
+                    await opened.close(None)
+                    break
+                failure = await opened.close(event)
+                assert failure is not None
+                if self._now() >= self._deadline:
+                    raise out_of_time(run.decision, self._partial())
+                broken = opened.attempt
+                opened = await self._continue(broken, failure)
+                seam = self._seam(broken, opened.attempt, failure)
+        except (asyncio.CancelledError, GeneratorExit) as left:
+            await opened.close(left)
+            raise
+        finally:
+            watchdog.stop()
+        yield self._last_chunk(opened.attempt, event, seam)
+
+    async def _next(self, opened: _Open, watchdog: Watchdog, stall: float | None) -> GenerateEvent | Exception:
+        """The stream's next event, or what it failed with."""
+        first, opened.first = opened.first, None
+        if first is not None:
+            return first
+        watchdog.due = self._deadline if stall is None else min(self._deadline, self._now() + stall)
+        try:
+            return await watchdog.next(opened.events)
+        except StopAsyncIteration:
+            return opened.attempt.truncated()
+        except WaitedTooLong:
+            return self._stalled(opened.attempt)
+        except Exception as raised:  # noqa: BLE001  # a backend's; the attempt judges it
+            return raised
+
+    async def _open_first(self) -> _Open:
+        run = self._run
+        deadline = min(run.first_token_deadline, run.deadline)
+        try:
+            return await Race(run, run.plan.steps, self._open, deadline, discard=_discard).result()
+        except RaceFailed as lost:
+            if lost.timed_out and deadline < run.deadline:
+                raise out_of_time(run.decision, first_token=True) from None
+            raise failed(lost, run.decision) from None
+
+    async def _continue(self, broken: Attempt, failure: AttemptError) -> _Open:
+        """A stream that continues the text so far, by a step that was not tried yet and can."""
+        run = self._run
+        if not self._raw:
+            # Nothing was shown: failing over is free, and any step that is left may answer.
+            steps = self._untried()
+        elif failure.disposition.next_backend and run.plan.stream_failover is not StreamFailover.NONE:
+            steps = [step for step in self._untried() if self._can_continue(step)]
+        else:
+            steps = []
+        lost: RaceFailed | None = None
+        if steps and run.request.labels.idempotent:
+            race = Race(run, steps, self._open, Deadline(self._deadline), discard=_discard, may_repeat=False)
+            try:
+                return await race.result()
+            except RaceFailed as ended:
+                lost = ended
+        raise self._broken(broken, failure, lost)
+
+    def _broken(self, broken: Attempt, failure: AttemptError, lost: RaceFailed | None) -> EdgewiseError:
+        decision = self._run.decision
+        if lost is not None and lost.timed_out:
+            return out_of_time(decision, self._partial())
+        if failure.kind is FailureKind.CONTENT_FILTER:
+            return BackendError(failure.sentence, decision)
+        if not self._raw and failure.kind is FailureKind.INVALID_REQUEST:
+            error = InvalidRequest(failure.sentence)
+            error.decision = decision
+            return error
+        if not self._raw:
+            failures = (failure, *(lost.failures if lost else ()))
+            return failed(RaceFailed(failures, timed_out=False), decision)
+        reasons = "; ".join(dict.fromkeys(error.sentence for error in (lost.failures if lost else ())))
+        tried = f"no other backend could continue it ({reasons})" if reasons else "no other backend may continue it"
+        sentence = f"the stream of {broken.step.backend!r} broke: {failure.sentence}; {tried}"
+        return PartialAnswer(sentence, decision, self._partial())
+
+    async def _open(self, step: Step, reason: str) -> _Open:
+        attempt = Attempt(self._run, step, reason)
+        return await attempt.call(lambda: self._first_event(attempt))
+
+    async def _first_event(self, attempt: Attempt) -> _Open:
+        events = attempt.generate("".join(self._raw), max(1, self._max_output_tokens - self._tokens))
+        try:
+            return _Open(attempt, events, await anext(events))
+        except StopAsyncIteration:
+            pass
+        except BaseException:
+            await close_events(events)
+            raise
+        raise attempt.truncated()
+
+    def _take(self, attempt: Attempt, delta: Delta) -> str:
+        attempt.token(delta.tokens, self._loop.time())
+        self._tokens += delta.tokens
+        self._raw.append(delta.text)
+        if delta.logprobs:
+            self._logprobs += delta.logprobs
+        text = self._stop.push(delta.text)
+        self._shown.append(text)
+        return text
+
+    def _last_chunk(self, attempt: Attempt, finish: Finish, seam: Seam | None) -> Chunk:
+        held = "" if self._stop.reached else self._stop.flush()
+        self._shown.append(held)
+        decision = self._run.decision
+        decision.answered_by = attempt.step.backend
+        decision.ended = self._now() - self._run.request.started_at
+        answer = Answer(
+            text="".join(self._shown),
+            backend=attempt.step.backend,
+            finish_reason=finish.reason,
+            usage=finish.usage,
+            decision=decision,
+            model=finish.model,
+            logprobs=tuple(self._logprobs),
+            data_classes=self._run.plan.data_classes,
+        )
+        return Chunk(held, seam, answer=answer)
+
+    def _seam(self, broken: Attempt, now: Attempt, failure: AttemptError) -> Seam | None:
+        if not self._raw:
+            return None
+        seam = Seam(broken.step.backend, now.step.backend, f"{broken.step.backend} failed: {failure.kind}")
+        self._run.decision.seams.append(seam)
+        return seam
+
+    def _stall_after(self, attempt: Attempt) -> float | None:
+        """After how long a silence the stream counts as stalled; ``None`` where nobody could continue it anyway."""
+        if not any(self._can_continue(step) for step in self._untried()):
+            return None
+        usual = attempt.member.estimators[self._run.request.labels.task].output_token_p95()
+        return min(max(SHORTEST_STALL, STALL_FACTOR * usual), LONGEST_STALL)
+
+    def _stalled(self, attempt: Attempt) -> AttemptError:
+        if self._now() >= self._deadline:
+            return AttemptError(FailureKind.TIMED_OUT, f"backend {attempt.step.backend!r} did not finish in time")
+        return AttemptError(FailureKind.STALLED, f"backend {attempt.step.backend!r} fell silent within its answer")
+
+    def _untried(self) -> list[Step]:
+        tried = {attempt.backend for attempt in self._run.decision.attempts}
+        return [step for step in self._run.plan.steps if step.backend not in tried]
+
+    def _can_continue(self, step: Step) -> bool:
+        labels = self._run.request.labels
+        terms = self._run.conduct.fleet[step.backend].terms
+        return terms.continues and labels.idempotent and not labels.constrained and not labels.logprobs
+
+    def _partial(self) -> str:
+        return "".join(self._shown)
+
+    def _now(self) -> float:
+        return self._loop.time()
+
+
+async def _discard(opened: _Open) -> None:
+    await opened.close(asyncio.CancelledError())

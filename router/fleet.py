@@ -1,0 +1,120 @@
+"""The configured backends with all that changes about them: health, load, and what they taught us."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from ..backends import Backend, HealthState
+from ..core.decision import RefusalCode
+from ..core.failure import AttemptError
+from ..core.request import Labels, Task
+from ..policies.facts import BackendFacts, BackendTerms, NotReady
+from .estimates import Estimator, Prior
+from .execution.breaker import Breaker
+
+log = logging.getLogger("edgewise")
+
+
+class Member:
+    """One backend at work: its terms, its breaker, its slots, and an estimator for each kind of work."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        terms: BackendTerms,
+        priors: Mapping[Task, Prior],
+        clock: Callable[[], float],
+        random_source: random.Random,
+    ) -> None:
+        self.backend = backend
+        self.terms = terms
+        self.name = terms.name
+        self.breaker = Breaker(clock, random_source)
+        self.estimators = {task: Estimator(priors[task], task) for task in terms.tasks}
+        self.slots = asyncio.Semaphore(backend.capabilities.max_concurrency)
+        self.calls = 0
+        """Attempts that run or wait for a slot."""
+        self._some_estimator = next(iter(self.estimators.values()))
+
+    def facts(self, labels: Labels) -> BackendFacts:
+        """What a plan may know of this backend now."""
+        health = self.backend.health()
+        not_ready = self.breaker.refusal()
+        if not_ready is None and health.state is HealthState.DOWN:
+            not_ready = NotReady(RefusalCode.UNREACHABLE, health.sentence)
+        # A backend that cannot do the task is refused for that; its prediction is then of no matter.
+        estimator = self.estimators.get(labels.task, self._some_estimator)
+        concurrency = self.backend.capabilities.max_concurrency
+        waiting = max(0.0, (self.calls - concurrency + 1) / concurrency) if self.calls else 0.0
+        prediction = estimator.predict(labels, waiting, health.state is HealthState.LOADING)
+        return BackendFacts(self.name, prediction, not_ready)
+
+    def report(self, error: AttemptError) -> None:
+        """Take note of a failed attempt; a quarantine is said loudly."""
+        if self.breaker.failed(error):
+            log.error("backend %r is out of use until its configuration is mended: %s", self.name, error.sentence)
+
+
+class Fleet:
+    """All members, in the order of the configuration. Owns their starting and stopping."""
+
+    def __init__(self, members: Iterable[Member]) -> None:
+        self._members = {member.name: member for member in members}
+        self._starting: list[asyncio.Task[None]] = []
+        self._ending: set[asyncio.Task[Any]] = set()
+
+    def __getitem__(self, name: str) -> Member:
+        return self._members[name]
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(self._members.values())
+
+    def start(self) -> None:
+        """Begin to make every backend ready, in the background: a request meanwhile goes to one that is."""
+        self._starting = [asyncio.create_task(self._start(member)) for member in self]
+
+    async def started(self) -> None:
+        """Wait until every backend is ready or has failed to be."""
+        await asyncio.gather(*self._starting)
+
+    async def _start(self, member: Member) -> None:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        try:
+            await member.backend.start()
+        except AttemptError as error:
+            member.report(error)
+            log.warning("backend %r did not start: %s", member.name, error.sentence)
+        else:
+            for estimator in member.estimators.values():
+                estimator.observe_load(loop.time() - begun)
+
+    def let_end(self, task: asyncio.Task[Any]) -> None:
+        """Cancel a task and keep it until it has ended, without waiting for it here."""
+        task.cancel()
+        self.keep(task)
+
+    def keep(self, task: asyncio.Task[Any]) -> None:
+        """Keep a task that cleans up until it has ended; `stop` waits for it."""
+        self._ending.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._ending.discard(task)
+        if not task.cancelled():
+            task.exception()  # read, so that the loop does not report what the attempt's record already has
+
+    async def stop(self) -> None:
+        """Stop every backend, and wait until nothing of theirs runs."""
+        for task in self._starting:
+            task.cancel()
+        await asyncio.gather(*self._starting, return_exceptions=True)
+        await asyncio.gather(*list(self._ending), return_exceptions=True)
+        results = await asyncio.gather(*(member.backend.stop() for member in self), return_exceptions=True)
+        for member, result in zip(self, results, strict=True):
+            if isinstance(result, Exception):
+                log.warning("backend %r did not stop cleanly: %s", member.name, type(result).__name__)

@@ -1,0 +1,130 @@
+"""A backend that does as it is told, and remembers what it received."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+from ...backends import Backend, BackendHealth, CallContext, Capabilities, HealthState
+from ...core.answer import Delta, Embeddings, Finish, FinishReason, GenerateEvent, Inference, Usage
+from ...core.content import Content, EmbedInput, GenerateInput, InferInput, Tensor
+from ...core.failure import AttemptError
+from ...core.request import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """How one call goes. Times are seconds.
+
+    The answer's words come one by one: the first ``first_after`` from the start, the others ``every`` apart.
+    ``failure`` is raised after ``fails_after`` words (0: before the first). ``silent_after`` words, nothing comes any
+    more. ``ends_without_finish`` cuts the stream after the last word.
+    """
+
+    words: tuple[str, ...] = ("a ", "scripted ", "answer")
+    first_after: float = 0.01
+    every: float = 0.001
+    failure: AttemptError | None = None
+    fails_after: int = 0
+    silent_after: int | None = None
+    ends_without_finish: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedCall:
+    """A call as the backend received it, and how it ended: ``answered``, ``failed`` or ``cancelled``."""
+
+    content: Content = field(repr=False)
+    context: CallContext
+    outcome: list[str] = field(default_factory=list)
+
+
+_EVERYTHING = Capabilities(
+    tasks=frozenset(Task), context_tokens=None, continues=True, constrains=True, logprobs=True, max_concurrency=64
+)
+
+
+class ScriptedBackend(Backend):
+    """A backend that answers by a `Script`, or by one chosen for each call.
+
+    ``script`` may be a function of the call's number, from 0. Embeddings are ``[n, 2]``: each text's length and 1. An
+    inference gives its inputs back. ``calls`` holds everything it received.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        script: Script | Callable[[int], Script] | None = None,
+        *,
+        capabilities: Capabilities = _EVERYTHING,
+        health: BackendHealth | None = None,
+    ) -> None:
+        super().__init__(name)
+        self._script = script if script is not None else Script()
+        self._capabilities = capabilities
+        self.reported_health = health or BackendHealth(HealthState.READY)
+        self.calls: list[ReceivedCall] = []
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """As given."""
+        return self._capabilities
+
+    def health(self) -> BackendHealth:
+        """``reported_health``, which a test may set."""
+        return self.reported_health
+
+    async def generate(self, call: GenerateInput, context: CallContext) -> AsyncIterator[GenerateEvent]:
+        """The script's words, one `Delta` each."""
+        script, received = self._receive(call, context)
+        try:
+            for index, word in enumerate(script.words):
+                if script.silent_after == index:
+                    await asyncio.Event().wait()
+                await asyncio.sleep(script.every if index else script.first_after)
+                if script.failure is not None and script.fails_after == index:
+                    received.outcome.append("failed")
+                    raise script.failure
+                yield Delta(word)
+            if script.failure is not None:
+                received.outcome.append("failed")
+                raise script.failure
+            received.outcome.append("answered")
+            if not script.ends_without_finish:
+                usage = Usage(prompt_tokens=len(call.messages), output_tokens=len(script.words))
+                yield Finish(FinishReason.STOP, usage, model=f"{self.name}-model", place=self.name)
+        finally:
+            if not received.outcome:
+                received.outcome.append("cancelled")
+
+    async def embed(self, call: EmbedInput, context: CallContext) -> Embeddings:
+        """One row a text: its length, and 1."""
+        await self._answer_at_once(call, context)
+        data = b"".join(struct.pack("<2f", len(text), 1.0) for text in call.texts)
+        return Embeddings(Tensor("float32", (len(call.texts), 2), data), model=f"{self.name}-model", place=self.name)
+
+    async def infer(self, call: InferInput, context: CallContext) -> Inference:
+        """The inputs, as outputs."""
+        await self._answer_at_once(call, context)
+        return Inference(dict(call.inputs), model=call.model, place=self.name)
+
+    async def _answer_at_once(self, call: Content, context: CallContext) -> None:
+        script, received = self._receive(call, context)
+        try:
+            if script.silent_after is not None:
+                await asyncio.Event().wait()
+            await asyncio.sleep(script.first_after)
+            received.outcome.append("answered" if script.failure is None else "failed")
+            if script.failure is not None:
+                raise script.failure
+        finally:
+            if not received.outcome:
+                received.outcome.append("cancelled")
+
+    def _receive(self, call: Content, context: CallContext) -> tuple[Script, ReceivedCall]:
+        script = self._script if isinstance(self._script, Script) else self._script(len(self.calls))
+        received = ReceivedCall(call, context)
+        self.calls.append(received)
+        return script, received
