@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
 from ...core.failure import AttemptError, FailureKind
@@ -30,12 +30,27 @@ class RunningCall:
         self.cancelled = False
         self._credit = credit
         self._changed = threading.Condition()
+        self._stops: list[Callable[[], None]] = []
 
     def cancel(self) -> None:
         """Ask the engine to stop. Said by the control thread."""
         with self._changed:
             self.cancelled = True
             self._changed.notify_all()
+            stops = self._stops.copy()
+        for stop in stops:
+            stop()
+
+    def when_cancelled(self, stop: Callable[[], None]) -> None:
+        """Have ``stop`` called on cancelling, by the control thread, or at once when that has been. It must not block.
+
+        For native code that cannot look at ``cancelled`` by itself, and has a switch.
+        """
+        with self._changed:
+            self._stops.append(stop)
+            already = self.cancelled
+        if already:
+            stop()
 
     def add_credit(self, events: int) -> None:
         """There is room for so many more events. Said by the control thread."""
