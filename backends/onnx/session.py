@@ -1,0 +1,121 @@
+"""One model opened by ONNX Runtime. Runs in the worker."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy
+import onnxruntime
+import psutil
+
+from ...core.failure import AttemptError, FailureKind
+from ..process.engine import RunningCall
+from .signature import Port
+
+Array = numpy.ndarray[Any, numpy.dtype[Any]]
+
+_CPU = "CPUExecutionProvider"
+_SILENT = 4  # Even its errors stay unwritten: they quote values.
+
+# ONNX Runtime has exception classes without a common base below Exception, made by its native module.
+_native = onnxruntime.capi.onnxruntime_pybind11_state
+
+_NO_MODEL = "its file is no ONNX model, or is cut short; get it again"
+_WHY_NOT_LOADED: Mapping[type[Exception], str] = {
+    _native.NoSuchFile: "its file is gone",
+    _native.InvalidProtobuf: _NO_MODEL,
+    _native.InvalidArgument: _NO_MODEL,
+    _native.NoModel: _NO_MODEL,
+    _native.InvalidGraph: "it uses operators that ONNX Runtime does not have (custom operators are not loaded)",
+    _native.NotImplemented: "it uses operators that this ONNX Runtime does not have; a newer one may",
+    _native.Fail: (
+        "it needs a newer ONNX Runtime, or external data that does not lie in the model's own folder; "
+        "upgrade onnxruntime, or put the data file beside the model"
+    ),
+}
+
+
+class Session:
+    """A loaded model: its inputs, its outputs, and `run`."""
+
+    def __init__(self, model: str, path: str, *, threads: int | None, providers: Sequence[str]) -> None:
+        self._model = model
+        self._session = _open(model, path, threads or physical_cores(), providers)
+        self.inputs = self._dense(self._session.get_inputs(), required=True)
+        self.outputs = self._dense(self._session.get_outputs(), required=False)
+        if not self.outputs:
+            raise self._unavailable("none of its outputs is a dense tensor (export a classifier without ZipMap)")
+
+    def run(
+        self, feeds: Mapping[str, Array], options: onnxruntime.RunOptions, *, outputs: Sequence[Port]
+    ) -> list[Array]:
+        """The outputs named, in that order. Raises PREEMPTED when ``options`` end the run, else INTERNAL or,
+        where the model refuses the values themselves, INVALID_REQUEST."""
+        try:
+            results = self._session.run([port.name for port in outputs], dict(feeds), options)
+        except Exception as error:  # noqa: BLE001  # native exceptions have no common base, and their texts quote values
+            raise self._run_failure(error, options) from None
+        return [numpy.asarray(result) for result in results]
+
+    def _run_failure(self, error: Exception, options: onnxruntime.RunOptions) -> AttemptError:
+        if options.terminate:
+            return AttemptError(FailureKind.PREEMPTED, f"the run of model {self._model!r} was cancelled")
+        if isinstance(error, _native.InvalidArgument):
+            sentence = f"model {self._model!r} cannot take these values (an index out of range, or shapes that differ)"
+            return AttemptError(FailureKind.INVALID_REQUEST, sentence)
+        sentence = f"model {self._model!r} failed in one of its operators ({type(error).__name__})"
+        return AttemptError(FailureKind.INTERNAL, sentence)
+
+    def _dense(self, arguments: Sequence[Any], *, required: bool) -> tuple[Port, ...]:  # ONNX Runtime ships no types
+        ports = []
+        for argument in arguments:
+            port = Port.of(argument)
+            if port is not None:
+                ports.append(port)
+            elif required:
+                raise self._unavailable(f"its input {argument.name!r} is {argument.type}, not a dense tensor")
+        return tuple(ports)
+
+    def _unavailable(self, why: str) -> AttemptError:
+        return unavailable(self._model, why)
+
+
+def unavailable(model: str, why: str) -> AttemptError:
+    """MODEL_UNAVAILABLE for a model that cannot be used, and why."""
+    return AttemptError(FailureKind.MODEL_UNAVAILABLE, f"model {model!r} cannot be used: {why}")
+
+
+def options_for(running: RunningCall | None) -> onnxruntime.RunOptions:
+    """Options for all runs of one call: cancelling the call ends the run, and those that would follow."""
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = _SILENT
+    if running is not None:
+        running.when_cancelled(lambda: setattr(options, "terminate", True))
+    return options
+
+
+def physical_cores() -> int:
+    """The cores that this process may use."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable, psutil.cpu_count(logical=False) or usable)
+
+
+def _open(model: str, path: str, threads: int, providers: Sequence[str]) -> onnxruntime.InferenceSession:
+    onnxruntime.set_default_logger_severity(_SILENT)
+    onnxruntime.disable_telemetry_events()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _SILENT
+    options.intra_op_num_threads = threads
+    # The arena keeps the largest batch for ever: 850 MB instead of 220 for MiniLM, and is no faster.
+    options.enable_cpu_mem_arena = False
+    # Threads that spin for work take the processor from the application.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    available = onnxruntime.get_available_providers()
+    chosen = [provider for provider in providers if provider in available and provider != _CPU]
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=[*chosen, _CPU])
+    except Exception as error:  # noqa: BLE001  # native exceptions have no common base
+        why = _WHY_NOT_LOADED.get(type(error), "ONNX Runtime refuses it")
+        raise unavailable(model, f"{why} ({type(error).__name__})") from None
