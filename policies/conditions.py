@@ -7,10 +7,13 @@ costs more than most conditions do.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 from cel_expr_python import cel
@@ -22,10 +25,10 @@ from .expression import Node, read_tree
 from .facts import Facts, LinkState
 
 _LONGEST = 4000
-_REMEMBERED = 512
+_REMEMBERED = 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Situation:
     """What conditions look at: the facts, and what the policy made of the labels before any rule."""
 
@@ -37,10 +40,20 @@ class Situation:
     first_token_budget: float
 
 
+def _duration(seconds: float) -> timedelta:
+    return timedelta(seconds=seconds)
+
+
 @dataclass(frozen=True, slots=True)
 class _Variable:
     type: Any  # cel.Type: the library ships no types
-    read: Callable[[Situation], Any]  # hashable, so that a set of facts can be remembered
+    path: str
+    """Where it stands in a `Situation`, as a value that can be hashed (fast: an enum's own text, not the enum).
+
+    Durations are seconds.
+    """
+    convert: Callable[[Any], Any] | None = None
+    """From there to what the library takes."""
     values: frozenset[str] | None = None
     """All the texts it can be, where they are known."""
 
@@ -49,28 +62,28 @@ _INT, _BOOL, _STRING, _DURATION = cel.Type.INT, cel.Type.BOOL, cel.Type.STRING, 
 _WEEKDAYS = frozenset({"monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"})
 
 VARIABLES: Mapping[str, _Variable] = {
-    "request.task": _Variable(_STRING, lambda s: s.facts.labels.task.value, frozenset(Task)),
-    "request.data_class": _Variable(_STRING, lambda s: s.data_class),
-    "request.data_classes": _Variable(cel.Type.List(_STRING), lambda s: s.data_classes),
-    "request.priority": _Variable(_STRING, lambda s: s.facts.labels.priority.value, frozenset(Priority)),
-    "request.tags": _Variable(cel.Type.Map(_STRING, _STRING), lambda s: s.tags),
-    "request.prompt_tokens": _Variable(_INT, lambda s: s.facts.labels.prompt_tokens),
-    "request.max_output_tokens": _Variable(_INT, lambda s: s.facts.labels.max_output_tokens),
-    "request.latency_budget": _Variable(_DURATION, lambda s: timedelta(seconds=s.latency_budget)),
-    "request.first_token_budget": _Variable(_DURATION, lambda s: timedelta(seconds=s.first_token_budget)),
-    "connectivity.state": _Variable(_STRING, lambda s: s.facts.link.state.value, frozenset(LinkState)),
-    "connectivity.metered": _Variable(_BOOL, lambda s: s.facts.link.metered),
-    "connectivity.confidence_percent": _Variable(_INT, lambda s: s.facts.link.confidence_percent),
-    "connectivity.age": _Variable(_DURATION, lambda s: timedelta(seconds=s.facts.link.age)),
-    "device.battery_percent": _Variable(_INT, lambda s: s.facts.device.battery_percent),
-    "device.has_battery": _Variable(_BOOL, lambda s: s.facts.device.has_battery),
-    "device.charging": _Variable(_BOOL, lambda s: s.facts.device.charging),
-    "device.load_percent": _Variable(_INT, lambda s: s.facts.device.load_percent),
-    "device.memory_free_mb": _Variable(_INT, lambda s: s.facts.device.memory_free_mb),
-    "device.thermal": _Variable(_STRING, lambda s: s.facts.device.thermal),
-    "time.hour": _Variable(_INT, lambda s: s.facts.time.hour),
-    "time.minute": _Variable(_INT, lambda s: s.facts.time.minute),
-    "time.weekday": _Variable(_STRING, lambda s: s.facts.time.weekday, _WEEKDAYS),
+    "request.task": _Variable(_STRING, "facts.labels.task._value_", None, frozenset(map(str, Task))),
+    "request.data_class": _Variable(_STRING, "data_class"),
+    "request.data_classes": _Variable(cel.Type.List(_STRING), "data_classes", list),
+    "request.priority": _Variable(_STRING, "facts.labels.priority._value_", None, frozenset(map(str, Priority))),
+    "request.tags": _Variable(cel.Type.Map(_STRING, _STRING), "tags", dict),
+    "request.prompt_tokens": _Variable(_INT, "facts.labels.prompt_tokens"),
+    "request.max_output_tokens": _Variable(_INT, "facts.labels.max_output_tokens"),
+    "request.latency_budget": _Variable(_DURATION, "latency_budget", _duration),
+    "request.first_token_budget": _Variable(_DURATION, "first_token_budget", _duration),
+    "connectivity.state": _Variable(_STRING, "facts.link.state._value_", None, frozenset(map(str, LinkState))),
+    "connectivity.metered": _Variable(_BOOL, "facts.link.metered"),
+    "connectivity.confidence_percent": _Variable(_INT, "facts.link.confidence_percent"),
+    "connectivity.age": _Variable(_DURATION, "facts.link.age", _duration),
+    "device.battery_percent": _Variable(_INT, "facts.device.battery_percent"),
+    "device.has_battery": _Variable(_BOOL, "facts.device.has_battery"),
+    "device.charging": _Variable(_BOOL, "facts.device.charging"),
+    "device.load_percent": _Variable(_INT, "facts.device.load_percent"),
+    "device.memory_free_mb": _Variable(_INT, "facts.device.memory_free_mb"),
+    "device.thermal": _Variable(_STRING, "facts.device.thermal"),
+    "time.hour": _Variable(_INT, "facts.time.hour"),
+    "time.minute": _Variable(_INT, "facts.time.minute"),
+    "time.weekday": _Variable(_STRING, "facts.time.weekday", None, _WEEKDAYS),
 }
 
 
@@ -84,11 +97,14 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One condition that compiles, is boolean and speaks of declared names only. ``reads`` are its variables."""
+    """One condition that compiles, is boolean and speaks of declared names only.
+
+    ``reads`` are its variables; for one that it only compares with whole numbers, those numbers, else ``None``.
+    """
 
     text: str
     program: Any  # cel.Expression
-    reads: frozenset[str]
+    reads: Mapping[str, frozenset[int] | None]
 
     def outcome(self, data: Mapping[str, Any]) -> bool | None:
         """Whether it holds; ``None`` if evaluating it failed."""
@@ -113,21 +129,27 @@ def compile_condition(text: str, path: Path, vocabulary: Vocabulary, problems: l
     tree = read_tree(program.serialize())
     mistakes = [*_literal_problems(tree, path, vocabulary), *_tag_problems(tree, path, vocabulary)]
     problems += mistakes
-    condition = Condition(
-        text, program, frozenset(node.value for node in tree.walk() if node.kind == "name" and node.value in VARIABLES)
-    )
+    condition = Condition(text, program, _reads(tree))
     if not condition.reads and not mistakes:
         problems.append(_constant(condition, path))
     return None if any(problem.severity is Severity.ERROR for problem in mistakes) else condition
 
 
 class ConditionSet:
-    """All conditions of a policy, evaluated together: once for each combination of the facts that they read."""
+    """All conditions of a policy, evaluated together: once for each combination of facts that they can tell apart."""
 
     def __init__(self, conditions: Sequence[Condition]) -> None:
         self._conditions = tuple(conditions)
-        self._names = tuple(sorted(frozenset().union(*(condition.reads for condition in conditions))))
-        self._read = tuple(VARIABLES[name].read for name in self._names)
+        self._names = tuple(sorted({name for condition in conditions for name in condition.reads}))
+        # The last two are there so that the result is a tuple, however few names there are.
+        paths = [VARIABLES[name].path for name in self._names]
+        self._read = attrgetter(*paths, "facts", "facts")
+        self._conversions = tuple(
+            (name, convert) for name in self._names if (convert := VARIABLES[name].convert) is not None
+        )
+        self._numbers = tuple(
+            (at, numbers) for at, name in enumerate(self._names) if (numbers := _compared_with(name, conditions))
+        )
         self._joined = _join(self._conditions)
         self._remembered: dict[tuple[object, ...], tuple[bool | None, ...]] = {}
 
@@ -138,16 +160,24 @@ class ConditionSet:
 
     def outcomes(self, situation: Situation) -> tuple[bool | None, ...]:
         """Each condition's outcome, in order; ``None`` where evaluating it failed."""
-        key = tuple([read(situation) for read in self._read])
-        known = self._remembered.get(key)
+        values = self._read(situation)[:-2]
+        key = list(values)
+        for at, numbers in self._numbers:
+            # Between two neighbouring numbers, and at one, all values are alike.
+            key[at] = bisect_left(numbers, values[at]) + bisect_right(numbers, values[at])
+        remembered = tuple(key)
+        known = self._remembered.get(remembered)
         if known is None:
             if len(self._remembered) >= _REMEMBERED:
                 self._remembered.clear()
-            known = self._remembered[key] = self._evaluate(key)
+            known = self._remembered[remembered] = self.evaluate(values)
         return known
 
-    def _evaluate(self, values: tuple[object, ...]) -> tuple[bool | None, ...]:
-        data = {name: _plain(name, value) for name, value in zip(self._names, values, strict=True)}
+    def evaluate(self, values: tuple[Any, ...]) -> tuple[bool | None, ...]:
+        """The outcomes for these values of the variables that are read, in the order of their names."""
+        data = dict(zip(self._names, values, strict=True))
+        for name, convert in self._conversions:
+            data[name] = convert(data[name])
         if self._joined is not None:
             results = self._joined.eval(data=data).plain_value()
             # One error poisons the whole list: its value is then a text.
@@ -171,10 +201,33 @@ def _join(conditions: Sequence[Condition]) -> Any:  # cel.Expression, or None wh
         return None
 
 
-def _plain(name: str, value: Any) -> Any:
-    if name == "request.tags":
-        return dict(value)
-    return list(value) if name == "request.data_classes" else value
+_COMPARISONS = frozenset({"_<_", "_<=_", "_>_", "_>=_", "_==_", "_!=_"})
+
+
+def _reads(tree: Node) -> dict[str, frozenset[int] | None]:
+    """Each variable in the tree with the numbers that it is compared with, ``None`` if anything else happens to it."""
+    numbers: dict[str, set[int]] = {}
+    compared: Counter[str] = Counter()
+    for node in tree.walk():
+        if node.kind == "call" and node.value in _COMPARISONS:
+            for side, other in (node.children, node.children[::-1]):
+                if side.kind == "name" and other.kind == "number":
+                    numbers.setdefault(side.value, set()).add(int(other.value))
+                    compared[side.value] += 1
+    names = Counter(node.value for node in tree.walk() if node.kind == "name" and node.value in VARIABLES)
+    return {name: frozenset(numbers[name]) if compared[name] == count else None for name, count in names.items()}
+
+
+def _compared_with(name: str, conditions: Sequence[Condition]) -> list[int]:
+    """All numbers that the conditions compare this variable with; empty if one of them looks at it otherwise."""
+    found: set[int] = set()
+    for condition in conditions:
+        if name in condition.reads:
+            numbers = condition.reads[name]
+            if numbers is None:
+                return []
+            found |= numbers
+    return sorted(found)
 
 
 def _constant(condition: Condition, path: Path) -> Problem:

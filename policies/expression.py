@@ -14,10 +14,10 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node. ``kind`` is ``name``, ``text``, ``select``, ``call``, ``list`` or ``other``.
+    """One node. ``kind`` is ``name``, ``text``, ``number`` (an int), ``select``, ``call``, ``list`` or ``other``.
 
-    ``value`` is the variable's name, the string's text, the selected field or the function. ``offset`` counts
-    characters into the condition.
+    ``value`` is the variable's name, the string's text, the number's digits, the selected field or the function.
+    ``offset`` counts characters into the condition.
     """
 
     kind: str
@@ -48,9 +48,8 @@ def _node(expr: bytes, positions: dict[int, int]) -> Node:
             what, body = tag, value
     offset = positions.get(number, 0)
     match what:
-        case 3:  # a constant; of these only strings matter
-            text = next((value for tag, value in _fields(body) if tag == 6 and isinstance(value, bytes)), None)
-            return Node("other", "", offset) if text is None else Node("text", text.decode(), offset)
+        case 3:
+            return _constant(body, offset)
         case 4:
             name = _first(body, 1).decode()
             # The library points at the last dot of a dotted name.
@@ -72,6 +71,15 @@ def _node(expr: bytes, positions: dict[int, int]) -> Node:
                 part for entry in entries for tag, part in _fields(entry) if tag in (3, 4) and isinstance(part, bytes)
             ]
             return Node("other", "", offset, tuple(_node(each, positions) for each in pairs))
+    return Node("other", "", offset)
+
+
+def _constant(body: bytes, offset: int) -> Node:
+    for tag, value in _fields(body):
+        if tag == 6 and isinstance(value, bytes):
+            return Node("text", value.decode(), offset)
+        if tag == 3 and isinstance(value, int):
+            return Node("number", str(value - (1 << 64) if value >> 63 else value), offset)
     return Node("other", "", offset)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import attrgetter
 
 from .facts import BackendTerms, Prediction
 from .settings import Objective
@@ -22,70 +23,88 @@ _WORSE = {Objective.QUALITY: "lower quality", Objective.LATENCY: "slower", Objec
 
 @dataclass(slots=True)
 class Candidate:
-    """A permitted backend with all that its place in the order depends on. ``strength`` is 0 if no rule prefers it."""
+    """A permitted backend with all that its place in the order depends on.
+
+    ``shortfall`` is how far its quality is from 1, ``latency`` seconds, ``cost`` US dollars: less is better of each.
+    ``strength`` is 0 if no rule prefers it. ``separated_by`` is the objective that put it after the one before.
+    """
 
     index: int
     terms: BackendTerms
     prediction: Prediction
     p_done: float
+    shortfall: float
     latency: float
     cost: float
     strength: int
     preferred_by: str
     avoided_by: str | None
+    separated_by: Objective | None = None
 
 
-def in_order(candidates: Sequence[Candidate], objectives: tuple[Objective, ...]) -> list[tuple[Candidate, str]]:
-    """The candidates from first to last, each with the reason for its place.
+_MEASURE = {
+    Objective.QUALITY: attrgetter("shortfall"),
+    Objective.LATENCY: attrgetter("latency"),
+    Objective.COST: attrgetter("cost"),
+}
+_INDEX = attrgetter("index")
+
+
+def in_order(candidates: Sequence[Candidate], objectives: tuple[Objective, ...]) -> list[Candidate]:
+    """The candidates from first to last. They come in the configuration's order.
 
     Avoided ones stand last; then come, in this order, whether it is likely to finish in time, the strongest rule that
     prefers it, the objectives, and its place in the configuration.
     """
-    if len(candidates) == 1:
-        return [(candidates[0], "the only one permitted and ready")]
     groups: dict[tuple[bool, bool, int], list[Candidate]] = {}
     for each in candidates:
         key = (each.avoided_by is not None, each.p_done < LIKELY, -each.strength)
-        groups.setdefault(key, []).append(each)
-    ordered: list[tuple[Candidate, Objective | None]] = []
+        if key in groups:
+            groups[key].append(each)
+        else:
+            groups[key] = [each]
+    ordered: list[Candidate] = []
     for key in sorted(groups):
-        ordered += _refined(groups[key], objectives)
-    if not ordered:
-        return []
-    first, second = ordered[0][0], ordered[1]
-    reasons = [f"before {second[0].terms.name}: {_advantage(first, *second)}"]
-    for (before, _), (after, objective) in pairwise(ordered):
-        reasons.append(f"after {before.terms.name}: {_drawback(before, after, objective)}")
-    return [(candidate, reason) for (candidate, _), reason in zip(ordered, reasons, strict=True)]
-
-
-def _refined(group: list[Candidate], objectives: tuple[Objective, ...]) -> list[tuple[Candidate, Objective | None]]:
-    """The group by its objectives; beside each candidate, the objective that puts it after the one before.
-
-    'About equal' is not transitive, so values are compared with the best that is left, never with a neighbour's.
-    """
-    if len(group) == 1 or not objectives:
-        return [(each, None) for each in group]
-    objective, *others = objectives
-    left = sorted(group, key=lambda each: (_value(each, objective), each.index))
-    ordered: list[tuple[Candidate, Objective | None]] = []
-    while left:
-        bound = _bound(_value(left[0], objective), objective)
-        count = next((at for at, each in enumerate(left) if _value(each, objective) > bound), len(left))
-        alike = sorted(left[:count], key=lambda each: each.index)
-        refined = _refined(alike, tuple(others))
-        if ordered:
-            refined[0] = (refined[0][0], objective)
-        ordered += refined
-        left = left[count:]
+        group = groups[key]
+        ordered += group if len(group) == 1 else _refined(group, objectives)
     return ordered
 
 
-def _value(candidate: Candidate, objective: Objective) -> float:
-    """What to minimise."""
-    if objective is Objective.QUALITY:
-        return -candidate.terms.quality
-    return candidate.latency if objective is Objective.LATENCY else candidate.cost
+def reasons(ordered: Sequence[Candidate]) -> list[str]:
+    """For each candidate, why it stands where it does."""
+    if len(ordered) == 1:
+        return ["the only one permitted and ready"]
+    if not ordered:
+        return []
+    first, second = ordered[0], ordered[1]
+    return [
+        f"before {second.terms.name}: {_advantage(first, second)}",
+        *[f"after {before.terms.name}: {_drawback(before, after)}" for before, after in pairwise(ordered)],
+    ]
+
+
+def _refined(group: list[Candidate], objectives: tuple[Objective, ...]) -> list[Candidate]:
+    """The group by its objectives.
+
+    'About equal' is not transitive, so values are compared with the best that is left, never with a neighbour's.
+    """
+    if not objectives:
+        return group
+    objective = objectives[0]
+    measure = _MEASURE[objective]
+    left = sorted(group, key=measure)
+    ordered: list[Candidate] = []
+    while left:
+        bound = _bound(measure(left[0]), objective)
+        count = 1
+        while count < len(left) and measure(left[count]) <= bound:
+            count += 1
+        alike = left[:count] if count == 1 else _refined(sorted(left[:count], key=_INDEX), objectives[1:])
+        if ordered:
+            alike[0].separated_by = objective
+        ordered += alike
+        left = left[count:]
+    return ordered
 
 
 def _bound(best: float, objective: Objective) -> float:
@@ -95,21 +114,23 @@ def _bound(best: float, objective: Objective) -> float:
     return best * _RELATIVE_TOLERANCE + _ROUNDING
 
 
-def _advantage(first: Candidate, second: Candidate, objective: Objective | None) -> str:
+def _advantage(first: Candidate, second: Candidate) -> str:
     if second.avoided_by is not None and first.avoided_by is None:
         return f"rule {second.avoided_by!r} avoids that one"
     if second.p_done < LIKELY <= first.p_done:
         return f"likely to finish in time ({first.p_done:.0%})"
     if first.strength > second.strength:
         return f"rule {first.preferred_by!r} prefers it"
+    objective = second.separated_by
     return "equal otherwise, and earlier in the configuration" if objective is None else _BETTER[objective]
 
 
-def _drawback(before: Candidate, after: Candidate, objective: Objective | None) -> str:
+def _drawback(before: Candidate, after: Candidate) -> str:
     if after.avoided_by is not None and before.avoided_by is None:
         return f"rule {after.avoided_by!r} avoids it"
     if after.p_done < LIKELY <= before.p_done:
         return f"less likely to finish in time ({after.p_done:.0%})"
     if before.strength > after.strength:
         return f"rule {before.preferred_by!r} prefers that one"
+    objective = after.separated_by
     return "equal otherwise, and later in the configuration" if objective is None else _WORSE[objective]
