@@ -1,10 +1,11 @@
-"""The protocols by name. A new one is one file, one line here, and its name in ``settings.py``."""
+"""The protocols by name. A new one is one file, one line here and one in ``settings.py``."""
 
 from __future__ import annotations
 
 from .edgewise_protocol import EdgewiseProtocol
+from .settings import ProtocolName
 from .wire_protocol import WireProtocol
 
-PROTOCOL_TYPES: dict[str, type[WireProtocol]] = {
-    "edgewise": EdgewiseProtocol,
+PROTOCOL_TYPES: dict[ProtocolName, type[WireProtocol]] = {
+    ProtocolName.EDGEWISE: EdgewiseProtocol,
 }

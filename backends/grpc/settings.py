@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +14,13 @@ from ...core.request import Task
 from ...core.settings import FilePath, Seconds, Secret
 from .target import parse_target
 
-PROTOCOLS = ("edgewise",)
-"""The protocols' names; ``protocols.py`` has their code."""
+
+class ProtocolName(StrEnum):
+    """The protocols; ``protocols.py`` has their code."""
+
+    EDGEWISE = "edgewise"
+    """`edgewise.v1.ModelService`, what `edgewise serve` speaks."""
+
 
 _ONE_SECOND = Seconds(1.0)
 _TEN_SECONDS = Seconds(10.0)
@@ -43,7 +49,7 @@ class GrpcSettings:
     """
 
     target: Annotated[str, "where the service listens: `host:port` or `unix:/path`"]
-    protocol: Annotated[str, "the protocol it speaks: `edgewise`"] = "edgewise"
+    protocol: Annotated[ProtocolName, "the protocol it speaks"] = ProtocolName.EDGEWISE
     model: Annotated[str | None, "the model that generates or embeds there; may be left out where only one can"] = None
     tls: Annotated[TlsSettings | None, "how the server proves who it is"] = None
     credentials: Annotated[Secret | None, "sent as `authorization: Bearer …`; write it as ${NAME}"] = None
@@ -64,10 +70,8 @@ class GrpcSettings:
 def check(settings: GrpcSettings) -> Sequence[Problem]:
     """What is wrong with settings whose fields have the right types."""
     problems = [*_check_target(settings), *_check_tls(settings.tls), *_check_numbers(settings)]
-    if settings.protocol not in PROTOCOLS:
-        problems.append(_problem("protocol", f"there is no protocol {settings.protocol!r}", _one_of(PROTOCOLS)))
     if not settings.tasks:
-        problems.append(_problem("tasks", "the service can do nothing", _one_of(tuple(Task))))
+        problems.append(_problem("tasks", "the service can do nothing", "name some of " + ", ".join(Task)))
     return problems
 
 
@@ -104,10 +108,6 @@ def _check_numbers(settings: GrpcSettings) -> list[Problem]:
     if settings.keepalive < 1:
         problems.append(_problem("keepalive", "servers take this for an attack", "write `10s` or more"))
     return problems
-
-
-def _one_of(names: Sequence[str]) -> str:
-    return "choose from " + ", ".join(names)
 
 
 def _problem(path: str | ProblemPath, sentence: str, mend: str) -> Problem:

@@ -12,12 +12,16 @@ _SCHEMES = ("dns:///", "dns:", "ipv4:", "ipv6:")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A service's address. ``address`` is what gRPC takes; ``local`` is true of loopback and unix sockets."""
+    """A service's address. ``address`` is what gRPC takes; ``local`` is true of loopback and unix sockets.
+
+    ``port`` is ``None`` for a unix socket, whose ``path`` is as the socket module wants it.
+    """
 
     address: str
     host: str
     port: int | None
     local: bool
+    path: str = ""
 
 
 def parse_target(text: str) -> Target:
@@ -26,9 +30,11 @@ def parse_target(text: str) -> Target:
     Raises ``ValueError`` with what is wrong. A port is always asked for: the library's silent 443 is a guess.
     """
     if text.startswith(("unix:", "unix-abstract:")):
-        if not text.partition(":")[2].strip("/"):
+        scheme, _, path = text.partition(":")
+        if not path.strip("/"):
             raise ValueError("a unix socket needs a path, like `unix:/run/model.sock`")
-        return Target(text, host="", port=None, local=True)
+        path = "\0" + path if scheme == "unix-abstract" else re.sub("^//+", "/", path)
+        return Target(text, host="", port=None, local=True, path=path)
     if re.match(r"(https?|grpcs?|tcp)://", text):
         raise ValueError("a target is no URL; write `host:port`, and `tls:` beside it for what TLS needs")
     bare = text

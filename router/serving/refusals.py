@@ -1,0 +1,46 @@
+"""From what happened to gRPC's status: the inverse of the table in ``backends/grpc/status.py``."""
+
+from __future__ import annotations
+
+import math
+from typing import Never, TypeVar
+
+import grpc
+import grpc.aio
+
+from ...backends.grpc.status import FAILURE_KEY, PUSHBACK_KEY
+from ...core.failure import AttemptError, FailureKind
+
+_Code = grpc.StatusCode
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+
+CODE_BY_KIND: dict[FailureKind, grpc.StatusCode] = {
+    FailureKind.UNREACHABLE: _Code.UNAVAILABLE,
+    FailureKind.OVERLOADED: _Code.RESOURCE_EXHAUSTED,
+    FailureKind.CONFLICT: _Code.ABORTED,
+    FailureKind.TIMED_OUT: _Code.DEADLINE_EXCEEDED,
+    FailureKind.STALLED: _Code.INTERNAL,
+    FailureKind.TRUNCATED: _Code.INTERNAL,
+    FailureKind.CRASHED: _Code.INTERNAL,
+    FailureKind.INTERNAL: _Code.INTERNAL,
+    FailureKind.PROTOCOL: _Code.INTERNAL,
+    FailureKind.CREDENTIALS: _Code.UNAUTHENTICATED,
+    FailureKind.MODEL_UNAVAILABLE: _Code.NOT_FOUND,
+    FailureKind.UNSUPPORTED: _Code.UNIMPLEMENTED,
+    FailureKind.NOT_PERMITTED: _Code.PERMISSION_DENIED,
+    FailureKind.CONTEXT_LENGTH: _Code.OUT_OF_RANGE,
+    FailureKind.CONTENT_FILTER: _Code.FAILED_PRECONDITION,
+    FailureKind.INVALID_REQUEST: _Code.INVALID_ARGUMENT,
+    FailureKind.PREEMPTED: _Code.ABORTED,
+}
+
+
+async def refuse(context: grpc.aio.ServicerContext[Q, R], failed: AttemptError) -> Never:
+    """End a call with a failure's status. Its kind goes along by name; its sentence holds no content."""
+    trailing = [(FAILURE_KEY, failed.kind.value)]
+    if failed.retry_after is not None:
+        never = math.isinf(failed.retry_after)
+        trailing.append((PUSHBACK_KEY, "-1" if never else str(math.ceil(failed.retry_after * 1000))))
+    await context.abort(CODE_BY_KIND[failed.kind], failed.sentence, tuple(trailing))

@@ -1,0 +1,48 @@
+"""Answers as they leave: core types turned into messages."""
+
+from __future__ import annotations
+
+from ...backends.grpc.tensor_messages import to_message
+from ...core.answer import Delta, Embeddings, Finish, FinishReason, Inference, TokenLogprob, Usage
+from ...core.request import Task
+from ...protos.v1 import model_service_pb2 as wire
+
+_REASONS = {FinishReason.STOP: wire.FINISH_REASON_STOP, FinishReason.LENGTH: wire.FINISH_REASON_LENGTH}
+
+TASKS = {Task.GENERATE: wire.TASK_GENERATE, Task.EMBED: wire.TASK_EMBED, Task.INFER: wire.TASK_INFER}
+
+
+def delta_bytes(delta: Delta) -> bytes:
+    """A piece of text on the wire."""
+    message = wire.Delta(text=delta.text, tokens=delta.tokens)
+    if delta.logprobs:
+        message.logprobs.extend(map(_token_logprob, delta.logprobs))
+    return wire.GenerateResponse(delta=message).SerializeToString()
+
+
+def finish_bytes(finish: Finish, origin: wire.Origin) -> bytes:
+    """The end of a stream on the wire."""
+    message = wire.Finish(reason=_REASONS[finish.reason], usage=_usage(finish.usage), origin=origin)
+    return wire.GenerateResponse(finish=message).SerializeToString()
+
+
+def embeddings_bytes(embeddings: Embeddings, origin: wire.Origin) -> bytes:
+    """Vectors on the wire."""
+    return wire.EmbedResponse(
+        vectors=to_message(embeddings.vectors), usage=_usage(embeddings.usage), origin=origin
+    ).SerializeToString()
+
+
+def inference_bytes(inference: Inference, origin: wire.Origin) -> bytes:
+    """Named tensors on the wire."""
+    outputs = {name: to_message(tensor) for name, tensor in inference.outputs.items()}
+    return wire.InferResponse(outputs=outputs, origin=origin).SerializeToString()
+
+
+def _usage(usage: Usage) -> wire.Usage:
+    return wire.Usage(prompt_tokens=usage.prompt_tokens, output_tokens=usage.output_tokens)
+
+
+def _token_logprob(token: TokenLogprob) -> wire.TokenLogprob:
+    top = [wire.TokenLogprob.Alternative(token=text, logprob=logprob) for text, logprob in token.top]
+    return wire.TokenLogprob(token=token.token, logprob=token.logprob, top=top)
