@@ -157,9 +157,8 @@ class Embedder:
             if array.ndim == rank and array.dtype.kind == "f":
                 return port, array.shape[-1]
         wanted = "one vector a text" if rank == 2 else "one vector a token"
-        raise self._unavailable(
-            f"none of its outputs has {wanted}; they are {_names(self._session.outputs)}: see `pooling`"
-        )
+        outputs = _names(self._session.outputs)
+        raise self._unavailable(f"none of its outputs has {wanted}, see `pooling`; they are {outputs}")
 
     def _unavailable(self, why: str) -> AttemptError:
         return unavailable(self._model, why)

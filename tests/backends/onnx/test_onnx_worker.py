@@ -1,0 +1,216 @@
+"""What happens to requests when the engine is cancelled, dies, or cannot start."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy
+import onnx
+import psutil
+import pytest
+from edgewise.backends import Backend, CallContext, HealthState
+from edgewise.core.content import EmbedInput
+from edgewise.core.failure import AttemptError, FailureKind
+from onnx import TensorProto, helper
+
+Start = Callable[..., Awaitable[Backend]]
+Infer = Callable[..., Awaitable[dict[str, Any]]]
+Workers = Callable[[], list[psutil.Process]]
+
+ONES = numpy.ones((1, 3), dtype=numpy.float32)
+FOR_EVER = {"rounds": numpy.int64(10**12), "v": numpy.eye(64, dtype=numpy.float32)}
+
+
+async def begin(call: Awaitable[Any], worker: psutil.Process) -> asyncio.Task[Any]:
+    """Start a call and return when the worker computes."""
+    before = worker.cpu_times().user
+    task = asyncio.ensure_future(call)
+    async with asyncio.timeout(20):
+        while worker.cpu_times().user < before + 0.2:
+            await asyncio.wait({task}, timeout=0.02)
+            assert not task.done()
+    return task
+
+
+async def test_cancelling_stops_a_running_session(
+    start_infer: Start, infer: Infer, endless: Path, doubling: Path, worker_processes: Workers
+) -> None:
+    backend = await start_infer(endless=endless, doubling=doubling)
+    (worker,) = worker_processes()
+    task = await begin(infer(backend, "endless", **FOR_EVER), worker)
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
+    start = time.monotonic()
+    async with asyncio.timeout(5):
+        assert (await infer(backend, "doubling", x=ONES))["y"].tolist() == [[2.0, 2.0, 2.0]]
+    assert time.monotonic() - start < 1.0
+    assert worker_processes() == [worker]
+
+
+async def test_cancelling_stops_a_long_list_of_texts(
+    start: Start, minilm: dict[str, str], context: Callable[[], CallContext], worker_processes: Workers
+) -> None:
+    backend = await start(minilm, task="embed", model="minilm", tokenizer="minilm-tokenizer")
+    (worker,) = worker_processes()
+    texts = ("one of very many texts that take a long time together " * 8,) * 20_000
+    task = await begin(backend.embed(EmbedInput(texts), context()), worker)
+    task.cancel()
+    await asyncio.wait({task})
+    async with asyncio.timeout(5):
+        await backend.embed(EmbedInput(("short",)), context())
+    assert worker_processes() == [worker]
+
+
+async def test_a_crash_fails_one_call_and_the_next_one_works(
+    start_infer: Start, infer: Infer, endless: Path, doubling: Path, worker_processes: Workers
+) -> None:
+    backend = await start_infer(endless=endless, doubling=doubling)
+    (worker,) = worker_processes()
+    task = await begin(infer(backend, "endless", **FOR_EVER), worker)
+    os.kill(worker.pid, signal.SIGSEGV)
+    with pytest.raises(AttemptError, match="SIGSEGV") as crash:
+        await task
+    assert crash.value.kind is FailureKind.CRASHED
+    async with asyncio.timeout(20):
+        assert (await infer(backend, "doubling", x=ONES))["y"].tolist() == [[2.0, 2.0, 2.0]]
+    assert worker_processes() != [worker]
+    assert backend.health().state is HealthState.READY
+
+
+async def failed_start(start: Start, path: Path) -> str:
+    with pytest.raises(AttemptError) as refused:
+        await start({"m": path}, task="infer", model="m")
+    assert refused.value.kind is FailureKind.MODEL_UNAVAILABLE
+    assert "model 'm' " in str(refused.value)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"GGUF" + bytes(range(256)) * 9, b"version https://git-lfs.example/spec/v1\n"]
+)
+async def test_a_foreign_file_is_no_model(start: Start, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "m.onnx").write_bytes(content)
+    assert "its file is no ONNX model, or is cut short" in await failed_start(start, tmp_path / "m.onnx")
+
+
+@pytest.fixture
+def cut(doubling: Path) -> Path:
+    """A model without its last bytes."""
+    doubling.write_bytes(doubling.read_bytes()[:-20])
+    return doubling
+
+
+async def test_a_cut_file_is_no_model(start: Start, cut: Path) -> None:
+    assert "its file is no ONNX model, or is cut short" in await failed_start(start, cut)
+
+
+async def test_a_missing_file_is_told_before_any_process_starts(
+    start: Start, tmp_path: Path, worker_processes: Workers
+) -> None:
+    assert "has no file at" in await failed_start(start, tmp_path / "none.onnx")
+    assert not worker_processes()
+
+
+async def test_a_model_of_the_future_wants_a_newer_engine(start: Start, build: Callable[..., Path]) -> None:
+    io = [("x", TensorProto.FLOAT, [1])], [("y", TensorProto.FLOAT, [1])]
+    path = build("future", [helper.make_node("Identity", ["x"], ["y"])], *io, ir_version=99)
+    assert "needs a newer ONNX Runtime" in await failed_start(start, path)
+
+
+async def test_custom_operators_are_not_loaded(start: Start, build: Callable[..., Path]) -> None:
+    io = [("x", TensorProto.FLOAT, [1])], [("y", TensorProto.FLOAT, [1])]
+    path = build("custom", [helper.make_node("Wizard", ["x"], ["y"], domain="my.ops")], *io)
+    assert "custom operators are not loaded" in await failed_start(start, path)
+
+
+@pytest.fixture
+def beside(tmp_path: Path, build: Callable[..., Path]) -> Callable[[str], Path]:
+    """A model in a folder of its own that adds what lies in another file."""
+
+    def beside(location: str) -> Path:
+        weights = onnx.TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[3], data_location=TensorProto.EXTERNAL)
+        for key, value in (("location", location), ("offset", "0"), ("length", "12")):
+            weights.external_data.add(key=key, value=value)
+        path = build(
+            "external",
+            [helper.make_node("Add", ["x", "w"], ["y"])],
+            [("x", TensorProto.FLOAT, [1, 3])],
+            [("y", TensorProto.FLOAT, [1, 3])],
+        )
+        model = onnx.load_model_from_string(path.read_bytes())
+        model.graph.initializer.append(weights)
+        (tmp_path / "own").mkdir()
+        (tmp_path / "own" / "m.onnx").write_bytes(model.SerializeToString())
+        for folder in (tmp_path, tmp_path / "own"):
+            (folder / "weights.bin").write_bytes(ONES.tobytes())
+        return tmp_path / "own" / "m.onnx"
+
+    return beside
+
+
+async def test_external_data_is_read_from_the_models_own_folder(
+    start: Start, infer: Infer, beside: Callable[[str], Path]
+) -> None:
+    backend = await start({"m": beside("weights.bin")}, task="infer", model="m")
+    assert (await infer(backend, "m", x=ONES))["y"].tolist() == [[2.0, 2.0, 2.0]]
+
+
+@pytest.mark.parametrize("location", ["../weights.bin", "{root}/weights.bin", "gone.bin"])
+async def test_external_data_from_elsewhere_is_refused(
+    start: Start, beside: Callable[[str], Path], tmp_path: Path, location: str
+) -> None:
+    text = await failed_start(start, beside(location.format(root=tmp_path)))
+    assert "external data that does not lie in the model's own folder" in text
+
+
+async def test_a_missing_package_is_told_with_the_command(
+    start: Start, doubling: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "path" / "onnxruntime").mkdir(parents=True)
+    (tmp_path / "path" / "onnxruntime" / "__init__.py").write_text(
+        "raise ModuleNotFoundError('not here', name='onnxruntime')"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "path"))
+    with pytest.raises(AttemptError) as refused:
+        await start({"m": doubling}, task="infer", model="m")
+    assert refused.value.kind is FailureKind.MODEL_UNAVAILABLE
+    assert "'onnxruntime' is missing" in str(refused.value)
+    assert 'pip install "edgewise[onnx]"' in str(refused.value)
+
+
+async def test_a_provider_that_is_not_there_falls_back_to_the_processor(
+    start: Start, infer: Infer, doubling: Path
+) -> None:
+    backend = await start({"m": doubling}, task="infer", model="m", providers=("CoreMLExecutionProvider",))
+    assert (await infer(backend, "m", x=ONES))["y"].tolist() == [[2.0, 2.0, 2.0]]
+
+
+async def test_a_failed_start_is_told_by_health_and_to_whoever_calls(
+    make: Callable[..., Backend], infer: Infer, tmp_path: Path
+) -> None:
+    backend = make({"m": tmp_path / "none.onnx"}, task="infer", model="m")
+    assert backend.health().state is HealthState.LOADING
+    with pytest.raises(AttemptError):
+        await backend.start()
+    assert backend.health().state is HealthState.DOWN
+    with pytest.raises(AttemptError, match="has no file at") as refused:
+        await infer(backend, "m", x=ONES)
+    assert refused.value.kind is FailureKind.MODEL_UNAVAILABLE
+
+
+def test_the_application_imports_no_engine() -> None:
+    code = (
+        "import sys; from edgewise.backends.registry import find_kind; from edgewise.backends.onnx import OnnxSettings;"
+        "find_kind('onnx').build('b', OnnxSettings('infer', model='m'), {});"
+        "sys.exit(bool({'numpy', 'onnxruntime', 'tokenizers'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
