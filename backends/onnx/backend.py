@@ -32,6 +32,7 @@ class OnnxBackend(Backend):
         self._worker: WorkerProcess | None = None
         self._failure: AttemptError | None = None
         self._prepared = asyncio.Event()
+        self._stopped = False
 
     @property
     def capabilities(self) -> Capabilities:
@@ -48,11 +49,14 @@ class OnnxBackend(Backend):
 
     async def start(self) -> None:
         """Prove the model files, start the worker, load."""
+        self._stopped = False
         try:
             settings = await asyncio.to_thread(self._engine_settings)
         except ModelUnavailable as error:
             self._settle(AttemptError(FailureKind.MODEL_UNAVAILABLE, str(error)))
             raise AttemptError(FailureKind.MODEL_UNAVAILABLE, str(error)) from None
+        if self._stopped:
+            raise self._was_stopped()
         if self._worker is None:
             self._worker = WorkerProcess(self.name, _ENGINE, settings)
         self._settle(None)
@@ -60,10 +64,11 @@ class OnnxBackend(Backend):
 
     async def stop(self) -> None:
         """End the worker and all calls."""
+        self._stopped = True
         if self._worker is not None:
             await self._worker.stop()
         else:
-            self._settle(AttemptError(FailureKind.PREEMPTED, f"backend {self.name!r} was stopped"))
+            self._settle(self._was_stopped())
 
     async def embed(self, call: EmbedInput, context: CallContext) -> Embeddings:
         """One vector a text. A text beyond the model's limit is CONTEXT_LENGTH; none is cut."""
@@ -94,6 +99,9 @@ class OnnxBackend(Backend):
             raise AttemptError(self._failure.kind, self._failure.sentence)
         assert self._worker is not None, "prepared without a failure means that there is a worker"
         return await self._worker.unary(call, context.priority)
+
+    def _was_stopped(self) -> AttemptError:
+        return AttemptError(FailureKind.PREEMPTED, f"backend {self.name!r} was stopped")
 
     def _settle(self, failure: AttemptError | None) -> None:
         self._failure = failure

@@ -207,6 +207,29 @@ async def test_a_failed_start_is_told_by_health_and_to_whoever_calls(
     assert refused.value.kind is FailureKind.MODEL_UNAVAILABLE
 
 
+async def test_a_stopped_backend_refuses_and_starts_again(start: Start, infer: Infer, doubling: Path) -> None:
+    backend = await start({"m": doubling}, task="infer", model="m")
+    await backend.stop()
+    with pytest.raises(AttemptError) as refused:
+        await infer(backend, "m", x=ONES)
+    assert refused.value.kind is FailureKind.PREEMPTED
+    await backend.start()
+    assert (await infer(backend, "m", x=ONES))["y"].shape == (1, 3)
+
+
+async def test_stopping_while_the_files_are_read_starts_no_process(
+    make: Callable[..., Backend], doubling: Path, worker_processes: Workers
+) -> None:
+    backend = make({"m": doubling}, task="infer", model="m")
+    starting = asyncio.ensure_future(backend.start())
+    await asyncio.wait({starting}, timeout=0)
+    await backend.stop()
+    with pytest.raises(AttemptError) as refused:
+        await starting
+    assert refused.value.kind is FailureKind.PREEMPTED
+    assert not worker_processes()
+
+
 def test_the_application_imports_no_engine() -> None:
     code = (
         "import sys; from edgewise.backends.registry import find_kind; from edgewise.backends.onnx import OnnxSettings;"
