@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
+from ...core.errors import ModelUnavailable
 from ...core.failure import AttemptError, FailureKind
 from ...core.request import Priority
 from ..backend import BackendHealth, HealthState
@@ -22,10 +24,12 @@ _BACKOFF = (0.0, 0.25, 0.5, 1.0)  # Seconds before the restart after the first, 
 class WorkerProcess:
     """One engine, named ``module:factory`` (a callable without arguments that makes an `engine.Engine`).
 
-    ``settings`` go to `Engine.load` as JSON; after a crash of native code ``settings_after_crash`` take their place,
-    for good. ``concurrency`` calls run at once, on as many engine threads; others wait, by priority and then by
-    arrival, also while the engine loads or comes back. A worker that answers no ping for ``hang_after`` seconds is
-    killed. After five crashes within a minute it stays down until `start` is called again.
+    ``settings`` go to `Engine.load` as JSON. A function that makes them may block and read files: each `start` calls it
+    in the loop's default executor, and its `ModelUnavailable` becomes MODEL_UNAVAILABLE. After a crash of native code
+    ``settings_after_crash`` are laid over them, for good. ``concurrency`` calls run at once, on as many engine threads;
+    others wait, by priority and then by arrival, also while the engine loads or comes back. A worker that answers no
+    ping for ``hang_after`` seconds is killed. After five crashes within a minute it stays down until `start` is called
+    again.
 
     Belongs to the event loop that `start` runs on. Raises `AttemptError` only: a worker's death is CRASHED (by a
     signal or an exit), STALLED (it hung) or PROTOCOL (it sent nonsense), an exception of the engine is INTERNAL, a
@@ -36,7 +40,7 @@ class WorkerProcess:
         self,
         name: str,
         factory: str,
-        settings: JsonObject,
+        settings: JsonObject | Callable[[], JsonObject],
         *,
         settings_after_crash: JsonObject | None = None,
         concurrency: int = 1,
@@ -45,7 +49,7 @@ class WorkerProcess:
         self._name = name
         self._factory = factory
         self._settings = settings
-        self._settings_after_crash = settings if settings_after_crash is None else settings_after_crash
+        self._settings_after_crash = settings_after_crash or {}
         self._concurrency = concurrency
         self._hang_after = hang_after
         self._turns = Turns(concurrency)
@@ -125,9 +129,13 @@ class WorkerProcess:
 
     async def _live(self) -> None:
         """Keep a process alive until it is given up, or this task is cancelled."""
+        try:
+            settings = await self._read_settings()
+        except ModelUnavailable as error:
+            self._give_up(AttemptError(FailureKind.MODEL_UNAVAILABLE, str(error)))
+            return
         clock = asyncio.get_running_loop().time
         crashes: deque[float] = deque(maxlen=_CRASHES_TO_GIVE_UP)
-        settings = self._settings
         while True:
             try:
                 reason = await self._live_once(settings)
@@ -140,9 +148,14 @@ class WorkerProcess:
                 self._give_up(AttemptError(reason.kind, sentence))
                 return
             if reason.native_crash:
-                settings = self._settings_after_crash
+                settings = {**settings, **self._settings_after_crash}
             recent = sum(crashes[-1] - crash < _WITHIN for crash in crashes)
             await asyncio.sleep(_BACKOFF[min(recent, len(_BACKOFF)) - 1])
+
+    async def _read_settings(self) -> JsonObject:
+        if callable(self._settings):
+            return await asyncio.to_thread(self._settings)
+        return self._settings
 
     async def _live_once(self, settings: JsonObject) -> WorkerDied:
         """One process's life: why it died. Raises `AttemptError` when it lives but cannot load."""

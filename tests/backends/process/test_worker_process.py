@@ -209,9 +209,9 @@ async def test_an_engine_that_does_not_exist_is_a_typed_failure() -> None:
 
 
 async def test_after_a_native_crash_the_other_settings_are_used() -> None:
-    worker = WorkerProcess("probe", PROBE, {"load": "crash"}, settings_after_crash={"careful": True})
+    worker = WorkerProcess("probe", PROBE, {"load": "crash", "kept": 1}, settings_after_crash={"load": "well"})
     await worker.start()
-    assert worker.info["settings"] == {"careful": True}
+    assert worker.info["settings"] == {"load": "well", "kept": 1}
     await worker.stop()
 
 

@@ -1,0 +1,122 @@
+"""llama.cpp as a backend: the application's side of the worker."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from ...core.answer import Delta, Finish, FinishReason, GenerateEvent, TokenLogprob, Usage
+from ...core.content import GenerateInput
+from ...core.failure import AttemptError, FailureKind
+from ...core.request import Task
+from ..backend import Backend, BackendHealth, CallContext, Capabilities
+from ..models import ModelFile
+from ..process.engine import Parcel
+from ..process.frames import JsonObject
+from ..process.worker_process import WorkerProcess
+from .settings import LlamaCppSettings
+
+_ENGINE = "edgewise.backends.llama_cpp.engine:LlamaCppEngine"
+
+
+class LlamaCppBackend(Backend):
+    """Generates with one GGUF model, one request at a time; the worker comes back after a crash.
+
+    Messages are rendered by the model's own chat template (ChatML where it has none). A last message of the assistant
+    is continued as if the model had written it. Text of messages is never read as the model's control tokens.
+    """
+
+    def __init__(self, name: str, settings: LlamaCppSettings, model: ModelFile) -> None:
+        super().__init__(name)
+        self._settings = settings
+        self._model = model
+        self.worker = WorkerProcess(
+            name, _ENGINE, self._engine_settings, settings_after_crash={"use_extra_buffers": False}
+        )
+        """The supervised process."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Text generation with everything there is to it, one call at a time."""
+        return Capabilities(
+            frozenset({Task.GENERATE}),
+            context_tokens=self._settings.context_tokens,
+            continues=True,
+            constrains=True,
+            logprobs=True,
+        )
+
+    def health(self) -> BackendHealth:
+        """The worker's."""
+        return self.worker.health
+
+    async def start(self) -> None:
+        """Prove the model file, start the worker, load the model."""
+        await self.worker.start()
+
+    async def stop(self) -> None:
+        """End the worker and all calls."""
+        await self.worker.stop()
+
+    async def generate(self, call: GenerateInput, context: CallContext) -> AsyncIterator[GenerateEvent]:
+        """Stream an answer. A prompt that does not fit is CONTEXT_LENGTH before any work is done for it."""
+        parcel = Parcel(_call_fields(call, context))
+        if _may_overflow(call, self._settings.context_tokens):
+            # Beside a running call, so that a request which cannot be answered here does not wait for its turn.
+            await self.worker.ask(parcel)
+        with await self.worker.stream(parcel, context.priority) as replies:
+            async for event in replies:
+                fields = event.fields
+                if (reason := fields.get("finish")) is None:
+                    yield Delta(fields["text"], fields["tokens"], _logprobs(fields))
+                else:
+                    usage = Usage(fields["prompt_tokens"], fields["output_tokens"])
+                    yield Finish(FinishReason(reason), usage, self._model.name, "device", self.worker.waiting)
+
+    def _engine_settings(self) -> JsonObject:
+        """What `LlamaCppEngine.load` takes. Reads the whole model file, to prove it."""
+        settings = self._settings
+        return {
+            "path": str(self._model.verify().absolute()),
+            "name": self._model.name,
+            "context_tokens": settings.context_tokens,
+            "threads": settings.threads,
+            "gpu_layers": settings.gpu_layers,
+            "batch_tokens": settings.batch_tokens,
+            "top_k": settings.top_k,
+            "mmap": settings.mmap,
+            "mlock": settings.mlock,
+            "use_extra_buffers": settings.use_extra_buffers,
+        }
+
+
+def _call_fields(call: GenerateInput, context: CallContext) -> JsonObject:
+    for text in (*(message.text for message in call.messages), *call.stop):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            sentence = "a text is not valid Unicode (it has a lone surrogate)"
+            raise AttemptError(FailureKind.INVALID_REQUEST, sentence) from None
+    return {
+        "messages": [{"role": message.role.value, "content": message.text} for message in call.messages],
+        "continues": call.continues,
+        "max_output_tokens": call.max_output_tokens,
+        "temperature": call.temperature,
+        "top_p": call.top_p,
+        "seed": call.seed,
+        "stop": [stop for stop in call.stop if stop],
+        "response_format": None if call.response_format is None else dict(call.response_format),
+        "logprobs": call.logprobs,
+        "data_classes": sorted(set(context.data_classes)),
+    }
+
+
+def _may_overflow(call: GenerateInput, context_tokens: int) -> bool:
+    """Whether the texts might have too many tokens: one has at least a byte, as a rule several."""
+    return sum(len(message.text.encode()) for message in call.messages) > context_tokens
+
+
+def _logprobs(fields: JsonObject) -> tuple[TokenLogprob, ...]:
+    return tuple(
+        TokenLogprob(token, logprob, tuple((other, value) for other, value in top))
+        for token, logprob, top in fields.get("logprobs", ())
+    )

@@ -1,0 +1,60 @@
+"""llama.cpp in the worker."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+from ...core.failure import AttemptError, FailureKind
+from ..process.engine import Engine, Parcel, RunningCall
+from ..process.frames import JsonObject
+
+if TYPE_CHECKING:
+    from .native import Context
+    from .prompt import PromptWriter
+
+
+class LlamaCppEngine(Engine):
+    """One model. A call has the fields of `GenerateInput`; a question has the same, and the answer is its length."""
+
+    _context: Context
+    _prompts: PromptWriter
+    _top_k: int
+
+    def load(self, settings: JsonObject) -> JsonObject:
+        """Load the model. Returns the number of threads and tokens it works with."""
+        try:
+            # Here, because only this knows what to say when they are missing.
+            from .native import Context
+            from .prompt import PromptWriter
+            from .template import CHATML, ChatTemplate
+        except (ImportError, OSError, RuntimeError):
+            sentence = 'llama.cpp is not installed, or does not load here; pip install "edgewise[llama]"'
+            raise AttemptError(FailureKind.MODEL_UNAVAILABLE, sentence) from None
+        self._context = Context(settings)
+        self._top_k = settings["top_k"]
+        vocabulary = self._context.vocabulary
+        source = self._context.chat_template or CHATML
+        template = ChatTemplate(source, bos=vocabulary.bos_text, eos=vocabulary.eos_text)
+        self._prompts = PromptWriter(vocabulary, template)
+        return {"vocabulary": vocabulary.size}
+
+    def run(self, call: Parcel, running: RunningCall) -> Generator[Parcel, None, None]:
+        """Generate an answer."""
+        from .generation import generate
+
+        prompt = self._prompt(call.fields)
+        self._context.rearm()
+        running.when_cancelled(self._context.abort)
+        yield from generate(self._context, prompt, call.fields, running, top_k=self._top_k)
+
+    def ask(self, question: Parcel) -> Parcel:
+        """How many tokens a call's prompt has; CONTEXT_LENGTH when it does not fit. Only the vocabulary is used."""
+        return Parcel({"prompt_tokens": len(self._prompt(question.fields))})
+
+    def _prompt(self, call: JsonObject) -> list[int]:
+        tokens = self._prompts.write(call["messages"], continues=call["continues"])
+        if len(tokens) >= self._context.size:
+            sentence = f"the prompt has {len(tokens)} tokens; with an answer, {self._context.size} are all that fit"
+            raise AttemptError(FailureKind.CONTEXT_LENGTH, sentence)
+        return tokens

@@ -1,0 +1,79 @@
+"""One answer: from the tokens of a prompt to the events of a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+
+from ...core.answer import FinishReason
+from ..process.engine import Parcel, RunningCall
+from ..process.frames import JsonObject
+from .native import Context
+from .output import OutputText
+from .sampling import logprobs, sampler
+
+
+@dataclass(slots=True)
+class _Pending:
+    """Tokens that have been generated and whose text has not been shown."""
+
+    tokens: int = 0
+    logprobs: list[list[object]] = field(default_factory=list)
+
+    def take(self, text: str) -> Parcel:
+        """The event that shows ``text``, which these tokens stand for."""
+        fields: JsonObject = {"text": text, "tokens": self.tokens}
+        if self.logprobs:
+            fields["logprobs"] = self.logprobs
+        self.tokens, self.logprobs = 0, []
+        return Parcel(fields)
+
+    def cut_to(self, text: str) -> None:
+        """Forget the log-probabilities of tokens that only a stop sequence was made of."""
+        shown = 0
+        kept = []
+        for entry in self.logprobs:
+            if shown >= len(text):
+                break
+            kept.append(entry)
+            shown += len(str(entry[0]))
+        self.logprobs = kept
+
+
+def generate(
+    context: Context, prompt: list[int], call: JsonObject, running: RunningCall, *, top_k: int
+) -> Generator[Parcel, None, None]:
+    """Events with ``text``, ``tokens`` and perhaps ``logprobs``, then one with ``finish``; none once cancelled."""
+    limit = min(call["max_output_tokens"], context.size - len(prompt))
+    output = OutputText(call["stop"])
+    pending = _Pending()
+    generated = 0
+    reason = FinishReason.LENGTH
+    with sampler(context, call, top_k) as sample:
+        # Sums of floating-point numbers depend on how a prompt is cut into batches; a seed promises the same answer.
+        if not context.read(prompt, call["data_classes"], afresh=call["seed"] is not None):
+            return
+        while generated < limit:
+            if running.cancelled:
+                return
+            token = sample.next()
+            if context.vocabulary.ends_turn(token):
+                reason = FinishReason.STOP
+                break
+            generated += 1
+            pending.tokens += 1
+            if call["logprobs"] is not None:
+                pending.logprobs.append(logprobs(context, token, call["logprobs"]))
+            text = output.add(context.vocabulary.piece(token))
+            if output.stopped:
+                pending.cut_to(text)
+                reason = FinishReason.STOP
+            if text:
+                yield pending.take(text)
+            if output.stopped:
+                break
+            if generated < limit and not context.append([token]):
+                return
+    if rest := output.finish():
+        yield pending.take(rest)
+    yield Parcel({"finish": reason, "prompt_tokens": len(prompt), "output_tokens": generated})

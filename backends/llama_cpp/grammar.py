@@ -1,0 +1,34 @@
+"""From a request's response format to a grammar in GBNF."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from llama_cpp.llama_grammar import json_schema_to_gbnf
+
+from ...core.failure import AttemptError, FailureKind
+
+
+def grammar_of(response_format: Mapping[str, Any]) -> str:
+    """The grammar that an answer must follow. Raises INVALID_REQUEST for a format or schema that has none."""
+    match response_format.get("type"):
+        case "json_object":
+            return _from_schema({"type": "object"})
+        case "json_schema":
+            return _from_schema(response_format.get("schema"))
+        case "grammar" if isinstance(grammar := response_format.get("grammar"), str):
+            return grammar
+    sentence = "response_format is none of json_object, json_schema (with `schema`) and grammar (with `grammar`)"
+    raise AttemptError(FailureKind.INVALID_REQUEST, sentence)
+
+
+def _from_schema(schema: object) -> str:
+    if not isinstance(schema, dict):
+        raise AttemptError(FailureKind.INVALID_REQUEST, "response_format's schema is not a JSON object")
+    try:
+        return str(json_schema_to_gbnf(json.dumps(schema)))
+    except Exception:  # noqa: BLE001  # the converter raises whatever its walk through an odd schema runs into
+        sentence = "response_format's schema has no grammar; simplify it"
+        raise AttemptError(FailureKind.INVALID_REQUEST, sentence) from None

@@ -1,0 +1,173 @@
+"""llama.cpp's C functions as a vocabulary and a context. Imported in the worker only; loading it loads the library."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import llama_cpp
+import numpy
+
+from ...core.failure import AttemptError, FailureKind
+from ..process.frames import JsonObject
+from .threads import default_threads
+
+_ABORTED = 2
+_CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+
+# llama.cpp keeps the pointer for good, so the object must live as long as the process.
+_SILENCE = llama_cpp.llama_log_callback(lambda level, text, data: None)
+llama_cpp.llama_log_set(_SILENCE, ctypes.c_void_p(0))
+
+
+class Vocabulary:
+    """A model's tokens. All methods may be used from any thread, also while the context decodes."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        self.size: int = llama_cpp.llama_vocab_n_tokens(handle)
+        bos, eos = llama_cpp.llama_vocab_bos(handle), llama_cpp.llama_vocab_eos(handle)
+        self.begins_with: int | None = bos if bos >= 0 and llama_cpp.llama_vocab_get_add_bos(handle) else None
+        self.bos_text = self._text(bos)
+        self.eos_text = self._text(eos)
+        texts = (self._text(n) for n in range(self.size) if llama_cpp.llama_vocab_get_attr(handle, n) & _CONTROL)
+        self.control_texts = frozenset(text for text in texts if text)
+
+    def tokenise(self, text: str, *, control: bool) -> list[int]:
+        """The tokens of a text; with ``control``, control tokens written out in it become themselves."""
+        data = text.encode()
+        room = len(data) + 2
+        while True:
+            tokens = (llama_cpp.llama_token * room)()
+            count = llama_cpp.llama_tokenize(self.handle, data, len(data), tokens, room, False, control)
+            if count >= 0:
+                return tokens[:count]
+            room = -count
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that a token adds to a text; none for a control token."""
+        room = 64
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            count = llama_cpp.llama_token_to_piece(self.handle, token, buffer, room, 0, False)
+            if count >= 0:
+                return buffer.raw[:count]
+            room = -count
+
+    def ends_turn(self, token: int) -> bool:
+        """Whether the model says with this token that it is done."""
+        return bool(llama_cpp.llama_vocab_is_eog(self.handle, token))
+
+    def _text(self, token: int) -> str:
+        return str(llama_cpp.llama_vocab_get_text(self.handle, token).decode("utf-8", "replace")) if token >= 0 else ""
+
+
+class Context:
+    """One loaded model with its memory of one conversation, for one thread at a time; `abort` is for any thread."""
+
+    def __init__(self, settings: JsonObject) -> None:
+        self._model = _load_model(settings)
+        handle = llama_cpp.llama_model_get_vocab(self._model)
+        self.vocabulary = Vocabulary(handle)
+        template = llama_cpp.llama_model_chat_template(self._model, None)
+        self.chat_template: str | None = None if template is None else template.decode("utf-8", "replace")
+        self._batch_tokens: int = settings["batch_tokens"]
+        self.handle = self._open(settings)
+        self.size: int = settings["context_tokens"]
+        self._memory = llama_cpp.llama_get_memory(self.handle)
+        self._held: list[int] = []
+        self._data_classes: list[str] = []
+        self._abort_flag = ctypes.create_string_buffer(2)
+        self._let_abort()
+
+    def read(self, tokens: Sequence[int], data_classes: list[str], *, afresh: bool) -> bool:
+        """Read a prompt, so that its next token can be sampled; False when aborted.
+
+        What an earlier prompt of the same data classes has in common with it is not read again, unless ``afresh``.
+        """
+        kept = 0 if afresh or data_classes != self._data_classes else _common(self._held, tokens[:-1])
+        if kept == 0 or not llama_cpp.llama_memory_seq_rm(self._memory, 0, kept, -1):
+            self.forget()
+            kept = 0
+        self._held = list(tokens[:kept])
+        self._data_classes = data_classes
+        ends = range(kept, len(tokens), self._batch_tokens)
+        return all(self.append(tokens[start : start + self._batch_tokens]) for start in ends)
+
+    def append(self, tokens: Sequence[int]) -> bool:
+        """Read some more tokens; False when aborted, after which the memory is empty."""
+        array = (llama_cpp.llama_token * len(tokens))(*tokens)  # The batch points into it.
+        result = llama_cpp.llama_decode(self.handle, llama_cpp.llama_batch_get_one(array, len(tokens)))
+        if result == 0:
+            self._held += tokens
+            return True
+        self.forget()
+        if result == _ABORTED:
+            return False
+        raise AttemptError(FailureKind.INTERNAL, f"llama.cpp could not decode (llama_decode returned {result})")
+
+    def logits(self) -> numpy.ndarray[tuple[int], numpy.dtype[numpy.float32]]:
+        """The unnormalised log-probabilities of the next token; valid until the next `append`."""
+        pointer = llama_cpp.llama_get_logits_ith(self.handle, -1)
+        return numpy.ctypeslib.as_array(pointer, (self.vocabulary.size,))
+
+    def forget(self) -> None:
+        """Empty the memory."""
+        llama_cpp.llama_memory_clear(self._memory, True)
+        self._held = []
+
+    def abort(self) -> None:
+        """Make a decode that runs, and every later one, stop, until `rearm`."""
+        self._abort_flag[0] = b"\1"
+
+    def rearm(self) -> None:
+        """Let decodes run again."""
+        self._abort_flag[0] = b"\0"
+
+    def _let_abort(self) -> None:
+        # llama.cpp asks before every node of its graph, some 500 times a token. A Python function would take the
+        # interpreter lock each time; strlen of the flag ("" or "\1", so 0 or 1) is a C function that answers the same.
+        ask = ctypes.cast(ctypes.CDLL(None).strlen, llama_cpp.ggml_abort_callback)
+        llama_cpp.llama_set_abort_callback(self.handle, ask, ctypes.cast(self._abort_flag, ctypes.c_void_p))
+
+    def _open(self, settings: JsonObject) -> int:
+        trained = llama_cpp.llama_model_n_ctx_train(self._model)
+        if settings["context_tokens"] > trained:
+            sentence = f"model {settings['name']!r} has a context of {trained} tokens; lower context_tokens"
+            raise AttemptError(FailureKind.MODEL_UNAVAILABLE, sentence)
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = settings["context_tokens"]
+        params.n_batch = params.n_ubatch = min(self._batch_tokens, settings["context_tokens"])
+        params.n_threads = params.n_threads_batch = settings["threads"] or default_threads()
+        # A sliding window that forgets could not be cut back to a common beginning.
+        params.swa_full = True
+        params.no_perf = True
+        handle = llama_cpp.llama_init_from_model(self._model, params)
+        if handle is None:
+            sentence = f"model {settings['name']!r} finds no memory for its context; lower context_tokens"
+            raise AttemptError(FailureKind.MODEL_UNAVAILABLE, sentence)
+        return int(handle)
+
+
+def _load_model(settings: JsonObject) -> int:
+    llama_cpp.llama_backend_init()
+    params = llama_cpp.llama_model_default_params()
+    params.n_gpu_layers = settings["gpu_layers"]
+    params.load_mode = {
+        (False, False): llama_cpp.LLAMA_LOAD_MODE_NONE,
+        (True, False): llama_cpp.LLAMA_LOAD_MODE_MMAP,
+        (False, True): llama_cpp.LLAMA_LOAD_MODE_MLOCK,
+        (True, True): llama_cpp.LLAMA_LOAD_MODE_MMAP_MLOCK,
+    }[settings["mmap"], settings["mlock"]]
+    # Matrix units that a virtual machine shows but does not have kill the process; then the worker comes back without.
+    params.use_extra_bufts = settings["use_extra_buffers"]
+    model = llama_cpp.llama_model_load_from_file(settings["path"].encode(), params)
+    if model is None:
+        sentence = f"model {settings['name']!r} is no GGUF file that this llama.cpp can load; fetch the file again"
+        raise AttemptError(FailureKind.MODEL_UNAVAILABLE, sentence)
+    return int(model)
+
+
+def _common(held: Sequence[int], tokens: Sequence[int]) -> int:
+    """How many tokens two sequences begin with together."""
+    return next((n for n, (a, b) in enumerate(zip(held, tokens, strict=False)) if a != b), min(len(held), len(tokens)))

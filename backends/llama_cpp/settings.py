@@ -1,0 +1,39 @@
+"""What a configuration says of a llama.cpp backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from ...core.problem import Problem
+from ...core.settings import ModelName
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaCppSettings:
+    """One GGUF model, loaded once, answering one request at a time."""
+
+    model: Annotated[ModelName, "the GGUF model to load, by its name under `models:`"]
+    context_tokens: Annotated[int, "how many tokens prompt and answer may have together"] = 2048
+    threads: Annotated[int | None, "processor threads; without it, the physical cores this process may use"] = None
+    gpu_layers: Annotated[int, "how many layers run on the GPU; -1 is all of them"] = 0
+    batch_tokens: Annotated[int, "how many tokens of a prompt are read at once; more is faster and takes memory"] = 512
+    top_k: Annotated[int, "sampling looks at this many likeliest tokens; 0 looks at all"] = 40
+    mmap: Annotated[bool, "map the file into memory instead of reading it"] = True
+    mlock: Annotated[bool, "keep the model in memory, never swapped out"] = False
+    use_extra_buffers: Annotated[
+        bool, "repack weights for this processor's matrix units; turned off by itself after a native crash"
+    ] = True
+
+
+def check_settings(settings: LlamaCppSettings) -> Sequence[Problem]:
+    """Numbers that llama.cpp cannot work with."""
+    least = {"context_tokens": 16, "batch_tokens": 1, "gpu_layers": -1, "top_k": 0}
+    if settings.threads is not None:
+        least["threads"] = 1
+    return [
+        Problem(f"{name} is {getattr(settings, name)}", f"give {name} at least {minimum}", (name,))
+        for name, minimum in least.items()
+        if getattr(settings, name) < minimum
+    ]
