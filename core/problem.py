@@ -16,12 +16,16 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where in a file: line and column count from 1; ``excerpt`` is that line's text, secrets never in it."""
+    """Where in a file: line and column count from 1; ``excerpt`` is that line's text, secrets never in it.
+
+    ``caret`` is the column within the excerpt, where that was shortened; 0 means the column itself.
+    """
 
     file: str
     line: int
     column: int
     excerpt: str = ""
+    caret: int = 0
 
 
 Path = tuple[str | int, ...]
@@ -51,12 +55,16 @@ class Problem:
         at = self.position
         lines = [f"{at.file}:{at.line}:{at.column}: {self.severity}: {self.sentence}"]
         if at.excerpt:
-            lines += [f"  {at.excerpt}", "  " + " " * (at.column - 1) + "^"]
+            lines += [f"  {at.excerpt}", "  " + " " * ((at.caret or at.column) - 1) + "^"]
         lines.append(f"  mend: {self.mend}")
         return "\n".join(lines)
 
 
 def render_problems(problems: Sequence[Problem]) -> str:
     """All problems, one after the other, with their count at the end."""
-    count = f"{len(problems)} problem" + ("" if len(problems) == 1 else "s")
-    return "\n".join([*(problem.render() for problem in problems), count])
+    counts = []
+    for severity in Severity:
+        count = sum(problem.severity is severity for problem in problems)
+        if count:
+            counts.append(f"{count} {severity}" + ("" if count == 1 else "s"))
+    return "\n".join([*(problem.render() for problem in problems), ", ".join(counts)])

@@ -22,5 +22,7 @@ def one_of(name: str, known: Iterable[str]) -> str:
         return f"did you mean {match!r}?"
     if not names:
         return "there is none to name here"
+    if len(names) == 1:
+        return f"write {names[0]!r}"
     more = ", …" if len(names) > _MOST_LISTED else ""
     return "write one of " + ", ".join(names[:_MOST_LISTED]) + more

@@ -239,7 +239,11 @@ class Policy:
             )
         return known
 
-    def read_residency(self, value: str | Sequence[str] | Mapping[str, Sequence[str]]) -> Residency:
+    def effective_classes(self, labels: Labels) -> tuple[str, ...]:
+        """The classes that hold for a request, the default included. Raises `InvalidRequest` for an unknown one."""
+        return self._judge(labels).data_classes
+
+    def residency(self, value: str | Sequence[str] | Mapping[str, Sequence[str]]) -> Residency:
         """A caller's ``residency=`` as a narrowing. Raises `InvalidRequest` for a place that is not known.
 
         One place, or a list of them, bounds processing, storing and operators alike; a mapping has these keys and

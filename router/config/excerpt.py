@@ -1,0 +1,69 @@
+"""A line of the file as messages show it: short, and without any text that is not known to be no secret."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ...core.problem import Position
+from .tree import Mark, Scalar
+
+_WIDEST = 120
+_HIDDEN = "…"
+
+
+class Excerpts:
+    """Shows lines of one file. ``texts`` are all its values; those not marked as shown are hidden."""
+
+    def __init__(self, file: str, text: str, texts: Iterable[Scalar]) -> None:
+        self._file = file
+        self._lines = text.splitlines()
+        self._hidden = [each for each in texts if not each.shown and not each.empty]
+
+    def position(self, mark: Mark) -> Position:
+        """The place with its line and caret."""
+        line = self._lines[mark.line - 1] if 0 < mark.line <= len(self._lines) else ""
+        caret = min(mark.column, len(line) + 1)
+        spans = sorted((self._span(each, mark.line, len(line)) for each in self._hidden), reverse=True)
+        for start, end in spans:
+            if start < end:
+                line = line[:start] + _HIDDEN + line[end:]
+                if caret - 1 >= end:
+                    caret -= end - start - len(_HIDDEN)
+                elif caret - 1 > start:
+                    caret = start + 1
+        return self._shortened(mark, line.replace("\t", " "), caret)
+
+    def before_value(self, mark: Mark) -> Position:
+        """The place, where the file could not be parsed and nothing is known: the line up to its first value."""
+        line = self._lines[mark.line - 1] if 0 < mark.line <= len(self._lines) else ""
+        key, colon, value = line.partition(":")
+        if self._section(mark.line) in ("policy", "models"):
+            return self._shortened(mark, line.replace("\t", " "), min(mark.column, len(line) + 1))
+        if not colon:
+            key, value = line[: len(line) - len(line.lstrip())], line.strip()
+        line = key + colon + (" " + _HIDDEN if value else "")
+        return self._shortened(mark, line.replace("\t", " "), min(mark.column, len(line) + 1))
+
+    def _section(self, number: int) -> str:
+        """The top-level key above a line."""
+        for line in reversed(self._lines[:number]):
+            if line[:1].isalpha():
+                return line.partition(":")[0]
+        return ""
+
+    def _span(self, text: Scalar, line: int, width: int) -> tuple[int, int]:
+        """The part of a line that a text takes, as a slice; an empty one where it takes none."""
+        if not text.mark.line <= line <= text.ends.line:
+            return 0, 0
+        start = text.mark.column - 1 if line == text.mark.line else 0
+        end = text.ends.column - 1 if line == text.ends.line else width
+        return start, end
+
+    def _shortened(self, mark: Mark, line: str, caret: int) -> Position:
+        start = max(0, caret - 1 - _WIDEST // 2) if len(line) > _WIDEST else 0
+        shown = line[start : start + _WIDEST]
+        if start:
+            shown = "…" + shown[1:]
+        if start + _WIDEST < len(line):
+            shown = shown[:-1] + "…"
+        return Position(self._file, mark.line, mark.column, shown.rstrip(), caret - start)

@@ -1,0 +1,235 @@
+"""YAML as a tree of texts with positions. Nothing is resolved: ``NO`` is Norway and ``22:00`` is a text.
+
+Read event by event, so that no input makes it recurse, expand or allocate beyond its own size.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from ...core.problem import Path
+
+_DEEPEST = 24
+_QUOTED = re.compile(r"'[^'<]{3,}'")
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A place in the file: line and column, both from 1."""
+
+    line: int
+    column: int
+
+
+@dataclass(slots=True)
+class Scalar:
+    """One text. ``plain`` is without quotes; ``ends`` is where its text in the file ends.
+
+    ``shown`` is whether messages may quote it: only once it is known to be no secret.
+    """
+
+    text: str
+    mark: Mark
+    ends: Mark
+    plain: bool
+    shown: bool = False
+
+    def at(self, offset: int) -> Mark:
+        """Where a character of the text stands; the scalar's start where line breaks make that a guess."""
+        if self.mark.line != self.ends.line:
+            return self.mark
+        return Mark(self.mark.line, self.mark.column + offset + (0 if self.plain else 1))
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was written."""
+        return self.plain and not self.text
+
+
+@dataclass(slots=True)
+class Listing:
+    """A sequence."""
+
+    items: list[Node]
+    mark: Mark
+
+
+@dataclass(slots=True)
+class Table:
+    """A mapping: each key's mark and value, in the file's order."""
+
+    entries: dict[str, tuple[Mark, Node]]
+    mark: Mark
+    unread: list[Node] = field(default_factory=list)
+    """Values of keys that cannot be used."""
+
+
+Node = Scalar | Listing | Table
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """A mistake with its place, before the excerpt is known to be free of secrets."""
+
+    sentence: str
+    mend: str
+    mark: Mark
+    path: Path = ()
+
+
+class _Unreadable(Exception):
+    """The tree ends here; the complaint says why."""
+
+    def __init__(self, complaint: Complaint) -> None:
+        super().__init__(complaint.sentence)
+        self.complaint = complaint
+
+
+def parse(text: str) -> tuple[Node | None, list[Complaint]]:
+    """The tree and what is wrong with it as YAML. ``None`` when the text is empty, or cannot be parsed at all."""
+    builder = _Builder()
+    try:
+        tree = builder.document(text)
+    except _Unreadable as error:
+        return None, [*builder.complaints, error.complaint]
+    except yaml.MarkedYAMLError as error:
+        return None, [*builder.complaints, _syntax(error, text)]
+    return tree, builder.complaints
+
+
+def scalars(node: Node) -> Iterator[Scalar]:
+    """Every text below a node that is not a key."""
+    if isinstance(node, Scalar):
+        yield node
+    elif isinstance(node, Listing):
+        for item in node.items:
+            yield from scalars(item)
+    else:
+        for _, value in node.entries.values():
+            yield from scalars(value)
+        for value in node.unread:
+            yield from scalars(value)
+
+
+def mark_of(tree: Node, path: Path, offset: int = 0) -> Mark:
+    """Where a path leads: a text's own place, a collection's key. A path too long stops at what there is."""
+    mark = tree.mark
+    node = tree
+    for part in path:
+        if isinstance(node, Table) and part in node.entries:
+            mark, node = node.entries[str(part)]
+        elif isinstance(node, Listing) and isinstance(part, int) and part < len(node.items):
+            node = node.items[part]
+            mark = node.mark
+        else:
+            return mark
+    return node.at(offset) if isinstance(node, Scalar) and not node.empty else mark
+
+
+class _Builder:
+    def __init__(self) -> None:
+        self.complaints: list[Complaint] = []
+
+    def document(self, text: str) -> Node | None:
+        """The one document of the text."""
+        self._events = yaml.parse(text, Loader=yaml.SafeLoader)
+        self._next()  # the stream's start
+        event = self._next()
+        if isinstance(event, yaml.StreamEndEvent):
+            return None
+        tree = self._node(self._next(), (), 0)
+        self._next()  # the document's end
+        event = self._next()
+        if not isinstance(event, yaml.StreamEndEvent):
+            complaint = Complaint(
+                "a second document begins", "keep one document; remove `---`", _mark(event.start_mark)
+            )
+            raise _Unreadable(complaint)
+        return tree
+
+    def _next(self) -> yaml.Event:
+        return next(self._events)
+
+    def _node(self, event: yaml.Event, path: Path, depth: int) -> Node:
+        mark = _mark(event.start_mark)
+        if depth > _DEEPEST:
+            raise _Unreadable(Complaint("nested too deeply", "write it flatter", mark, path))
+        if isinstance(event, yaml.AliasEvent):
+            self._complain("an alias stands for text elsewhere", "write the text out here", mark, path)
+            return Scalar("", mark, mark, plain=False)
+        if isinstance(event, yaml.NodeEvent) and event.anchor is not None:
+            mend = "remove it, or put the value in quotes if it begins with &"
+            self._complain("an anchor is of no use without aliases", mend, mark, path)
+        self._judge_tag(event, mark, path)
+        if isinstance(event, yaml.ScalarEvent):
+            return Scalar(event.value, mark, _mark(event.end_mark), event.style is None)
+        if isinstance(event, yaml.SequenceStartEvent):
+            items: list[Node] = []
+            while not isinstance(event := self._next(), yaml.SequenceEndEvent):
+                items.append(self._node(event, (*path, len(items)), depth + 1))
+            return Listing(items, mark)
+        table = Table({}, mark)
+        while not isinstance(event := self._next(), yaml.MappingEndEvent):
+            self._entry(table, event, path, depth)
+        return table
+
+    def _entry(self, table: Table, event: yaml.Event, path: Path, depth: int) -> None:
+        key = self._node(event, path, depth + 1)
+        if not isinstance(key, Scalar):
+            self._complain("a key must be a single text", "write `key: value`", key.mark, path)
+            table.unread += [key, self._node(self._next(), path, depth + 1)]
+            return
+        inner = (*path, key.text)
+        value = self._node(self._next(), inner, depth + 1)
+        if key.text in table.entries:
+            first = table.entries[key.text][0].line
+            mend = "remove one of them, or put both into one"
+            self._complain(f"the key {key.text!r} is there twice, first on line {first}", mend, key.mark, inner)
+            table.unread.append(value)
+        else:
+            table.entries[key.text] = (key.mark, value)
+
+    def _judge_tag(self, event: yaml.Event, mark: Mark, path: Path) -> None:
+        tag = getattr(event, "tag", None)
+        if tag is None or tag == "!":
+            return
+        if path[:1] != ("policy",):  # elsewhere it may be a secret, and is not quoted
+            self._complain("YAML reads what begins with ! as a tag", "put the value in quotes", mark, path)
+            return
+        short = tag.replace("tag:yaml.org,2002:", "!!")
+        rest = event.value if isinstance(event, yaml.ScalarEvent) else ""
+        quoted = "'" + f"{short} {rest}".strip().replace("'", '"') + "'"
+        mend = f"remove the tag {short}" if short.startswith("!!") else f"put the value in quotes: {quoted}"
+        self._complain(f"YAML reads {short} as a tag, not as text", mend, mark, path)
+
+    def _complain(self, sentence: str, mend: str, mark: Mark, path: Path) -> None:
+        self.complaints.append(Complaint(sentence, mend, mark, path))
+
+
+def _syntax(error: yaml.MarkedYAMLError, text: str) -> Complaint:
+    at = error.problem_mark or error.context_mark
+    mark = Mark(1, 1) if at is None else _mark(at)
+    # More than a character or two in quotes may be part of a secret.
+    report = _QUOTED.sub("'…'", f"{error.problem or 'it cannot be read'} {error.context or ''}".rstrip())
+    line = (text.split("\n")[mark.line - 1 : mark.line] or [""])[0]
+    before = line[: mark.column - 1]
+    if "\t" in line[: mark.column] and not before.strip():
+        mend = "indent with spaces"
+    elif ": !" in before or "- !" in before:
+        mend = "a value that begins with ! needs quotes around it"
+    elif "${" in line:
+        mend = "inside { } a value such as ${NAME} needs quotes around it"
+    elif "mapping values are not allowed" in report:
+        mend = "put the value in quotes if it has a colon and a space in it; else mind the indentation"
+    else:
+        mend = "mind brackets, quotes and indentation; put a value with special characters in quotes"
+    return Complaint(f"this is not YAML: {report}", mend, mark)
+
+
+def _mark(at: Any) -> Mark:  # PyYAML has two classes of marks, with and without libyaml, and no common one
+    return Mark(at.line + 1, at.column + 1)
