@@ -45,9 +45,9 @@ def _options(connect_timeout: float, keepalive: float) -> list[tuple[str, str | 
         ("grpc.enable_retries", 0),
         # A channel made anew must not inherit the wait of the one that failed.
         ("grpc.use_local_subchannel_pool", 1),
-        # This is also how long a connection may take to stand.
+        # The larger of these is also how long a connection may take to stand.
         ("grpc.min_reconnect_backoff_ms", int(connect_timeout * 1000)),
-        ("grpc.initial_reconnect_backoff_ms", 1000),
+        ("grpc.initial_reconnect_backoff_ms", int(connect_timeout * 1000)),
         # Pings only while an answer is owed. Without the ping timeout a silent server is noticed after a minute.
         ("grpc.keepalive_time_ms", int(keepalive * 1000)),
         ("grpc.keepalive_timeout_ms", _PING_TIMEOUT_MS),

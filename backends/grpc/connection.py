@@ -81,7 +81,7 @@ class Connection:
         """A call on ``line`` failed: judge whether the next one needs a new line."""
         if line.retired or line.closed:
             return
-        if kind is FailureKind.UNREACHABLE:
+        if kind in {FailureKind.UNREACHABLE, FailureKind.PROTOCOL}:
             line.retired = True
             self._broken_in_a_row = min(self._broken_in_a_row + 1, _MOST_PATIENT)
         elif kind is FailureKind.TIMED_OUT:

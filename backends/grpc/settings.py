@@ -92,9 +92,17 @@ def _check_tls(tls: TlsSettings | None) -> list[Problem]:
         problems.append(_problem("tls", f"mutual TLS needs `{missing}` too", "give both `certificate` and `key`"))
     for name in ("root_certificates", "certificate", "key"):
         path: str | None = getattr(tls, name)
-        if path is not None and not Path(path).is_file():
-            problems.append(_problem(("tls", name), f"there is no file {path}", "put the PEM file there"))
+        if path is not None and not holds_pem(path):
+            problems.append(_problem(("tls", name), f"there is no PEM in {path}", "put the PEM file there"))
     return problems
+
+
+def holds_pem(path: str) -> bool:
+    """Whether there is a file that can be read and looks like PEM."""
+    try:
+        return b"-----BEGIN " in Path(path).read_bytes()
+    except OSError:
+        return False
 
 
 def _check_numbers(settings: GrpcSettings) -> list[Problem]:

@@ -66,6 +66,15 @@ _SENTENCES: dict[FailureKind, str] = {
     FailureKind.PREEMPTED: "stopped the call for another",
 }
 
+_OTHER_PROTOCOLS = {
+    "certificate has expired": "has an expired TLS certificate",
+    "CERTIFICATE_VERIFY_FAILED": "has a TLS certificate that our roots do not vouch for; check `tls`",
+    "Hostname Verification Check failed": "has a certificate for another name; check `target` and `tls.server_name`",
+    "WRONG_VERSION_NUMBER": "does not speak TLS, and plaintext is for loopback and unix sockets only",
+    "Failed parsing HTTP/2": _SENTENCES[FailureKind.PROTOCOL],
+}
+"""Signs in the library's text of a connection that did not come to stand."""
+
 
 def attempt_error(backend: str, error: grpc.aio.AioRpcError) -> AttemptError:
     """What a call's end means. The sentence is ours alone."""
@@ -98,15 +107,14 @@ def _inferred(code: grpc.StatusCode, details: str) -> tuple[FailureKind, str]:
 
 
 def _connection_fault(details: str) -> tuple[FailureKind, str]:
-    """Tell apart why there is no connection. The texts are the library's own: no server has spoken yet."""
-    if "CERTIFICATE_VERIFY_FAILED" in details or "certificate verify failed" in details:
-        return FailureKind.CREDENTIALS, "has a certificate that our roots do not vouch for; check `tls`"
-    if "Hostname Verification Check failed" in details or "is not in peer certificate" in details:
-        return FailureKind.CREDENTIALS, "has a certificate for another name; check `target` and `tls.server_name`"
-    if "WRONG_VERSION_NUMBER" in details:
-        return FailureKind.PROTOCOL, "does not speak TLS, and plaintext is for loopback and unix sockets only"
-    if "http1.x server" in details or "settings frame" in details.lower():
-        return FailureKind.PROTOCOL, _SENTENCES[FailureKind.PROTOCOL]
+    """Tell apart why there is no connection. The texts are the library's own: no server has been heard yet.
+
+    A certificate that cannot be trusted is another protocol rather than wrong credentials, because it goes away by
+    itself where a captive portal answered in the server's name.
+    """
+    for sign, sentence in _OTHER_PROTOCOLS.items():
+        if sign in details:
+            return FailureKind.PROTOCOL, sentence
     return FailureKind.UNREACHABLE, _SENTENCES[FailureKind.UNREACHABLE]
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
+from ...backends.grpc.settings import holds_pem
 from ...backends.grpc.target import Target, is_loopback, parse_target
 from ...core.problem import Problem, Severity
 from ...core.settings import FilePath, Seconds, Secret
@@ -92,7 +92,7 @@ def _check_openness(settings: ServeSettings, target: Target) -> list[Problem]:
 def _check_files(settings: ServeSettings) -> list[Problem]:
     files = {"certificate": settings.certificate, "key": settings.key, "client_roots": settings.client_roots}
     return [
-        Problem(f"there is no file {path}", "put the PEM file there", (name,))
+        Problem(f"there is no PEM in {path}", "put the PEM file there", (name,))
         for name, path in files.items()
-        if path is not None and not Path(path).is_file()
+        if path is not None and not holds_pem(path)
     ]
