@@ -56,7 +56,7 @@ class AsyncRouter:
         wall_clock: Callable[[], datetime] = datetime.now,
         sample: Callable[[], DeviceFacts] = sample_device,
     ) -> None:
-        self._configuration = configuration
+        self.configuration = configuration
         self._replacements = dict(backends or {})
         self._random = random_source or random.Random()
         self._wall_clock = wall_clock
@@ -218,7 +218,7 @@ class AsyncRouter:
         loop = asyncio.get_running_loop()
         if self._conduct is None:
             self._loop = loop
-            fleet = build_fleet(self._configuration, self._replacements, loop.time, self._random)
+            fleet = build_fleet(self.configuration, self._replacements, loop.time, self._random)
             connectivity = Connectivity(loop.time)
             self._conduct = Conduct(fleet, Dispatch(lambda: self._policy), connectivity, self._random)
             fleet.start()

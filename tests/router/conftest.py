@@ -1,0 +1,72 @@
+"""Routers over scripted backends, by a configuration like a user's."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from edgewise.policies.facts import DeviceFacts
+from edgewise.router import AsyncRouter
+from edgewise.router.config import loads
+from edgewise.testing import ScriptedBackend
+
+BACKENDS = {
+    "cloud": """
+  cloud:
+    kind: grpc
+    target: 127.0.0.1:50051
+    location: {process_in: [NL], store_in: [], operators: [US], evidence: contractual}
+    quality: 0.9
+    context_tokens: 100000
+""",
+    "gateway": """
+  gateway:
+    kind: grpc
+    target: 127.0.0.1:50052
+    location: {process_in: ["site:praxis"], store_in: [], operators: [DE], evidence: contractual}
+    quality: 0.6
+    context_tokens: 8000
+""",
+    "phone": """
+  phone:
+    kind: llama_cpp
+    model: tiny
+    location: device
+    quality: 0.3
+    context_tokens: 2000
+""",
+}
+POLICY = """
+policy:
+  sites: {praxis: {in: DE}}
+  data_classes:
+    public: {process_in: [any]}
+    personal: {process_in: [EU], operators: [EU, US]}
+    health: {process_in: ["site:praxis"], operators: [DE], evidence: contractual}
+    secret: {process_in: []}
+  default_data_class: personal
+  defaults: {latency_budget: 30s, order: [quality]}
+  tags: {department: [ward, office]}
+"""
+
+
+@pytest.fixture
+def make_router(tmp_path: Path) -> Callable[..., AsyncRouter]:
+    """Makes a router over these scripted backends, called cloud, gateway or phone; ``policy`` adds to its policy."""
+
+    def make(*backends: ScriptedBackend, policy: str = "") -> AsyncRouter:
+        sections = "".join(BACKENDS[backend.name].lstrip("\n") for backend in backends)
+        text = f'version: 1\nmodels:\n  tiny: {{source: "file:tiny.gguf"}}\nbackends:\n{sections}{POLICY}{policy}'
+        return AsyncRouter(
+            loads(text, tmp_path),
+            backends={backend.name: backend for backend in backends},
+            random_source=random.Random(7),
+            wall_clock=lambda: datetime(2026, 3, 2, 9, 30),
+            sample=DeviceFacts,
+        )
+
+    return make

@@ -1,0 +1,99 @@
+"""What cannot be meant is said at once, by a typed error that tells what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from edgewise.router import AsyncRouter, InvalidRequest, Message
+from edgewise.testing import ScriptedBackend, run_in_virtual_time
+
+RouterMaker = Callable[..., AsyncRouter]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "says"),
+    [
+        ("", "empty"),
+        ("  \n", "empty"),
+        ([], "no message"),
+        ([Message.system("Be brief.")], "empty"),
+        (b"bytes", "bytes"),
+        (7, "int"),
+        (["a text"], "list of Message"),
+        ("half a character: \ud83d", "UTF-8"),
+        ([Message.user(b"bytes")], "str"),  # type: ignore[arg-type]  # on purpose
+    ],
+)
+def test_a_prompt_that_is_none(make_router: RouterMaker, prompt: object, says: str) -> None:
+    assert says in refusal(make_router, prompt)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"latency_budget": 0}, "more than 0"),
+        ({"latency_budget": -1}, "zero or more"),
+        ({"latency_budget": float("nan")}, "finite"),
+        ({"latency_budget": "3"}, "'800ms'"),
+        ({"latency_budget": "soon"}, "'800ms'"),
+        ({"first_token_budget": "0s"}, "more than 0"),
+        ({"data_class": "helth"}, "health"),
+        ({"data_class": ""}, "data_class"),
+        ({"data_class": []}, "data_class"),
+        ({"backend": "clowd"}, "cloud"),
+        ({"priority": "urgent"}, "high"),
+        ({"max_output_tokens": 0}, "1 or more"),
+        ({"max_output_tokens": True}, "1 or more"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"top_p": 2}, "top_p"),
+        ({"seed": -1}, "seed"),
+        ({"seed": "7"}, "seed"),
+        ({"stop": ["\n", ""]}, "stop sequence"),
+        ({"logprobs": 99}, "logprobs"),
+        ({"response_format": {"type": "xml"}}, "json_schema"),
+        ({"response_format": {"type": "json_schema"}}, "json_schema"),
+        ({"residency": {"process_in": ["UK"]}}, "GB"),
+        ({"residency": {"where": ["DE"]}}, "process_in"),
+        ({"idempotent": "no"}, "True or False"),
+        ({"idempotency_key": "é"}, "ASCII"),
+        ({"tags": {"department": 7}}, "tags"),
+        ({"max_tokens": 5}, "max_output_tokens"),
+    ],
+)
+def test_an_option_that_cannot_be(make_router: RouterMaker, options: dict[str, object], says: str) -> None:
+    assert says in refusal(make_router, "Hello", **options)
+
+
+def refusal(make_router: RouterMaker, prompt: object, **options: object) -> str:
+    cloud = ScriptedBackend("cloud")
+
+    async def main() -> str:
+        async with make_router(cloud) as router:
+            with pytest.raises(InvalidRequest) as caught:
+                await router.generate(prompt, **options)  # type: ignore[arg-type]  # on purpose
+            with pytest.raises(InvalidRequest):
+                async for _ in router.stream(prompt, **options):  # type: ignore[arg-type]  # on purpose
+                    pass
+        return str(caught.value)
+
+    message = run_in_virtual_time(main())
+    assert cloud.calls == []
+    return message
+
+
+def test_embeddings_of_what_is_no_list_of_texts(make_router: RouterMaker) -> None:
+    async def main() -> None:
+        async with make_router(ScriptedBackend("cloud")) as router:
+            for texts in ("one text", [], [b"x"], [1], 7):
+                with pytest.raises(InvalidRequest):
+                    await router.embed(texts, data_class="public")  # type: ignore[arg-type]  # on purpose
+            for inputs in ({}, {"": [1]}, {"x": object()}, [1.0]):
+                with pytest.raises(InvalidRequest):
+                    await router.infer("m", inputs, data_class="public")  # type: ignore[arg-type]  # on purpose
+            with pytest.raises(InvalidRequest):
+                await router.infer("", {"x": [1.0]}, data_class="public")
+
+    run_in_virtual_time(main())

@@ -1,0 +1,154 @@
+"""Routers begin, end, and are told apart: loops, threads, processes."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from edgewise.router import AsyncRouter, ConfigurationError, DeadlineExceeded, Router, RouterClosed
+from edgewise.router.config import Configuration
+from edgewise.testing import Script, ScriptedBackend
+
+RouterMaker = Callable[..., AsyncRouter]
+
+
+@pytest.fixture
+def configuration(make_router: RouterMaker) -> Configuration:
+    return make_router(ScriptedBackend("cloud"), ScriptedBackend("phone")).configuration
+
+
+def test_the_blocking_router_does_as_the_other(configuration: Configuration) -> None:
+    backends = {"cloud": ScriptedBackend("cloud"), "phone": ScriptedBackend("phone")}
+    with Router(configuration, backends=backends) as router:
+        router.ready()
+        assert router.generate("Hello", data_class="public").text == "a scripted answer"
+        assert "".join(chunk.text for chunk in router.stream("Hello", data_class="public")) == "a scripted answer"
+        assert router.embed(["four"], data_class="public").tolist() == [[4.0, 1.0]]
+        assert router.infer("m", {"x": [1]}, data_class="public")["x"].tolist() == [1]
+        assert router.plan("Hello", data_class="secret").steps[0].backend == "phone"
+        router.connectivity.force("offline")
+        assert router.connectivity.state == "offline"
+        assert router.generate("Hello", data_class="public").backend == "phone"
+
+
+def test_many_threads_share_a_router_and_two_routers_share_nothing(configuration: Configuration) -> None:
+    with (
+        Router(configuration, backends={"cloud": ScriptedBackend("cloud")}) as one,
+        Router(configuration, backends={"cloud": ScriptedBackend("cloud")}) as other,
+        ThreadPoolExecutor(8) as threads,
+    ):
+        one.connectivity.force("offline")
+        assert other.connectivity.state == "online"
+        answers = list(threads.map(lambda _: other.generate("Hello", data_class="public").text, range(40)))
+        assert answers == ["a scripted answer"] * 40
+
+
+def test_a_stream_left_early_stops_its_work(configuration: Configuration) -> None:
+    ended = threading.Event()
+
+    class Watched(ScriptedBackend):
+        async def generate(self, call, context):  # type: ignore[no-untyped-def, override]
+            try:
+                async for event in super().generate(call, context):
+                    yield event
+            finally:
+                ended.set()
+
+    cloud = Watched("cloud", Script(words=tuple("abcdefgh"), every=10.0))
+    with Router(configuration, backends={"cloud": cloud}) as router:
+        with router.stream("Hello", data_class="public", latency_budget=60.0) as chunks:
+            next(chunks)
+        assert ended.wait(5.0)
+        ended.clear()
+        chunks = router.stream("Hello", data_class="public", latency_budget=60.0)
+        next(chunks)
+        del chunks
+        gc.collect()
+        assert ended.wait(5.0)
+
+
+def test_a_closed_router_says_so_and_closing_twice_is_fine(configuration: Configuration) -> None:
+    router = Router(configuration, backends={"cloud": ScriptedBackend("cloud")})
+    router.close()
+    router.close()
+    with pytest.raises(RouterClosed, match="closed"):
+        router.generate("Hello")
+    threads = [thread.name for thread in threading.enumerate()]
+    assert "edgewise" not in threads
+
+
+def test_a_dropped_router_ends_its_thread(configuration: Configuration) -> None:
+    router = Router(configuration, backends={"cloud": ScriptedBackend("cloud")})
+    thread = next(thread for thread in threading.enumerate() if thread.name == "edgewise")
+    del router
+    gc.collect()
+    thread.join(5.0)
+    assert not thread.is_alive()
+
+
+def test_closing_ends_a_call_that_runs(configuration: Configuration) -> None:
+    begun = threading.Event()
+
+    class Watched(ScriptedBackend):
+        async def embed(self, call, context):  # type: ignore[no-untyped-def, override]
+            begun.set()
+            return await super().embed(call, context)
+
+    router = Router(configuration, backends={"cloud": Watched("cloud", Script(silent_after=0))})
+    with ThreadPoolExecutor(1) as threads:
+        call = threads.submit(router.embed, ["x"], data_class="public", latency_budget=60.0, backend="cloud")
+        assert begun.wait(5.0)
+        router.close()
+        assert call.exception(5.0) is not None
+
+
+def test_a_forked_child_is_told(configuration: Configuration) -> None:
+    with Router(configuration, backends={"cloud": ScriptedBackend("cloud")}) as router:
+        child = os.fork()
+        if child == 0:
+            try:
+                router.generate("Hello")
+            except RouterClosed:
+                os._exit(7)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        assert router.generate("Hello", data_class="public").backend == "cloud"
+
+
+def test_an_async_router_belongs_to_one_loop(make_router: RouterMaker) -> None:
+    router = make_router(ScriptedBackend("cloud"))
+
+    async def ask() -> str:
+        return (await router.generate("Hello", data_class="public")).backend
+
+    assert asyncio.run(ask()) == "cloud"
+    with pytest.raises(RouterClosed, match="loop"):
+        asyncio.run(ask())
+
+
+def test_deadlines_hold_in_real_time(configuration: Configuration) -> None:
+    import time
+
+    silent = Script(silent_after=0)
+    backends = {"cloud": ScriptedBackend("cloud", silent), "phone": ScriptedBackend("phone", silent)}
+    with Router(configuration, backends=backends) as router:
+        started = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            router.generate("Hello", data_class="public", latency_budget="200ms")
+        assert time.monotonic() - started < 0.25  # the promise: the deadline + 50 ms
+
+
+def test_a_configuration_that_is_wrong_starts_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "edgewise.yaml"
+    path.write_text("version: 1\nbackends: {phone: {kind: lama_cpp}}\n")
+    with pytest.raises(ConfigurationError, match=r"edgewise\.yaml:2:"):
+        Router.from_yaml(path)
+    assert "edgewise" not in [thread.name for thread in threading.enumerate()]

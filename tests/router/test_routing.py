@@ -1,0 +1,351 @@
+"""Which backend answers, who is asked in vain, and what is never sent."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import pytest
+
+from edgewise.router import (
+    AsyncRouter,
+    AttemptError,
+    BackendError,
+    FailureKind,
+    InvalidRequest,
+    Message,
+    NoBackendPermitted,
+    Offline,
+    Overloaded,
+    RefusalCode,
+)
+from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
+
+RouterMaker = Callable[..., AsyncRouter]
+SECRET = "Patient Zebulon Quartz"
+
+
+def failing(kind: FailureKind, **more: float) -> Script:
+    return Script(failure=AttemptError(kind, f"it is {kind}", **more))
+
+
+def test_the_better_backend_answers_and_the_decision_says_so(make_router: RouterMaker) -> None:
+    cloud, phone = ScriptedBackend("cloud"), ScriptedBackend("phone")
+
+    async def main() -> None:
+        async with make_router(cloud, phone) as router:
+            answer = await router.generate("Hello", data_class="public")
+        assert (answer.text, answer.backend) == ("a scripted answer", "cloud")
+        assert answer.usage.output_tokens == 3
+        assert answer.decision.answered_by == "cloud"
+        assert [attempt.backend for attempt in answer.decision.attempts] == ["cloud"]
+        assert "answered by cloud" in answer.decision.explain()
+
+    run_in_virtual_time(main())
+    assert phone.calls == []
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        SECRET,
+        [Message.user(SECRET, data_class="health"), Message.assistant("Noted."), Message.user("And the weather?")],
+    ],
+    ids=["the request's class", "a turn in the history"],
+)
+@pytest.mark.parametrize("phone_script", [Script(), failing(FailureKind.CRASHED), Script(silent_after=2)])
+def test_health_content_never_reaches_the_cloud(
+    make_router: RouterMaker, prompt: str | list[Message], phone_script: Script
+) -> None:
+    cloud, phone = ScriptedBackend("cloud"), ScriptedBackend("phone", phone_script)
+    data_class = "health" if isinstance(prompt, str) else "public"
+
+    async def main() -> None:
+        async with make_router(cloud, phone) as router:
+            try:
+                answer = await router.generate(prompt, data_class=data_class)
+            except Exception as error:
+                assert SECRET not in f"{error!r} {error}"
+                assert phone_script != Script()
+            else:
+                assert answer.backend == "phone"
+                assert [refusal.code for refusal in answer.decision.refusals] == [RefusalCode.RESIDENCY]
+
+    run_in_virtual_time(main())
+    assert len(phone.calls) == 1
+    assert cloud.calls == []
+
+
+def test_a_conversation_keeps_the_strictest_class_it_had(make_router: RouterMaker) -> None:
+    cloud, phone = ScriptedBackend("cloud"), ScriptedBackend("phone")
+
+    async def main() -> None:
+        async with make_router(cloud, phone) as router:
+            await router.generate(SECRET, data_class="health", conversation="c1")
+            later = await router.generate("Thanks", data_class="public", conversation="c1")
+            other = await router.generate("Thanks", data_class="public", conversation="c2")
+        assert (later.backend, other.backend) == ("phone", "cloud")
+
+    run_in_virtual_time(main())
+    assert len(cloud.calls) == 1
+
+
+def test_content_without_a_class_has_the_default_one(make_router: RouterMaker) -> None:
+    cloud = ScriptedBackend("cloud")
+
+    async def main() -> None:
+        async with make_router(cloud) as router:
+            answer = await router.generate("Hello")
+        assert answer.data_classes == ("personal",)
+
+    run_in_virtual_time(main())
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        FailureKind.UNREACHABLE,
+        FailureKind.OVERLOADED,
+        FailureKind.INTERNAL,
+        FailureKind.CREDENTIALS,
+        FailureKind.MODEL_UNAVAILABLE,
+        FailureKind.PROTOCOL,
+    ],
+)
+def test_a_failed_backend_is_followed_by_the_next(make_router: RouterMaker, kind: FailureKind) -> None:
+    cloud, gateway = ScriptedBackend("cloud", failing(kind)), ScriptedBackend("gateway")
+
+    async def main() -> None:
+        async with make_router(cloud, gateway, ScriptedBackend("phone")) as router:
+            answer = await router.generate("Hello", data_class="public")
+        assert answer.backend == "gateway"
+        first, second = answer.decision.attempts
+        assert (first.failure, second.failure) == (kind, None)
+        assert answer.decision.ended == pytest.approx(0.022)  # the failure's 10 ms and the answer's 12: at once
+
+    run_in_virtual_time(main())
+
+
+def test_what_needs_a_person_is_reported_loudly_and_left_alone(
+    make_router: RouterMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    cloud = ScriptedBackend("cloud", failing(FailureKind.CREDENTIALS))
+    phone = ScriptedBackend("phone")
+
+    async def main() -> None:
+        async with make_router(cloud, phone) as router:
+            for _ in range(3):
+                answer = await router.generate(SECRET, data_class="public")
+                assert answer.backend == "phone"
+            assert answer.decision.refusals[0].code is RefusalCode.QUARANTINED
+
+    with caplog.at_level(logging.ERROR, "edgewise"):
+        run_in_virtual_time(main())
+    assert len(cloud.calls) == 1
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "cloud" in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_a_caller_s_own_mistake_ends_the_request_and_harms_nobody(make_router: RouterMaker) -> None:
+    scripts = [failing(FailureKind.INVALID_REQUEST)] * 5 + [Script()]
+    cloud, gateway = ScriptedBackend("cloud", lambda number: scripts[number]), ScriptedBackend("gateway")
+
+    async def main() -> None:
+        async with make_router(cloud, gateway) as router:
+            for _ in range(5):
+                with pytest.raises(InvalidRequest):
+                    await router.generate("Hello", data_class="public")
+            assert (await router.generate("Hello", data_class="public")).backend == "cloud"
+
+    run_in_virtual_time(main())
+    assert gateway.calls == []
+
+
+def test_a_content_filter_s_refusal_reaches_the_caller(make_router: RouterMaker) -> None:
+    cloud, gateway = ScriptedBackend("cloud", failing(FailureKind.CONTENT_FILTER)), ScriptedBackend("gateway")
+
+    async def main() -> None:
+        async with make_router(cloud, gateway) as router:
+            with pytest.raises(BackendError, match="content_filter"):
+                await router.generate("Hello", data_class="public")
+
+    run_in_virtual_time(main())
+    assert gateway.calls == []
+
+
+def test_a_request_too_long_goes_to_a_larger_context_only(make_router: RouterMaker) -> None:
+    cloud = ScriptedBackend("cloud")
+    gateway = ScriptedBackend("gateway", failing(FailureKind.CONTEXT_LENGTH))
+    phone = ScriptedBackend("phone")
+    policy = "  rules: [{name: near first, prefer: [gateway]}, {name: far last, avoid: [cloud]}]\n"
+
+    async def main() -> None:
+        async with make_router(cloud, gateway, phone, policy=policy) as router:
+            answer = await router.generate("Hello", data_class="public")
+        assert answer.backend == "cloud"
+
+    run_in_virtual_time(main())
+    assert phone.calls == []
+
+
+def test_a_prompt_too_long_for_all_is_the_caller_s_to_mend(make_router: RouterMaker) -> None:
+    phone = ScriptedBackend("phone", failing(FailureKind.CONTEXT_LENGTH))
+
+    async def main() -> None:
+        async with make_router(phone) as router:
+            with pytest.raises(InvalidRequest, match="too long"):
+                await router.generate("Hello", data_class="secret")
+            with pytest.raises(InvalidRequest, match="too long"):
+                await router.generate("x" * 100_000, data_class="secret")
+
+    run_in_virtual_time(main())
+    assert len(phone.calls) == 1
+
+
+def test_offline_leaves_every_remote_backend_out(make_router: RouterMaker) -> None:
+    cloud, phone = ScriptedBackend("cloud"), ScriptedBackend("phone")
+
+    async def main() -> None:
+        async with make_router(cloud, phone) as router:
+            router.connectivity.force("offline")
+            answer = await router.generate("Hello", data_class="public")
+            assert answer.backend == "phone"
+            assert answer.decision.refusals[0].code is RefusalCode.OFFLINE
+            with pytest.raises(Offline, match="offline"):
+                await router.generate("Hello", data_class="public", backend="cloud")
+            router.connectivity.force(None)
+            assert (await router.generate("Hello", data_class="public")).backend == "cloud"
+
+    run_in_virtual_time(main())
+    assert len(cloud.calls) == 1
+
+
+def test_what_no_backend_may_take_says_why_for_each(make_router: RouterMaker) -> None:
+    cloud, gateway = ScriptedBackend("cloud"), ScriptedBackend("gateway")
+
+    async def main() -> None:
+        async with make_router(cloud, gateway) as router:
+            with pytest.raises(NoBackendPermitted) as caught:
+                await router.generate(SECRET, data_class="secret")
+        assert not isinstance(caught.value, Offline)
+        assert {refusal.backend for refusal in caught.value.decision.refusals} == {"cloud", "gateway"}
+        assert "cloud" in str(caught.value)
+        assert "gateway" in str(caught.value)
+        assert SECRET not in str(caught.value)
+
+    run_in_virtual_time(main())
+    assert cloud.calls == gateway.calls == []
+
+
+def test_a_single_backend_is_asked_again_with_pauses(make_router: RouterMaker) -> None:
+    scripts = [failing(FailureKind.UNREACHABLE), failing(FailureKind.OVERLOADED, retry_after=0.5), Script()]
+    cloud = ScriptedBackend("cloud", lambda number: scripts[number])
+
+    async def main() -> None:
+        async with make_router(cloud) as router:
+            answer = await router.generate("Hello", data_class="public")
+        first, second, third = answer.decision.attempts
+        assert first.ended is not None
+        assert second.ended is not None
+        assert second.started - first.ended >= 0.0124  # never at once
+        assert third.started - second.ended >= 0.5  # the server's pushback
+
+    run_in_virtual_time(main())
+
+
+def test_retries_end_after_the_configured_attempts(make_router: RouterMaker) -> None:
+    cloud = ScriptedBackend("cloud", failing(FailureKind.OVERLOADED))
+
+    async def main() -> None:
+        async with make_router(cloud) as router:
+            with pytest.raises(Overloaded):
+                await router.generate("Hello", data_class="public")
+
+    run_in_virtual_time(main())
+    assert len(cloud.calls) == 3
+
+
+def test_a_crash_is_never_retried_on_the_same_engine(make_router: RouterMaker) -> None:
+    phone = ScriptedBackend("phone", failing(FailureKind.CRASHED))
+
+    async def main() -> None:
+        async with make_router(phone) as router:
+            with pytest.raises(BackendError):
+                await router.generate("Hello", data_class="public")
+
+    run_in_virtual_time(main())
+    assert len(phone.calls) == 1
+
+
+def test_a_request_that_must_not_run_twice_is_sent_once(make_router: RouterMaker) -> None:
+    cloud, phone = ScriptedBackend("cloud", failing(FailureKind.UNREACHABLE)), ScriptedBackend("phone")
+
+    async def main() -> None:
+        async with make_router(cloud, phone) as router:
+            with pytest.raises(BackendError):
+                await router.generate("Hello", data_class="public", idempotent=False)
+
+    run_in_virtual_time(main())
+    assert len(cloud.calls) == 1
+    assert phone.calls == []
+
+
+def test_an_outside_backend_s_exception_is_contained_and_not_quoted(make_router: RouterMaker) -> None:
+    class Careless(ScriptedBackend):
+        def generate(self, call: object, context: object) -> object:  # type: ignore[override]  # careless on purpose
+            raise ValueError(f"cannot parse {SECRET}")
+
+    async def main() -> None:
+        async with make_router(Careless("cloud")) as router:
+            with pytest.raises(BackendError, match="ValueError") as caught:
+                await router.generate(SECRET, data_class="public")
+        error: BaseException | None = caught.value
+        while error is not None:
+            assert SECRET not in str(error)
+            error = error.__cause__ or error.__context__
+        assert SECRET not in str(caught.value.decision.to_dict())
+
+    run_in_virtual_time(main())
+
+
+def test_a_breaker_opens_and_a_recovered_backend_is_used_again(make_router: RouterMaker) -> None:
+    import asyncio
+
+    broken = True
+    cloud = ScriptedBackend("cloud", lambda _: failing(FailureKind.INTERNAL) if broken else Script())
+    phone = ScriptedBackend("phone")
+
+    async def main() -> None:
+        nonlocal broken
+        async with make_router(cloud, phone) as router:
+            for _ in range(10):
+                assert (await router.generate("Hello", data_class="public")).backend == "phone"
+            assert len(cloud.calls) == 3
+            broken = False
+            await asyncio.sleep(1.5)
+            assert (await router.generate("Hello", data_class="public")).backend == "cloud"
+            assert (await router.generate("Hello", data_class="public")).backend == "cloud"
+
+    run_in_virtual_time(main())
+
+
+def test_embeddings_and_tensors_are_routed_like_text(make_router: RouterMaker) -> None:
+    import numpy
+
+    cloud = ScriptedBackend("cloud", failing(FailureKind.UNREACHABLE))
+    gateway = ScriptedBackend("gateway")
+
+    async def main() -> None:
+        async with make_router(cloud, gateway) as router:
+            vectors = await router.embed(["one", "three"], data_class="public")
+            assert vectors.dtype == numpy.float32
+            assert vectors.tolist() == [[3.0, 1.0], [5.0, 1.0]]
+            assert vectors.backend == "gateway"
+            scores = await router.infer("triage", {"features": [[1.0, 2.0]]}, data_class="public")
+            assert scores["features"].tolist() == [[1.0, 2.0]]
+            assert scores.backend == "gateway"
+            with pytest.raises(NoBackendPermitted):
+                await router.embed(["one"], data_class="secret")
+
+    run_in_virtual_time(main())

@@ -1,0 +1,198 @@
+"""Streams keep their text whole when backends fail in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable
+from contextlib import aclosing
+
+import pytest
+
+from edgewise.core.content import GenerateInput, Role
+from edgewise.router import (
+    AsyncRouter,
+    AttemptError,
+    Chunk,
+    FailureKind,
+    FinishReason,
+    Message,
+    PartialAnswer,
+)
+from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
+
+RouterMaker = Callable[..., AsyncRouter]
+BROKEN = AttemptError(FailureKind.UNREACHABLE, "the connection broke")
+
+
+async def collect(router: AsyncRouter, prompt: str = "Hello", **options: object) -> list[Chunk]:
+    return [chunk async for chunk in router.stream(prompt, data_class="public", **options)]  # type: ignore[arg-type]
+
+
+def test_the_last_chunk_carries_the_whole_answer(make_router: RouterMaker) -> None:
+    async def main() -> None:
+        async with make_router(ScriptedBackend("cloud")) as router:
+            chunks = await collect(router)
+        assert [chunk.text for chunk in chunks] == ["a ", "scripted ", "answer", ""]
+        answer = chunks[-1].answer
+        assert answer is not None
+        assert answer.text == "a scripted answer"
+        assert answer.finish_reason is FinishReason.STOP
+        assert answer.backend == "cloud"
+
+    run_in_virtual_time(main())
+
+
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [
+        (Script(words=("one ", "two ", "three"), failure=BROKEN, fails_after=2), FailureKind.UNREACHABLE),
+        (Script(words=("one ", "two "), ends_without_finish=True), FailureKind.TRUNCATED),
+        (Script(words=("one ", "two ", "three"), silent_after=2), FailureKind.STALLED),
+    ],
+    ids=["error", "cut", "stall"],
+)
+def test_a_stream_that_breaks_is_continued_on_the_device(
+    make_router: RouterMaker, script: Script, kind: FailureKind
+) -> None:
+    cloud, phone = ScriptedBackend("cloud", script), ScriptedBackend("phone", Script(words=("three ", "four")))
+
+    async def main() -> None:
+        async with make_router(cloud, phone) as router:
+            chunks = await collect(router, latency_budget=10.0, max_output_tokens=50)
+        assert "".join(chunk.text for chunk in chunks) == "one two three four"
+        seams = [chunk for chunk in chunks if chunk.seam is not None]
+        assert [chunk.text for chunk in seams] == ["three "]
+        assert seams[0].seam is not None
+        assert (seams[0].seam.from_backend, seams[0].seam.to_backend) == ("cloud", "phone")
+        answer = chunks[-1].answer
+        assert answer is not None
+        assert (answer.text, answer.backend) == ("one two three four", "phone")
+        assert answer.decision.seams == [seams[0].seam]
+        assert [attempt.failure for attempt in answer.decision.attempts] == [kind, None]
+
+    run_in_virtual_time(main())
+    continued = phone.calls[0].content
+    assert isinstance(continued, GenerateInput)
+    assert (continued.messages[-1].role, continued.messages[-1].text) == (Role.ASSISTANT, "one two ")
+    assert continued.max_output_tokens == 48
+
+
+def test_before_the_first_token_failing_over_is_invisible(make_router: RouterMaker) -> None:
+    cloud, phone = ScriptedBackend("cloud", Script(failure=BROKEN)), ScriptedBackend("phone")
+
+    async def main() -> None:
+        async with make_router(cloud, phone) as router:
+            chunks = await collect(router)
+        assert "".join(chunk.text for chunk in chunks) == "a scripted answer"
+        assert all(chunk.seam is None for chunk in chunks)
+
+    run_in_virtual_time(main())
+
+
+def test_a_continued_answer_of_the_caller_s_is_continued_once_more(make_router: RouterMaker) -> None:
+    script = Script(words=("B", "C"), failure=BROKEN, fails_after=1)
+    phone = ScriptedBackend("phone", Script(words=("C",)))
+
+    async def main() -> None:
+        prompt = [Message.user("Alphabet?"), Message.assistant("A")]
+        async with make_router(ScriptedBackend("cloud", script), phone) as router:
+            chunks = [chunk async for chunk in router.stream(prompt, data_class="public")]
+        assert "".join(chunk.text for chunk in chunks) == "BC"
+
+    run_in_virtual_time(main())
+    content = phone.calls[0].content
+    assert isinstance(content, GenerateInput)
+    assert [message.text for message in content.messages] == ["Alphabet?", "AB"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"response_format": {"type": "json_object"}},
+        {"logprobs": 0},
+        {"idempotent": False},
+        {"backend": "cloud"},
+    ],
+    ids=["constrained", "logprobs", "not idempotent", "one backend alone"],
+)
+def test_what_cannot_be_continued_hands_over_the_text_so_far(
+    make_router: RouterMaker, options: dict[str, object]
+) -> None:
+    script = Script(words=("one ", "two"), failure=BROKEN, fails_after=1)
+    phone = ScriptedBackend("phone")
+
+    async def main() -> None:
+        async with make_router(ScriptedBackend("cloud", script), phone) as router:
+            with pytest.raises(PartialAnswer) as caught:
+                await collect(router, **options)
+        assert caught.value.partial == "one "
+        assert "one" not in str(caught.value).split()
+
+    run_in_virtual_time(main())
+    assert phone.calls == []
+
+
+def test_a_stream_of_a_walled_class_is_continued_within_its_walls_only(make_router: RouterMaker) -> None:
+    gateway = ScriptedBackend("gateway", Script(words=("one ", "two"), failure=BROKEN, fails_after=1))
+    cloud, phone = ScriptedBackend("cloud"), ScriptedBackend("phone", Script(words=("two",)))
+
+    async def main() -> None:
+        async with make_router(cloud, gateway, phone) as router:
+            chunks = [chunk async for chunk in router.stream("Hello", data_class="health")]
+        assert "".join(chunk.text for chunk in chunks) == "one two"
+
+    run_in_virtual_time(main())
+    assert cloud.calls == []
+
+
+def test_stop_sequences_are_found_across_tokens_and_seams(make_router: RouterMaker) -> None:
+    script = Script(words=("keep ", "EN", "x"), failure=BROKEN, fails_after=2)
+    phone = ScriptedBackend("phone", Script(words=("D of", " story")))
+
+    async def main() -> None:
+        async with make_router(ScriptedBackend("cloud", script), phone) as router:
+            chunks = await collect(router, stop=["END"])
+            answer = chunks[-1].answer
+            assert answer is not None
+            assert "".join(chunk.text for chunk in chunks) == answer.text == "keep "
+            assert answer.finish_reason is FinishReason.STOP
+            whole = await router.generate("Hello", data_class="secret", stop="of")
+            assert whole.text == "D "
+
+    run_in_virtual_time(main())
+    content = phone.calls[0].content
+    assert isinstance(content, GenerateInput)
+    assert content.messages[-1].text == "keep EN"
+
+
+def test_leaving_a_stream_stops_the_work(make_router: RouterMaker) -> None:
+    cloud = ScriptedBackend("cloud", Script(words=tuple("abcdefgh"), every=0.1))
+
+    async def closed(router: AsyncRouter) -> None:
+        async with aclosing(router.stream("Hello", data_class="public")) as chunks:
+            async for _ in chunks:
+                break
+
+    async def dropped(router: AsyncRouter) -> None:
+        async for _ in router.stream("Hello", data_class="public"):
+            break
+        gc.collect()
+        await asyncio.sleep(0.05)
+
+    async def cancelled(router: AsyncRouter) -> None:
+        reader = asyncio.create_task(collect(router))
+        await asyncio.sleep(0.15)
+        reader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader
+
+    async def main() -> None:
+        async with make_router(cloud) as router:
+            for leave in (closed, dropped, cancelled):
+                await leave(router)
+                assert cloud.calls[-1].outcome == ["cancelled"], leave.__name__
+            # Every slot is free again.
+            assert (await router.generate("Hello", data_class="public")).backend == "cloud"
+
+    run_in_virtual_time(main())
