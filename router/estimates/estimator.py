@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from ...core.request import Labels, Task
+from ...core.request import Labels
 from ...policies.facts import LogNormal, Prediction
 from .posterior import LogNormalPosterior
 
+HALF_LIFE = 120.0
+"""Seconds after which what was learned counts half: a backend that was slow is worth another look later."""
+
+KNOWN = 5.0
+"""From so many observations a backend counts as known, and its prediction as measured."""
+
+_AGE_EVERY = 1.0
 _LENGTH_MEDIAN = 100.0
 _LENGTH_SIGMA = 0.8
 _P95 = 1.6448536269514722
@@ -39,13 +47,14 @@ REMOTE_ARRAYS = Prior(first=0.1, prompt_token=0.0001, output_token=0.0, load=1.0
 class Estimator:
     """Learns time to first token (TTFT), time per output token (TPOT) and answer length, and predicts from them.
 
-    TTFT is learned relative to the prior's line over prompt tokens, so that one long prompt says something about
+    ``clock`` is monotonic, in seconds. TTFT is learned relative to the prior's line over prompt tokens, so that one long prompt says something about
     short ones. The total is TTFT plus length × TPOT, summed as log-normals by their moments (Fenton 1960).
     """
 
-    def __init__(self, prior: Prior, task: Task) -> None:
+    def __init__(self, prior: Prior, clock: Callable[[], float]) -> None:
         self._prior = prior
-        self._task = task
+        self._clock = clock
+        self._aged_at = clock()
         self._first = LogNormalPosterior(1.0, prior.sigma)
         self._per_token = LogNormalPosterior(prior.output_token, prior.sigma) if prior.output_token else None
         self._length = LogNormalPosterior(_LENGTH_MEDIAN, _LENGTH_SIGMA)
@@ -79,19 +88,32 @@ class Estimator:
 
     def predict(self, labels: Labels, waiting: float, loading: bool) -> Prediction:
         """What this request would take here from now, after ``waiting`` mean answers ahead of it."""
+        self._age()
+        known = self._first.observations >= KNOWN
         mu, sigma = self._first.mu + math.log(self._line(labels.prompt_tokens)), self._first.sigma
         delay = math.exp(self._load.mu + 0.5 * self._load.sigma**2) if loading else 0.0
         if self._per_token is None:
             whole = LogNormal(mu, sigma)
             if waiting or delay:
                 whole = _sum(whole, None, delay + waiting * whole.median())
-            return Prediction(whole, whole)
+            return Prediction(whole, whole, known)
         first = LogNormal(mu, sigma)
         rest = self._rest(labels.max_output_tokens)
         if waiting or delay:
             delay += waiting * (first.median() + rest.median())
             first = _sum(first, None, delay)
-        return Prediction(first, _sum(first, rest, 0.0))
+        return Prediction(first, _sum(first, rest, 0.0), known)
+
+    def _age(self) -> None:
+        now = self._clock()
+        elapsed = now - self._aged_at
+        if elapsed < _AGE_EVERY:
+            return
+        self._aged_at = now
+        share = 1.0 - 0.5 ** (elapsed / HALF_LIFE)
+        self._first.forget(share)
+        if self._per_token is not None:
+            self._per_token.forget(share)
 
     def _line(self, prompt_tokens: int) -> float:
         return self._prior.first + self._prior.prompt_token * prompt_tokens

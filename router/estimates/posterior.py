@@ -18,7 +18,7 @@ _SQRT_2PI = math.sqrt(2.0 * math.pi)
 class LogNormalPosterior:
     """The mean and deviation of a positive quantity's logarithm.
 
-    The prior is a pseudo-sample of `PRIOR_WEIGHT`; observations decay exponentially. The deviation predicts the next
+    The prior counts as `PRIOR_WEIGHT` observations; observations decay exponentially. The deviation predicts the next
     value, so it is widened by what is not known of the mean: ``sigma² (1 + 1/n)``.
     """
 
@@ -49,6 +49,13 @@ class LogNormalPosterior:
         """How many observations count now, the prior not among them."""
         return self._weight
 
+    def forget(self, share: float) -> None:
+        """Let ``share`` of what was learned fade, from 0 to 1: the prediction moves back towards the prior."""
+        self._weight *= 1.0 - share
+        self._sum *= 1.0 - share
+        self._sum_squares *= 1.0 - share
+        self._update()
+
     def observe(self, value: float) -> None:
         """Learn from a whole observation, which is above zero."""
         self._learn(math.log(max(value, 1e-9)))
@@ -73,8 +80,10 @@ class LogNormalPosterior:
     def _update(self) -> None:
         total = PRIOR_WEIGHT + self._weight
         mean = self._sum / total
-        spread = self._sum_squares - 2 * mean * self._sum + self._weight * mean * mean
-        variance = (PRIOR_WEIGHT * (self._prior_variance + mean * mean) + spread) / total
+        observed = self._sum / self._weight if self._weight > 1e-9 else mean
+        within = max(0.0, self._sum_squares - self._weight * observed * observed)
+        # How far the prior still pulls the mean away from what was observed is an error of the prediction, too.
+        variance = (PRIOR_WEIGHT * self._prior_variance + within) / total + (observed - mean) ** 2
         self._mu = self._prior_mu + mean
         self._sigma = max(_MIN_SIGMA, math.sqrt(variance * (1.0 + 1.0 / total)))
 

@@ -330,6 +330,21 @@ def test_a_breaker_opens_and_a_recovered_backend_is_used_again(make_router: Rout
     run_in_virtual_time(main())
 
 
+def test_a_backend_not_tried_yet_gets_its_chance_beside_a_known_one(make_router: RouterMaker) -> None:
+    fast = Script(words=("yes",), first_after=0.05)
+    cloud, phone = ScriptedBackend("cloud", fast), ScriptedBackend("phone", fast)
+
+    async def main() -> None:
+        async with make_router(cloud, phone) as router:
+            for _ in range(10):
+                await router.generate("Hello", data_class="secret", latency_budget=2.5)
+            # The guess for an unknown cloud is wide; it still comes first, because its quality is higher.
+            answer = await router.generate("Hello", data_class="public", latency_budget=2.5)
+            assert answer.backend == "cloud"
+
+    run_in_virtual_time(main())
+
+
 def test_embeddings_and_tensors_are_routed_like_text(make_router: RouterMaker) -> None:
     import numpy
 
