@@ -1,4 +1,4 @@
-"""Keep one known fault of the gRPC library out of the log.
+"""Keep one known fault of older gRPC libraries (1.71 has it, 1.85 has not) out of the log.
 
 With several event loops in a process, an event of the library wakes them all, one takes it, and the others find
 nothing to read: a ``BlockingIOError`` in a callback of the library's, harmless, which the loop would log with its

@@ -16,6 +16,7 @@ import pytest
 import trustme
 from edgewise.backends.grpc import GrpcSettings, TlsSettings
 from edgewise.backends.grpc.backend import GrpcBackend
+from edgewise.backends.grpc.quiet_loop import quieten
 from edgewise.core.answer import Finish
 from edgewise.core.content import GenerateInput, Message
 from edgewise.core.failure import AttemptError, FailureKind
@@ -321,3 +322,23 @@ def test_describing_a_backend_imports_no_grpc() -> None:
         "assert not {'grpc', 'google.protobuf', 'numpy'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
+
+
+async def test_only_the_librarys_known_noise_is_kept_from_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    class PollerCompletionQueue:  # of the older releases that make the noise
+        def _handle_events(self) -> None:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    def other() -> None:
+        raise BlockingIOError(11, "something else")
+
+    loop = asyncio.get_running_loop()
+    quieten()
+    quieten()
+    with caplog.at_level(logging.ERROR, "asyncio"):
+        loop.call_soon(PollerCompletionQueue()._handle_events)
+        loop.call_soon(other)
+        await asyncio.sleep(0)
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert "something else" in str(record.exc_info[1])

@@ -1,0 +1,123 @@
+"""A model server on loopback over a scripted backend, and clients of the real stack."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from edgewise.backends import Backend, BackendHealth, CallContext, Capabilities, HealthState
+from edgewise.backends.grpc import GrpcSettings
+from edgewise.backends.grpc.backend import GrpcBackend
+from edgewise.core.answer import Delta, Embeddings, Finish, FinishReason, GenerateEvent, Inference, TokenLogprob, Usage
+from edgewise.core.content import Content, EmbedInput, GenerateInput, InferInput, Message, Tensor
+from edgewise.core.deadline import Deadline
+from edgewise.core.request import Task
+from edgewise.router.serving import ServeSettings
+from edgewise.router.serving.server import ModelServer
+
+SECRET_WORDS = "the patient's word is plover"
+
+
+class Scripted(Backend):
+    """A backend without an engine: it answers two words, holds where a test says so, or raises what it is given."""
+
+    def __init__(self, name: str, tasks: frozenset[Task] = frozenset(Task), limit: int = 1) -> None:
+        super().__init__(name)
+        self._capabilities = Capabilities(tasks, 512, continues=True, logprobs=True, max_concurrency=limit)
+        self.state = HealthState.READY
+        self.seen: list[tuple[Content, CallContext]] = []
+        self.failure: Exception | None = None
+        self.cut = False
+        self.hold: asyncio.Event | None = None
+        self.started = asyncio.Event()
+        self.stopped = asyncio.Event()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    def health(self) -> BackendHealth:
+        return BackendHealth(self.state)
+
+    async def generate(self, call: GenerateInput, context: CallContext) -> AsyncIterator[GenerateEvent]:
+        await self._begin(call, context)
+        logprobs = (TokenLogprob("hello", -0.25, (("hi", -1.5),)),) if call.logprobs is not None else ()
+        yield Delta("hello ", 1, logprobs)
+        await self._wait()
+        yield Delta("there", 2)
+        if not self.cut:
+            yield Finish(FinishReason.LENGTH, Usage(7, 3), "scripted-1", "", 0)
+
+    async def embed(self, call: EmbedInput, context: CallContext) -> Embeddings:
+        await self._begin(call, context)
+        await self._wait()
+        count = len(call.texts)
+        return Embeddings(Tensor("float32", (count, 2), bytes(8 * count)), Usage(count, 0), "scripted-1")
+
+    async def infer(self, call: InferInput, context: CallContext) -> Inference:
+        await self._begin(call, context)
+        return Inference(dict(call.inputs), "scripted-1")
+
+    async def _begin(self, call: Content, context: CallContext) -> None:
+        self.seen.append((call, context))
+        if self.failure is not None:
+            raise self.failure
+
+    async def _wait(self) -> None:
+        if self.hold is None:
+            return
+        self.started.set()
+        try:
+            await self.hold.wait()
+        except asyncio.CancelledError:
+            self.stopped.set()
+            raise
+
+
+Serve = Callable[..., Awaitable[ModelServer]]
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    servers: list[ModelServer] = []
+
+    async def start(*backends: Backend, **settings: Any) -> ModelServer:
+        configured = replace(ServeSettings(listen="127.0.0.1:0", place="NL"), **settings)
+        server = ModelServer(configured, {backend.name: backend for backend in backends})
+        await server.start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        await server.stop()
+
+
+Connect = Callable[..., GrpcBackend]
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    made: list[GrpcBackend] = []
+
+    def make(server: ModelServer, **settings: Any) -> GrpcBackend:
+        made.append(GrpcBackend("remote", replace(GrpcSettings(target=server.address), **settings)))
+        return made[-1]
+
+    yield make
+    for backend in made:
+        await backend.stop()
+
+
+def within(seconds: float) -> CallContext:
+    return CallContext("request-1", Deadline.after(asyncio.get_running_loop().time(), seconds))
+
+
+CALL = GenerateInput((Message.user(SECRET_WORDS),))
+
+
+async def collect(events: AsyncIterator[GenerateEvent]) -> list[GenerateEvent]:
+    return [event async for event in events]
