@@ -19,11 +19,11 @@ from ...policies.compilation import read_sites
 from ...policies.settings import PolicySettings
 from ..serving.settings import ServeSettings
 from ..serving.settings import check as check_serve
-from .backends import BackendEntry, BackendReader, WrittenBackend, finish, show_all
+from .backends import BackendEntry, BackendReader, WrittenBackend, finish
 from .excerpt import Excerpts
 from .locations import known_places
 from .reader import INVALID, Invalid, Reader
-from .tree import Complaint, Mark, Node, Table, mark_of, parse, scalars
+from .tree import Complaint, Mark, Node, Table, mark_of, parse, show_all
 
 _LARGEST = 512 * 1024
 _SECTIONS = ("version", "models", "backends", "policy", "serve")
@@ -88,15 +88,15 @@ def _read(
     kinds: Mapping[str, BackendKind] | None,
 ) -> Configuration:
     text = _decode(raw, file)
-    tree, complaints = parse(text)
+    parsed = parse(text)
+    tree, complaints = parsed.tree, parsed.complaints
+    excerpts = Excerpts(file, text, parsed.texts)
     if tree is None:
-        excerpts = Excerpts(file, text, ())
         if not complaints:
             raise _unreadable(file, "is empty", "write one by `edgewise init`")
         raise _error([_problem(each, excerpts.before_value(each.mark)) for each in complaints])
     reading = _Reading(Reader(base, os.environ if environment is None else environment), base, kinds or {})
     configuration, problems = reading.configuration(file, tree)
-    excerpts = Excerpts(file, text, scalars(tree))
     placed = [_problem(each, excerpts.position(each.mark)) for each in (*complaints, *reading.reader.complaints)]
     placed += [replace(each, position=excerpts.position(mark_of(tree, each.path, each.offset))) for each in problems]
     placed.sort(key=lambda each: (each.position.line, each.position.column) if each.position else (0, 0))

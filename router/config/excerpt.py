@@ -12,18 +12,18 @@ _HIDDEN = "…"
 
 
 class Excerpts:
-    """Shows lines of one file. ``texts`` are all its values; those not marked as shown are hidden."""
+    """Shows lines of one file. ``texts`` are all its values; those that are not ``shown`` by then are hidden."""
 
     def __init__(self, file: str, text: str, texts: Iterable[Scalar]) -> None:
         self._file = file
         self._lines = text.splitlines()
-        self._hidden = [each for each in texts if not each.shown and not each.empty]
+        self._texts = list(texts)
 
     def position(self, mark: Mark) -> Position:
         """The place with its line and caret."""
         line = self._lines[mark.line - 1] if 0 < mark.line <= len(self._lines) else ""
         caret = min(mark.column, len(line) + 1)
-        spans = sorted((self._span(each, mark.line, len(line)) for each in self._hidden), reverse=True)
+        spans = sorted((self._span(each, mark.line, len(line)) for each in self._texts if not each.shown), reverse=True)
         for start, end in spans:
             if start < end:
                 line = line[:start] + _HIDDEN + line[end:]

@@ -6,8 +6,7 @@ Read event by event, so that no input makes it recurse, expand or allocate beyon
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -41,7 +40,7 @@ class Scalar:
 
     def at(self, offset: int) -> Mark:
         """Where a character of the text stands; the scalar's start where line breaks make that a guess."""
-        if self.mark.line != self.ends.line:
+        if offset == 0 or self.mark.line != self.ends.line:
             return self.mark
         return Mark(self.mark.line, self.mark.column + offset + (0 if self.plain else 1))
 
@@ -65,8 +64,6 @@ class Table:
 
     entries: dict[str, tuple[Mark, Node]]
     mark: Mark
-    unread: list[Node] = field(default_factory=list)
-    """Values of keys that cannot be used."""
 
 
 Node = Scalar | Listing | Table
@@ -90,30 +87,38 @@ class _Unreadable(Exception):
         self.complaint = complaint
 
 
-def parse(text: str) -> tuple[Node | None, list[Complaint]]:
-    """The tree and what is wrong with it as YAML. ``None`` when the text is empty, or cannot be parsed at all."""
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What a text came to. ``tree`` is ``None`` when there is nothing in it, or it cannot be parsed at all.
+
+    ``texts`` are all its values, those included that have no place in the tree.
+    """
+
+    tree: Node | None
+    complaints: list[Complaint]
+    texts: list[Scalar]
+
+
+def parse(text: str) -> Parsed:
+    """The tree and what is wrong with it as YAML."""
     builder = _Builder()
     try:
         tree = builder.document(text)
     except _Unreadable as error:
-        return None, [*builder.complaints, error.complaint]
+        return Parsed(None, [*builder.complaints, error.complaint], builder.texts)
     except yaml.MarkedYAMLError as error:
-        return None, [*builder.complaints, _syntax(error, text)]
-    return tree, builder.complaints
+        return Parsed(None, [*builder.complaints, _syntax(error, text)], builder.texts)
+    return Parsed(tree, builder.complaints, builder.texts)
 
 
-def scalars(node: Node) -> Iterator[Scalar]:
-    """Every text below a node that is not a key."""
+def show_all(node: Node) -> None:
+    """Let messages quote every text below: there are no secrets among them."""
     if isinstance(node, Scalar):
-        yield node
-    elif isinstance(node, Listing):
-        for item in node.items:
-            yield from scalars(item)
+        node.shown = True
     else:
-        for _, value in node.entries.values():
-            yield from scalars(value)
-        for value in node.unread:
-            yield from scalars(value)
+        inner = node.items if isinstance(node, Listing) else [value for _, value in node.entries.values()]
+        for each in inner:
+            show_all(each)
 
 
 def mark_of(tree: Node, path: Path, offset: int = 0) -> Mark:
@@ -134,6 +139,7 @@ def mark_of(tree: Node, path: Path, offset: int = 0) -> Mark:
 class _Builder:
     def __init__(self) -> None:
         self.complaints: list[Complaint] = []
+        self.texts: list[Scalar] = []
 
     def document(self, text: str) -> Node | None:
         """The one document of the text."""
@@ -161,13 +167,15 @@ class _Builder:
             raise _Unreadable(Complaint("nested too deeply", "write it flatter", mark, path))
         if isinstance(event, yaml.AliasEvent):
             self._complain("an alias stands for text elsewhere", "write the text out here", mark, path)
-            return Scalar("", mark, mark, plain=False)
+            return self._text("", event, plain=False)
         if isinstance(event, yaml.NodeEvent) and event.anchor is not None:
             mend = "remove it, or put the value in quotes if it begins with &"
             self._complain("an anchor is of no use without aliases", mend, mark, path)
         self._judge_tag(event, mark, path)
         if isinstance(event, yaml.ScalarEvent):
-            return Scalar(event.value, mark, _mark(event.end_mark), event.style is None)
+            return self._text(event.value, event, event.style is None)
+        if getattr(event, "anchor", None) is not None or getattr(event, "tag", None) is not None:
+            self._text("", event, plain=False)  # what stands before the bracket may be a secret put in by mistake
         if isinstance(event, yaml.SequenceStartEvent):
             items: list[Node] = []
             while not isinstance(event := self._next(), yaml.SequenceEndEvent):
@@ -182,17 +190,22 @@ class _Builder:
         key = self._node(event, path, depth + 1)
         if not isinstance(key, Scalar):
             self._complain("a key must be a single text", "write `key: value`", key.mark, path)
-            table.unread += [key, self._node(self._next(), path, depth + 1)]
+            self._node(self._next(), path, depth + 1)
             return
+        key.shown = True
         inner = (*path, key.text)
         value = self._node(self._next(), inner, depth + 1)
         if key.text in table.entries:
             first = table.entries[key.text][0].line
             mend = "remove one of them, or put both into one"
             self._complain(f"the key {key.text!r} is there twice, first on line {first}", mend, key.mark, inner)
-            table.unread.append(value)
         else:
             table.entries[key.text] = (key.mark, value)
+
+    def _text(self, text: str, event: yaml.Event, plain: bool) -> Scalar:
+        scalar = Scalar(text, _mark(event.start_mark), _mark(event.end_mark), plain)
+        self.texts.append(scalar)
+        return scalar
 
     def _judge_tag(self, event: yaml.Event, mark: Mark, path: Path) -> None:
         tag = getattr(event, "tag", None)

@@ -1,0 +1,317 @@
+"""Wrong configurations: each mistake has its line and column, all come at once, and no secret is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from edgewise.core.errors import ConfigurationError, PolicyError
+from edgewise.core.problem import Problem
+from edgewise.router.config import Configuration, load, loads
+
+Mistakes = Callable[..., list[Problem]]
+
+
+def places_of(problems: list[Problem]) -> list[tuple[int, int]]:
+    return [(each.position.line, each.position.column) for each in problems if each.position]
+
+
+BACKENDS = "version: 1\nmodels: {m: {source: 'file:m'}}\nbackends:\n  a: {kind: far, target: x}\n"
+FAR = "version: 1\nbackends:\n  a:\n    kind: far\n    target: x\n"
+POLICY = BACKENDS + "policy:\n  data_classes: {public: {process_in: [any]}}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "sentence", "mend"),
+    [
+        # the file as YAML
+        ("", (1, 1), "is empty", "edgewise init"),
+        ("# nothing\n", (1, 1), "is empty", "edgewise init"),
+        ("hello", (1, 1), "not a configuration", "version: 1"),
+        ("- 1\n", (1, 1), "not a configuration", "version: 1"),
+        ("version: 1\n\tbackends: {}\n", (2, 1), "not YAML", "indent with spaces"),
+        ("version: [1\n", (2, 1), "not YAML", "brackets"),
+        ("version: 'x\n", (2, 1), "not YAML", "quotes"),
+        ("version: 1\n---\nversion: 2\n", (2, 1), "second document", "remove `---`"),
+        (POLICY + "  rules:\n  - name: x: y\n", (8, 12), "not YAML", "in quotes"),
+        (POLICY + "  rules:\n  - {name: n, when: !device.charging && b}\n", (8, 39), "not YAML", "needs quotes"),
+        ("a: {b: ${C}}\n", (1, 9), "not YAML", "needs quotes"),
+        ("[" * 100, (1, 26), "nested too deeply", "flatter"),
+        ("version: 1\nbackends: \u202e{}\n", (2, 11), "invisible character U+202E", "remove it"),
+        ("version: 1\nbackends: \x00\n", (2, 11), "U+0000", "remove it"),
+        ("version: \ud800\n", (1, 10), "not UTF-8", "as UTF-8"),
+        ("a: &x 1\nb: 2\nversion: 1\nbackends: {a: {kind: far, target: x}}\n", (1, 4), "an anchor", "remove it"),
+        # keys
+        (BACKENDS + "modles: {}\n", (5, 1), "no section 'modles'", "did you mean 'models'"),
+        (BACKENDS.replace("version: 1", "version: 2"), (1, 10), "not known", "version: 1"),
+        (BACKENDS.replace("version: 1\n", ""), (1, 1), "'version' is missing", "version: 1"),
+        ("version: 1\n", (1, 1), "no backend", "backends:"),
+        ("version: 1\nbackends:\n", (2, 1), "no backend", "backends:"),
+        (BACKENDS + "backends: {}\n", (5, 1), "'backends' is there twice, first on line 3", "remove one"),
+        (FAR + "    target: y\n", (6, 5), "'target' is there twice, first on line 5", "remove one"),
+        (FAR + "    ? [a]\n    : b\n", (6, 7), "a key must be a single text", "key: value"),
+        (FAR + "    <<: {weight: 1}\n", (6, 5), "no key '<<'", "write one of"),
+        (FAR + "    wieght: 1\n", (6, 5), "no key 'wieght'", "did you mean 'weight'"),
+        ("version: 1\nbackends:\n  a: {target: x}\n", (3, 3), "'kind' is missing", "far"),
+        ("version: 1\nbackends:\n  a: {kind: far}\n", (3, 3), "'target' is missing", "target: …"),
+        ("version: 1\nbackends:\n  a: {kind: fra, target: x}\n", (3, 13), "no kind 'fra'", "did you mean 'far'"),
+        ("version: 1\nbackends:\n  a: far\n", (3, 3), "keys with values", "kind: …"),
+        ("version: 1\nbackends:\n  remote: {kind: far, target: x}\n", (3, 3), "something else", "another name"),
+        ("version: 1\nbackends:\n  'a b': {kind: far, target: x}\n", (3, 3), "no name for a backend", "letters"),
+        ("version: 1\nbackends:\n  a: {kind: local, model: b}\n", (3, 27), "no model 'b'", "none to name"),
+        # values
+        (FAR + "    timeout: 10\n", (6, 14), "'10' is not a duration", "10s or 10ms"),
+        (FAR + "    timeout: -1s\n", (6, 14), "not a duration", "800ms"),
+        (FAR + "    timeout:\n", (6, 13), "value is missing", "after the colon"),
+        (FAR + "    timeout: [1s]\n", (6, 14), "single value", "key: value"),
+        (FAR + "    buffer: 512\n", (6, 13), "'512' is not a size", "512MB"),
+        (FAR + "    share: 35\n", (6, 12), "not between 0 and 1", "35%"),
+        (FAR + "    share: 130%\n", (6, 12), "not between 0 and 1", "100%"),
+        (FAR + "    weight: .nan\n", (6, 13), "not a number", "0.35"),
+        (FAR + "    weight: -1\n", (6, 13), "less than nothing", "write more"),
+        (FAR + "    eager: yes\n", (6, 12), "neither true nor false", "write true"),
+        (FAR + "    tasks: [embed, infre]\n", (6, 20), "'infre' is not possible", "did you mean 'infer'"),
+        (FAR + "    labels: metered\n", (6, 13), "a list", "write [metered]"),
+        (FAR + "    labels: [device]\n", (6, 14), "something else", "rename"),
+        (FAR + "    price: {input: -1}\n", (6, 20), "zero or more", "dollars"),
+        (FAR + "    target2: ${HOST}\n", (6, 5), "no key", "did you mean 'target'"),
+        (FAR.replace("target: x", "target: '${HOST}'"), (5, 13), "${HOST} is not expanded", "write the value"),
+        (FAR + "    tls: !!map {}\n", (6, 10), "as a tag", "quotes"),
+        # places
+        (FAR + "    location: device\n", (6, 15), "does not run on this device", "process_in"),
+        (FAR + "    location: {process_in: [UK]}\n", (6, 29), "'UK' is no known place", "'GB'"),
+        (FAR + "    location: {process_in: []}\n", (6, 16), "somewhere", "[any]"),
+        (
+            FAR + "    location: {process_in: [DE], evidence: attested}\n",
+            (6, 44),
+            "nothing proves",
+            "root_certificates",
+        ),
+        (FAR + "    location: {process_in: [DE], operators: ['site:x']}\n", (6, 46), "not a site", "country"),
+        (FAR + "    location: {process_in: ['${X}']}\n", (6, 29), "not expanded", "write the value"),
+        # serving
+        (BACKENDS + "serve: {listen: nowhere}\n", (5, 17), "cannot listen", "host:port"),
+    ],
+)
+def test_a_mistake_has_its_line_and_column(
+    mistakes: Mistakes, text: str, place: tuple[int, int], sentence: str, mend: str
+) -> None:
+    problems = [each for each in mistakes(text) if each.severity == "error"]
+    found = [each for each in problems if sentence in each.sentence]
+    assert places_of(found) == [place], [each.render() for each in problems]
+    assert mend in found[0].mend
+
+
+@pytest.mark.parametrize(
+    ("policy", "place", "sentence", "mend"),
+    [
+        ("  defualts: {}\n", (7, 3), "no key 'defualts'", "did you mean 'defaults'"),
+        ("  default_data_class: publik\n", (7, 23), "no data class 'publik'", "did you mean 'public'"),
+        ("  sites: {a: {in: Germany}}\n", (7, 19), "no known place", "'DE'"),
+        ("  sites: {a: {in: EU}}\n", (7, 19), "one country", "name it"),
+        ("  sites: {a: {}}\n", (7, 11), "'in' is missing", "in: …"),
+        ("  defaults: {latency_budget: 0s}\n", (7, 30), "more than zero", "800ms"),
+        ("  defaults: {order: [quality, costs]}\n", (7, 31), "not possible", "'cost'"),
+        ("  defaults: {order: [cost, cost]}\n", (7, 28), "there twice", "second"),
+        ("  resilience: {stream_failover: restart}\n", (7, 33), "only if the call asks", "`continue` or `none`"),
+        ("  resilience: {retry: {max_attempts: 0}}\n", (7, 38), "at least once", "write 1"),
+        ("  offline: {outbox: '${HOME}/x'}\n", (7, 21), "not expanded", "write the value"),
+        ("  rules: [{when: 'device.charging', deny: [a]}]\n", (7, 11), "'name' is missing", "name: …"),
+        ("  rules: [{name: r, when: !device.charging , deny: [a]}]\n", (7, 27), "as a tag", "'!device.charging'"),
+        ("  rules: [{name: r, when: '1 +', deny: [a]}]\n", (7, 31), "ends too early", "CEL"),
+        ("  rules: [{name: r, when: device.chargin, deny: [a]}]\n", (7, 27), "no 'device.chargin'", "device.charging"),
+        (
+            "  rules: [{name: r, when: 'true && device.chargin', deny: [a]}]\n",
+            (7, 36),
+            "no 'device.chargin'",
+            "did you",
+        ),
+        ("  rules: [{name: r, when: time.hour, deny: [a]}]\n", (7, 27), "is int", "compare"),
+        ("  rules: [{name: r, deny: [b]}]\n", (7, 28), "no backend or label 'b'", "a, device, remote"),
+        ("  rules: [{name: r}]\n", (7, 11), "does nothing", "prefer"),
+        ("  rules: [{name: r, deny: [a]}, {name: r, only: []}]\n", (7, 40), "two rules", "own name"),
+        ("  rules: [{name: r, set: {max_cost: -1}}]\n", (7, 37), "zero or more", "dollars"),
+        ("  rules: [{name: r, set: {first_token_budget: 0ms}}]\n", (7, 47), "more than zero", "800ms"),
+    ],
+)
+def test_a_mistake_of_the_policy_is_a_policy_error(
+    mistakes: Mistakes,
+    read: Callable[..., Configuration],
+    policy: str,
+    place: tuple[int, int],
+    sentence: str,
+    mend: str,
+) -> None:
+    test_a_mistake_has_its_line_and_column(mistakes, POLICY + policy, place, sentence, mend)
+    with pytest.raises(PolicyError):
+        read(POLICY + policy)
+
+
+def test_a_condition_over_several_lines_is_pointed_at(mistakes: Mistakes) -> None:
+    text = (
+        POLICY + "  rules:\n  - name: r\n    when: >-\n      device.charging &&\n      device.chargin\n    deny: [a]\n"
+    )
+    problems = [each for each in mistakes(text) if "chargin'" in each.sentence]
+    assert places_of(problems) == [(9, 11)]
+
+
+def test_all_mistakes_of_all_sections_come_at_once_in_the_files_order(mistakes: Mistakes) -> None:
+    problems = mistakes(
+        """\
+version: 3
+models: {m: {sorce: 'file:m'}}
+backends:
+  a: {kind: far, target: x, weight: heavy, location: {process_in: [UK]}}
+  b: {kind: lokal}
+serve: {max_waiting: -1}
+policy:
+  data_classes: {public: {process_in: [Germany]}}
+  default_data_class: publik
+  defaults: {order: [speed]}
+  rules:
+  - {name: r, when: request.nothing == 1, prefer: [b]}
+"""
+    )
+    assert places_of([each for each in problems if each.severity == "error"]) == [
+        (1, 10),
+        (2, 10),
+        (2, 14),
+        (4, 37),
+        (5, 13),
+        (6, 22),
+        (8, 40),
+        (9, 23),
+        (10, 22),
+        (12, 21),
+    ]
+
+
+def test_the_excerpt_shows_the_line_with_a_caret_below(mistakes: Mistakes) -> None:
+    problem = next(each for each in mistakes(BACKENDS + "modles: {}\n") if each.severity == "error")
+    assert problem.render().splitlines() == [
+        "edgewise.yaml:5:1: error: there is no section 'modles'",
+        "  modles: {}",
+        "  ^",
+        "  mend: did you mean 'models'?",
+    ]
+    long = FAR + "    labels: [" + ", ".join(["label"] * 200) + "], wieght: 1\n"
+    for problem in mistakes(long):
+        assert max(map(len, problem.render().splitlines())) < 200
+
+
+SECRET = "sk-Zebulon-Quartz-77"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"    credentials: {SECRET}",
+        f"    credentials: 'Bearer {SECRET}'",
+        f"    credentials: {SECRET}${{KEY}}",
+        f"    credential: {SECRET}",
+        f"    credentials: [{SECRET}]",
+        f"    credentials: {{a: {SECRET}}}",
+        f"    metadata: {SECRET}",
+        f"    metadata: {{a: {SECRET}, b: [{SECRET}]}}",
+        f"    credentials: {SECRET}: x",
+        f"    credentials: &{SECRET}",
+        f"    credentials: *{SECRET}",
+        f"    credentials: !{SECRET}",
+        f"    credentials: !{SECRET}! x",
+        f"    credentials: '{SECRET}",
+        f"    credentials: |\n      {SECRET}\n    wieght: 1",
+        f"    ? [{SECRET}]\n    : {SECRET}",
+        f"    kind: {SECRET}x\n    credentials: {SECRET}",
+        f"    credentials: '${{KEY}}'\n    credentials: {SECRET}",
+    ],
+)
+def test_a_secret_in_the_file_is_never_shown(read: Callable[..., Configuration], line: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        read(FAR + line + "\n", KEY="hush")
+    assert SECRET not in str(caught.value)
+    assert SECRET not in repr(caught.value.problems)
+    assert "Zebulon" not in str(caught.value)
+
+
+def test_a_secret_beside_a_mistake_is_hidden_and_the_caret_stays_right(mistakes: Mistakes) -> None:
+    entry = f"{{kind: far, target: x, credentials: '${{KEY}}', credential: {SECRET}, eager: 3}}"
+    text = f"version: 1\nbackends: {{a: {entry}}}\n"
+    problems = mistakes(text, KEY="hush")
+    assert all(SECRET not in each.render() and "hush" not in each.render() for each in problems)
+    eager = next(each for each in problems if "neither" in each.sentence).render().splitlines()
+    assert eager[1][eager[2].index("^") :] == "3}}"
+
+
+def test_a_missing_variable_is_named(mistakes: Mistakes) -> None:
+    unset = mistakes(FAR + "    credentials: ${CLOUD_TOKEN}\n")
+    assert [each.sentence for each in unset if each.severity == "error"] == [
+        "the environment variable CLOUD_TOKEN is not set"
+    ]
+    empty = mistakes(FAR + "    credentials: ${CLOUD_TOKEN}\n", CLOUD_TOKEN="")
+    assert "CLOUD_TOKEN is empty" in next(each.sentence for each in empty if each.severity == "error")
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "bytes", "large", "nul"])
+def test_what_is_no_readable_file_is_a_typed_error(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "edgewise.yaml"
+    if kind == "folder":
+        file.mkdir()
+    elif kind == "bytes":
+        file.write_bytes(b"version: 1\nname: caf\xe9\n")
+    elif kind == "large":
+        file.write_bytes(b"#" * 20_000_000)
+    with pytest.raises(ConfigurationError) as caught:
+        load("a\0b" if kind == "nul" else file)
+    (problem,) = caught.value.problems
+    assert problem.position is not None
+    assert (problem.position.line, problem.position.column) == ((2, 10) if kind == "bytes" else (1, 1))
+    assert problem.mend
+
+
+def test_aliases_cannot_multiply(mistakes: Mistakes) -> None:
+    bomb = "a: &a [x]\n" + "".join(
+        f"{chr(98 + at)}: &{chr(98 + at)} [*{chr(97 + at)}, *{chr(97 + at)}]\n" for at in range(20)
+    )
+    assert any("alias" in each.sentence for each in mistakes(bomb))
+
+
+anything = st.one_of(
+    st.text(max_size=200),
+    st.text(alphabet="{}[]:,-'\"!&*#|> \n\tab1$%@?<", max_size=80),
+    st.lists(st.sampled_from([*POLICY, "\n", ": ", "- ", "[", "]", "{", "}", "!", "'"]), max_size=60).map("".join),
+)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(text=anything, at=st.integers(0, len(POLICY)))
+@example(text="'", at=10)
+def test_any_text_is_a_configuration_or_a_typed_error(read: Callable[..., Configuration], text: str, at: int) -> None:
+    for candidate in (text, POLICY[:at] + text + POLICY[at:]):
+        problems: tuple[Problem, ...] = ()
+        try:
+            configuration = read(candidate)
+        except ConfigurationError as error:
+            problems = error.problems
+        else:
+            assert configuration.policy.version
+            problems = configuration.warnings
+        assert all(each.position is not None and each.mend for each in problems)
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(raw=st.binary(max_size=100))
+def test_any_bytes_are_a_configuration_or_a_typed_error(tmp_path: Path, raw: bytes) -> None:
+    file = tmp_path / "edgewise.yaml"
+    file.write_bytes(raw)
+    with pytest.raises(ConfigurationError):
+        load(file)
+
+
+def test_loads_and_load_agree(tmp_path: Path) -> None:
+    text = "version: 1\nmodels: {a: {source: 'file:a'}}\nbackends: {phone: {kind: llama_cpp, model: a}}\n"
+    (tmp_path / "c.yaml").write_text(text, "utf-8")
+    assert load(tmp_path / "c.yaml").policy.version == loads(text, tmp_path).policy.version

@@ -1,0 +1,194 @@
+"""Conditions: what compiles, what an error does, and that evaluating them together changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgewise.core.problem import Problem, Severity
+from edgewise.core.request import Labels, Priority, Task
+from edgewise.policies import Policy
+from edgewise.policies.conditions import (
+    VARIABLES,
+    Condition,
+    ConditionSet,
+    Situation,
+    Vocabulary,
+    compile_condition,
+)
+from edgewise.policies.facts import DeviceFacts, Facts, LinkFacts, LinkState, TimeFacts
+from edgewise.policies.settings import RuleSettings
+
+VOCABULARY = Vocabulary(frozenset({"public", "health"}), {"app": ("web", "kiosk")})
+
+
+def compiled(text: str) -> tuple[Condition | None, list[Problem]]:
+    problems: list[Problem] = []
+    return compile_condition(text, ("when",), VOCABULARY, problems), problems
+
+
+@pytest.mark.parametrize(
+    ("text", "offset", "says"),
+    [
+        ("request.promt_tokens > 3", 0, "did you mean 'request.prompt_tokens'"),
+        ("device.charging && device.battery_pct > 3", 19, "did you mean 'device.battery_percent'"),
+        ("request.prompt_tokens", 0, "is int, not true or false"),
+        ("device.battery_percent < 20.0", 23, "write 20, not 20.0"),
+        ("request.prompt_tokens >", 23, "ends too early"),
+        ('request.data_class == "helth"', 22, "did you mean 'health'"),
+        ('"helth" in request.data_classes', 0, "did you mean 'health'"),
+        ('request.task in ["embed", "generat"]', 26, "did you mean 'generate'"),
+        ('connectivity.state != "off"', 22, "connectivity.state is never 'off'"),
+        ('request.priority == "urgent"', 20, "write one of high, low, normal"),
+        ('time.weekday == "Monday"', 16, "did you mean 'monday'"),
+        ('request.tags.ap == "web"', 12, "the tag 'ap' is not declared"),
+        ('request.tags["ap"] == "web"', 13, "the tag 'ap' is not declared"),
+        ('"ap" in request.tags', 0, "the tag 'ap' is not declared"),
+        ('request.tags.app == "wbe"', 20, "did you mean 'web'"),
+        ("(" * 40 + "true" + ")" * 40, 0, "nested too deeply"),
+        ("request.prompt_tokens > 1 || " * 200 + "true", 0, "longer than"),
+        ("device.charging\n  && device.chargin", 21, "did you mean 'device.charging'"),
+    ],
+)
+def test_a_mistake_has_its_place_and_its_mend(text: str, offset: int, says: str) -> None:
+    condition, problems = compiled(text)
+    assert condition is None
+    assert [problem.severity for problem in problems] == [Severity.ERROR]
+    assert (problems[0].offset, problems[0].path) == (offset, ("when",))
+    assert says in f"{problems[0].sentence}; {problems[0].mend}"
+
+
+def test_every_mistake_of_a_condition_is_told() -> None:
+    assert len(compiled("request.a > 1 && device.b > 2 && time.c > 3")[1]) == 3
+
+
+@pytest.mark.parametrize(("text", "what"), [("1 == 1", "always true"), ("1 > 2", "always false"), ("1/0 > 1", "fails")])
+def test_a_condition_that_reads_no_fact_is_warned_of(text: str, what: str) -> None:
+    condition, problems = compiled(text)
+    assert condition is not None
+    assert [problem.severity for problem in problems] == [Severity.WARNING]
+    assert what in problems[0].sentence
+
+
+def test_every_documented_variable_compiles() -> None:
+    kinds = {"INT": "{} > 1", "BOOL": "{}", "STRING": "{} == {}", "DURATION": '{} > duration("1s")'}
+    for name, variable in VARIABLES.items():
+        text = kinds.get(variable.type.name(), "size({}) > 0").replace("{}", name)
+        condition, problems = compiled(text)
+        assert condition is not None, text
+        assert not problems
+
+
+ATOMS = (
+    "request.prompt_tokens > 10",
+    "20 >= request.prompt_tokens",
+    "request.prompt_tokens == 20",
+    "request.prompt_tokens % 2 == 0",
+    "request.max_output_tokens / request.prompt_tokens > 2",
+    "request.latency_budget < duration('2s')",
+    "connectivity.age > duration('1.5s')",
+    'request.data_class == "health"',
+    'request.data_classes.exists(c, c == "health")',
+    '"public" in request.data_classes',
+    'request.tags.app == "web"',
+    'has(request.tags.app) && request.tags.app == "kiosk"',
+    'request.priority in ["low", "high"]',
+    'connectivity.state == "offline"',
+    "device.battery_percent < 20 && !device.charging",
+    "device.load_percent > -5 // always, and says so",
+    "time.hour >= 22 || time.hour < 6",
+    "size(request.tags) == 0 ? connectivity.metered : device.charging",
+    'request.task.startsWith("gen")',
+)
+condition_texts = st.lists(
+    st.one_of(
+        st.sampled_from(ATOMS),
+        st.builds("({}\n) && ({}\n)".format, st.sampled_from(ATOMS), st.sampled_from(ATOMS)),
+        st.builds("!({}\n) || ({}\n)".format, st.sampled_from(ATOMS), st.sampled_from(ATOMS)),
+    ),
+    min_size=1,
+    max_size=6,
+)
+situations = st.builds(
+    Situation,
+    st.builds(
+        Facts,
+        st.just("r"),
+        st.builds(
+            Labels,
+            st.sampled_from(Task),
+            prompt_tokens=st.sampled_from([0, 9, 10, 11, 19, 20, 21, 400]),
+            max_output_tokens=st.sampled_from([0, 64]),
+            priority=st.sampled_from(Priority),
+        ),
+        st.builds(LinkFacts, st.sampled_from(LinkState), st.booleans(), st.just(50), st.sampled_from([0.0, 1.5, 2.25])),
+        st.builds(DeviceFacts, st.sampled_from([0, 19, 20, 100]), st.booleans(), st.booleans()),
+        st.builds(TimeFacts, st.sampled_from([0, 5, 6, 21, 22, 23]), st.just(0), st.just("monday")),
+        st.just(()),
+    ),
+    st.sampled_from(["public", "health"]),
+    st.sampled_from([("public",), ("health", "public"), ()]),
+    st.sampled_from([(), (("app", "web"),), (("app", "kiosk"),)]),
+    st.sampled_from([1.0, 2.0, 3.0]),
+    st.just(0.5),
+)
+
+
+@settings(max_examples=150)
+@given(texts=condition_texts, several=st.lists(situations, min_size=1, max_size=8))
+def test_evaluating_together_agrees_with_plain_cel(texts: list[str], several: list[Situation]) -> None:
+    conditions = [condition for text in texts if (condition := compiled(text)[0]) is not None]
+    assert len(conditions) == len(texts)
+    together = ConditionSet(conditions)
+    for situation in several:  # the later ones meet what was remembered of the earlier
+        facts = {}
+        for name, variable in VARIABLES.items():
+            value: object = situation
+            for part in variable.path.split("."):
+                value = getattr(value, part)
+            facts[name] = value if variable.convert is None else variable.convert(value)
+        assert together.outcomes(situation) == tuple(condition.outcome(facts) for condition in conditions)
+
+
+def test_a_failing_deny_applies_and_a_failing_preference_does_not(
+    make_policy: Callable[..., Policy], make_facts: Callable[..., Facts]
+) -> None:
+    fails = "1000 / request.prompt_tokens > 5"
+    policy = make_policy(
+        RuleSettings("careful", fails, deny=("cloud",)),
+        RuleSettings("selective", fails, only=("gateway", "cloud")),
+        RuleSettings("keen", fails, prefer=("phone",), avoid=("gateway",)),
+        RuleSettings("fine", "request.prompt_tokens == 0", prefer=("gateway",)),
+    )
+    plan = policy.plan(make_facts(prompt_tokens=0))
+    assert [step.backend for step in plan.steps] == ["gateway"]
+    assert not plan.steps[0].avoided
+    assert plan.matched_rules == ("fine",)
+    assert len(plan.notes) == 3
+    assert all("failed" in note for note in plan.notes)
+    assert [step.backend for step in policy.plan(make_facts(prompt_tokens=500)).steps] == ["cloud", "gateway", "phone"]
+
+
+def test_a_request_of_several_classes_is_judged_as_each_of_them(
+    make_policy: Callable[..., Policy], make_facts: Callable[..., Facts]
+) -> None:
+    policy = make_policy(RuleSettings("at home", 'request.data_class == "health"', deny=("remote",)))
+    for classes in (("health", "public"), ("public", "health"), ("health",)):
+        assert [step.backend for step in policy.plan(make_facts(data_classes=classes)).steps] == ["phone"]
+    assert len(policy.plan(make_facts(data_classes=("public",))).steps) == 3
+
+
+def test_only_declared_tags_with_listed_values_are_seen(
+    make_policy: Callable[..., Policy], make_facts: Callable[..., Facts]
+) -> None:
+    policy = make_policy(
+        RuleSettings("web", '"app" in request.tags', prefer=("phone",)), tags={"app": ("web", "kiosk")}
+    )
+    assert policy.plan(make_facts(tags={"app": "web"})).matched_rules == ("web",)
+    stranger = policy.plan(make_facts(tags={"app": "Zebulon Quartz", "note": "x"}))
+    assert stranger.matched_rules == ()
+    assert "2 tag(s)" in stranger.notes[0]
+    assert "Zebulon" not in repr(stranger.notes)
