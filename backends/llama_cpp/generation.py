@@ -76,4 +76,5 @@ def generate(
                 return
     if rest := output.finish():
         yield pending.take(rest)
-    yield Parcel({"finish": reason, "prompt_tokens": len(prompt), "output_tokens": generated})
+    counts = {"prompt_tokens": len(prompt), "reused_tokens": context.reused, "output_tokens": generated}
+    yield Parcel({"finish": reason, **counts})

@@ -77,6 +77,8 @@ class Context:
         self._memory = llama_cpp.llama_get_memory(self.handle)
         self._held: list[int] = []
         self._data_classes: list[str] = []
+        self.reused = 0
+        """How many tokens of the last prompt were not read again."""
         self._abort_flag = ctypes.create_string_buffer(2)
         self._let_abort()
 
@@ -89,6 +91,7 @@ class Context:
         if kept == 0 or not llama_cpp.llama_memory_seq_rm(self._memory, 0, kept, -1):
             self.forget()
             kept = 0
+        self.reused = kept
         self._held = list(tokens[:kept])
         self._data_classes = data_classes
         ends = range(kept, len(tokens), self._batch_tokens)

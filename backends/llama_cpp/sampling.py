@@ -80,6 +80,6 @@ def _grammar(context: Context, grammar: str) -> _Pointer:
     rules = grammar.encode("utf-8", "replace")
     made = llama_cpp.llama_sampler_init_grammar(context.vocabulary.handle, rules, b"root")
     if not made:
-        sentence = "the grammar cannot be read; it must be GBNF with a rule `root` and no left recursion"
+        sentence = "the response format's grammar cannot be read; GBNF needs a rule `root` and no left recursion"
         raise AttemptError(FailureKind.INVALID_REQUEST, sentence)
     return made

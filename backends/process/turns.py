@@ -28,6 +28,11 @@ class Turns:
         """How many wait now."""
         return sum(not waiter.done() for _, _, waiter in self._waiting)
 
+    @property
+    def taken(self) -> int:
+        """How many turns are given and not ended."""
+        return self._taken
+
     async def take(self, priority: Priority) -> None:
         """Wait for a turn. Raises what `refuse` was given. A waiter who is cancelled is forgotten."""
         if self._refusal is not None:

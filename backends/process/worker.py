@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import sys
 import threading
@@ -26,6 +27,7 @@ EXIT_BAD_FRAME = 70
 
 _READ_BYTES = 1 << 18
 _LOOK_FOR_PARENT_EVERY_MS = 1000
+_MUTE_AT_MOST_S = 60
 
 
 def _leave(code: int = 0) -> NoReturn:
@@ -61,7 +63,12 @@ class Worker:
     def _receive(self) -> bytes:
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
-        while not poll.poll(_LOOK_FOR_PARENT_EVERY_MS):
+        while True:
+            # If native code keeps the interpreter for itself, this thread cannot notice the application's death; the
+            # system then ends the process.
+            signal.alarm(_MUTE_AT_MOST_S)
+            if poll.poll(_LOOK_FOR_PARENT_EVERY_MS):
+                break
             # A forked child of the application may hold the other end open after the application's death.
             if os.getppid() != self._parent:
                 _leave()

@@ -76,6 +76,11 @@ class WorkerProcess:
         return None if self._child is None else self._child.pid
 
     @property
+    def running(self) -> int:
+        """How many calls the engine works on; a cancelled one counts until the engine has really stopped."""
+        return self._turns.taken
+
+    @property
     def waiting(self) -> int:
         """How many calls wait for their turn."""
         return self._turns.waiting

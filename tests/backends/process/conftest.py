@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from edgewise.backends.process.worker_process import WorkerProcess
 
 # Workers look for engines where the application does.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 import subprocess
 import sys
-from os import pidfd_open
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ def test_the_worker_ends_with_the_application(do: str, number: signal.Signals) -
         [sys.executable, program, do], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as application:
         assert application.stdout is not None
-        worker = pidfd_open(int(application.stdout.readline()))
+        worker = os.pidfd_open(int(application.stdout.readline()))
         application.send_signal(number)
         application.wait(10)
     ended, _, _ = select.select([worker], [], [], 5)
