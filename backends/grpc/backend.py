@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
 import grpc.aio
-from google.protobuf.message import DecodeError
 
 from ...core.answer import Embeddings, Finish, GenerateEvent, Inference
 from ...core.content import EmbedInput, GenerateInput, InferInput
@@ -19,7 +18,7 @@ from .channel import MAX_MESSAGE_BYTES
 from .connection import Connection, Line
 from .protocols import PROTOCOL_TYPES
 from .settings import GrpcSettings
-from .status import attempt_error, failure
+from .status import CALL_ERRORS, attempt_error, failure
 
 C = TypeVar("C")
 A = TypeVar("A")
@@ -83,10 +82,8 @@ class GrpcBackend(Backend):
                         await _let_end(rpc)
                         return
             failed = self._noted(line, failure(self.name, FailureKind.TRUNCATED))
-        except grpc.aio.AioRpcError as error:
+        except CALL_ERRORS as error:
             failed = self._noted(line, attempt_error(self.name, error))
-        except (ValueError, DecodeError):
-            failed = self._noted(line, failure(self.name, FailureKind.PROTOCOL))
         except asyncio.CancelledError:
             if not self._ended_by_stop(line):
                 raise
@@ -117,10 +114,8 @@ class GrpcBackend(Backend):
             answer = decode(message)
             self._succeeded()
             return answer
-        except grpc.aio.AioRpcError as error:
+        except CALL_ERRORS as error:
             failed = self._noted(line, attempt_error(self.name, error))
-        except (ValueError, DecodeError):
-            failed = self._noted(line, failure(self.name, FailureKind.PROTOCOL))
         except asyncio.CancelledError:
             if not self._ended_by_stop(line):
                 raise

@@ -70,9 +70,16 @@ class GrpcSettings:
 def check(settings: GrpcSettings) -> Sequence[Problem]:
     """What is wrong with settings whose fields have the right types."""
     problems = [*_check_target(settings), *_check_tls(settings.tls), *_check_numbers(settings)]
+    if settings.credentials is not None and not _fits_a_header(settings.credentials.reveal()):
+        mend = "give the bare token: visible ASCII, no spaces, no line break at its end"
+        problems.append(_problem("credentials", "these cannot be sent", mend))
     if not settings.tasks:
         problems.append(_problem("tasks", "the service can do nothing", "name some of " + ", ".join(Task)))
     return problems
+
+
+def _fits_a_header(token: str) -> bool:
+    return bool(token) and all("!" <= character <= "~" for character in token)
 
 
 def _check_target(settings: GrpcSettings) -> list[Problem]:

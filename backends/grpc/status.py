@@ -76,8 +76,25 @@ _OTHER_PROTOCOLS = {
 """Signs in the library's text of a connection that did not come to stand."""
 
 
-def attempt_error(backend: str, error: grpc.aio.AioRpcError) -> AttemptError:
-    """What a call's end means. The sentence is ours alone."""
+CALL_ERRORS = (grpc.aio.AioRpcError, grpc.aio.BaseError, DecodeError, ValueError)
+"""What a call can raise: a status, the library's own complaints, and what a protocol cannot read."""
+
+
+def attempt_error(backend: str, error: Exception) -> AttemptError:
+    """What one of `CALL_ERRORS` means. The sentence is ours alone."""
+    if isinstance(error, grpc.aio.AioRpcError):
+        return _from_status(backend, error)
+    if isinstance(error, grpc.aio.BaseError):
+        return failure(backend, FailureKind.INTERNAL)
+    return failure(backend, FailureKind.PROTOCOL)
+
+
+def failure(backend: str, kind: FailureKind) -> AttemptError:
+    """The same, for what this side noticed by itself."""
+    return AttemptError(kind, f"backend {backend!r} {_SENTENCES[kind]}")
+
+
+def _from_status(backend: str, error: grpc.aio.AioRpcError) -> AttemptError:
     trailing = _trailing(error)
     code = error.code()
     named = _named_kind(trailing)
@@ -86,11 +103,6 @@ def attempt_error(backend: str, error: grpc.aio.AioRpcError) -> AttemptError:
     else:
         kind, sentence = _inferred(code, error.details() or "")
     return AttemptError(kind, f"backend {backend!r} {sentence} ({code.name})", retry_after=_retry_after(trailing))
-
-
-def failure(backend: str, kind: FailureKind) -> AttemptError:
-    """The same, for what this side noticed by itself."""
-    return AttemptError(kind, f"backend {backend!r} {_SENTENCES[kind]}")
 
 
 def _inferred(code: grpc.StatusCode, details: str) -> tuple[FailureKind, str]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import grpc
 import grpc.aio
 import pytest
+
 from edgewise.backends import HealthState
 from edgewise.core.answer import Delta, Finish, FinishReason, TokenLogprob, Usage
 from edgewise.core.content import EmbedInput, GenerateInput, InferInput, Message, Role, Tensor

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+
 from edgewise.backends import CallContext
 from edgewise.backends.grpc import GrpcSettings
 from edgewise.backends.grpc.backend import GrpcBackend

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import grpc.aio
 import pytest
+
 from edgewise.backends import HealthState
 from edgewise.core.answer import Delta, Finish, FinishReason, Usage
 from edgewise.core.content import EmbedInput, GenerateInput, InferInput, Message
@@ -312,3 +313,14 @@ async def test_stopping_ends_running_calls_with_a_failure_not_a_cancellation(
     with pytest.raises(AttemptError) as refused:
         await collect(backend.generate(CALL, within(5)))
     assert refused.value.kind is FailureKind.UNREACHABLE
+
+
+async def test_credentials_that_the_library_refuses_are_a_typed_failure(
+    servers: Servers, make_backend: MakeBackend
+) -> None:
+    backend = make_backend(await servers.start(), credentials=Secret("line\nbreak"))
+    with pytest.raises(AttemptError) as streamed:
+        await collect(backend.generate(CALL, within(5)))
+    with pytest.raises(AttemptError) as answered:
+        await backend.embed(EmbedInput(("a",)), within(5))
+    assert {streamed.value.kind, answered.value.kind} <= {FailureKind.INTERNAL, FailureKind.PROTOCOL}

@@ -14,6 +14,7 @@ from pathlib import Path
 import grpc
 import pytest
 import trustme
+
 from edgewise.backends.grpc import GrpcSettings, TlsSettings
 from edgewise.backends.grpc.backend import GrpcBackend
 from edgewise.backends.grpc.quiet_loop import quieten

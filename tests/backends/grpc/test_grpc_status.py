@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+
 from edgewise.backends.grpc.status import KIND_BY_CODE
 from edgewise.core.content import EmbedInput
 from edgewise.core.failure import AttemptError, FailureKind
