@@ -1,9 +1,8 @@
 """What routing costs: each routed call beside the bare call it stands for, in one run.
 
-Run: ``python benchmarks/overhead.py [--quick]``. Each pair is measured in turns, bare and routed, so that a machine that
-changes speed changes both; the figures to quote are the ratios of medians. Everything is real: a gRPC
-server in a process of its own on loopback, llama.cpp with SmolLM2 in this process (bare) and in the worker
-(routed).
+Run: ``python benchmarks/overhead.py [--quick]``. Each pair is measured in turns, bare and routed, so that a machine
+that changes speed changes both; the figures to quote are the ratios. Everything is real: a gRPC server in a process of
+its own on loopback, llama.cpp with SmolLM2 in this process (bare) and in the worker (routed).
 """
 
 from __future__ import annotations
@@ -186,24 +185,14 @@ def measure_import(quick: bool) -> None:
     )
 
 
-async def measure(quick: bool) -> None:
-    server = subprocess.Popen(
-        [sys.executable, __file__, "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert server.stdin is not None
-    assert server.stdout is not None
-    try:
-        target = server.stdout.readline().strip()
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "edgewise.yaml"
-            path.write_text(CONFIGURATION.format(target=target, threads=THREADS))
-            async with AsyncRouter.from_yaml(path) as router:
-                await router.ready()
-                await measure_remote(router, target, quick)
-                await measure_local(router, quick)
-    finally:
-        server.stdin.close()
-        server.wait(10)
+async def measure(target: str, quick: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "edgewise.yaml"
+        path.write_text(CONFIGURATION.format(target=target, threads=THREADS))
+        async with AsyncRouter.from_yaml(path) as router:
+            await router.ready()
+            await measure_remote(router, target, quick)
+            await measure_local(router, quick)
 
 
 def main() -> None:
@@ -215,7 +204,16 @@ def main() -> None:
         asyncio.run(serve())
         return
     measure_import(arguments.quick)
-    asyncio.run(measure(arguments.quick))
+    server = subprocess.Popen(
+        [sys.executable, __file__, "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+    try:
+        asyncio.run(measure(server.stdout.readline().strip(), arguments.quick))
+    finally:
+        server.stdin.close()
+        server.wait(10)
 
 
 if __name__ == "__main__":

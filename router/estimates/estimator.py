@@ -47,8 +47,9 @@ REMOTE_ARRAYS = Prior(first=0.1, prompt_token=0.0001, output_token=0.0, load=1.0
 class Estimator:
     """Learns time to first token (TTFT), time per output token (TPOT) and answer length, and predicts from them.
 
-    ``clock`` is monotonic, in seconds. TTFT is learned relative to the prior's line over prompt tokens, so that one long prompt says something about
-    short ones. The total is TTFT plus length × TPOT, summed as log-normals by their moments (Fenton 1960).
+    ``clock`` is monotonic, in seconds. TTFT is learned relative to the prior's line over prompt tokens, so that one
+    long prompt says something about short ones. The total is TTFT plus length × TPOT, summed as log-normals by their
+    moments (Fenton 1960).
     """
 
     def __init__(self, prior: Prior, clock: Callable[[], float]) -> None:
