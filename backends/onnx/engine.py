@@ -32,6 +32,8 @@ class OnnxEngine(Engine):
         if settings["threads"] is not None:
             # The tokenizer's own pool, read when its library starts.
             os.environ["RAYON_NUM_THREADS"] = str(settings["threads"])
+        # Else its telemetry begins with the import, before it can be turned off by a call: a session file, an uploader.
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         try:
             from .embedder import Embedder, TextTokenizer
             from .session import Session
