@@ -22,7 +22,7 @@ from ...protos.v1 import model_service_pb2 as wire
 M = TypeVar("M", bound=ProtobufMessage)
 
 LONGEST_CALL = 600.0
-"""Seconds that a call gets which brings no deadline."""
+"""Seconds that a backend is told it has for a call that brings no deadline."""
 
 _ROLES: dict[int, Role] = {
     wire.ROLE_SYSTEM: Role.SYSTEM,

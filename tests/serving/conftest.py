@@ -35,6 +35,7 @@ class Scripted(Backend):
         self.hold: asyncio.Event | None = None
         self.started = asyncio.Event()
         self.stopped = asyncio.Event()
+        self.closed = asyncio.Event()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -46,11 +47,14 @@ class Scripted(Backend):
     async def generate(self, call: GenerateInput, context: CallContext) -> AsyncIterator[GenerateEvent]:
         await self._begin(call, context)
         logprobs = (TokenLogprob("hello", -0.25, (("hi", -1.5),)),) if call.logprobs is not None else ()
-        yield Delta("hello ", 1, logprobs)
-        await self._wait()
-        yield Delta("there", 2)
-        if not self.cut:
-            yield Finish(FinishReason.LENGTH, Usage(7, 3), "scripted-1", "", 0)
+        try:
+            yield Delta("hello ", 1, logprobs)
+            await self._wait()
+            yield Delta("there", 2)
+            if not self.cut:
+                yield Finish(FinishReason.LENGTH, Usage(7, 3), "scripted-1", "", 0)
+        finally:
+            self.closed.set()
 
     async def embed(self, call: EmbedInput, context: CallContext) -> Embeddings:
         await self._begin(call, context)

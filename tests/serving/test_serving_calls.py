@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import grpc
 import grpc.aio
 import pytest
 
-from edgewise.backends import HealthState
-from edgewise.core.answer import Delta, Finish, FinishReason, TokenLogprob, Usage
+from edgewise.backends import CallContext, HealthState
+from edgewise.core.answer import Delta, Finish, FinishReason, GenerateEvent, TokenLogprob, Usage
 from edgewise.core.content import EmbedInput, GenerateInput, InferInput, Message, Role, Tensor
 from edgewise.core.failure import AttemptError, FailureKind
 from edgewise.core.request import Priority, Task
@@ -96,11 +97,10 @@ async def raw(address: str, method: str, request: bytes) -> bytes:
     async with grpc.aio.insecure_channel(address) as channel:
         path = f"/edgewise.v1.ModelService/{method}"
         if method != "Generate":
-            return await channel.unary_unary(path)(request, timeout=5)
-        answer = b""
-        async for message in channel.unary_stream(path)(request, timeout=5):
-            answer = message
-        return answer
+            unary: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path)
+            return await unary(request, timeout=5)
+        stream: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(path)
+        return [message async for message in stream(request, timeout=5)][-1]
 
 
 async def test_list_models(serve: Serve) -> None:
@@ -179,6 +179,20 @@ async def test_a_stream_that_the_backend_cuts_is_truncated(serve: Serve, connect
     with pytest.raises(AttemptError) as caught:
         await collect(connect(await serve(backend)).generate(CALL, within(5)))
     assert caught.value.kind is FailureKind.TRUNCATED
+
+
+class Keeping(Scripted):
+    """Holds on to its streams, so that they end by being closed and not by being forgotten."""
+
+    def generate(self, call: GenerateInput, context: CallContext) -> AsyncIterator[GenerateEvent]:
+        self.stream = super().generate(call, context)
+        return self.stream
+
+
+async def test_the_backends_stream_is_closed_with_the_call(serve: Serve, connect: Connect) -> None:
+    backend = Keeping("m")
+    await collect(connect(await serve(backend)).generate(CALL, within(5)))
+    await asyncio.wait_for(backend.closed.wait(), 1)
 
 
 def said(text: str, role: wire.Role = wire.ROLE_USER) -> wire.Message:
@@ -286,9 +300,10 @@ async def test_a_broken_connection_stops_the_backend(serve: Serve) -> None:
     backend.hold = asyncio.Event()
     server = await serve(backend)
     channel = grpc.aio.insecure_channel(server.address)
-    call = channel.unary_stream("/edgewise.v1.ModelService/Generate")(
-        wire.GenerateRequest(messages=HELLO).SerializeToString()
+    generate: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(
+        "/edgewise.v1.ModelService/Generate"
     )
+    call = generate(wire.GenerateRequest(messages=HELLO).SerializeToString())
     await call.read()
     await asyncio.wait_for(backend.started.wait(), 5)
     await channel.close()

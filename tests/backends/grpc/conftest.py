@@ -59,7 +59,9 @@ class Servers:
     ) -> str:
         """Serve the handlers as `edgewise.v1.ModelService`; the target to reach them by."""
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-        handlers = {"Generate": grpc.unary_stream_rpc_method_handler(generate)}
+        handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+            "Generate": grpc.unary_stream_rpc_method_handler(generate)
+        }
         if embed is not None:
             handlers["Embed"] = grpc.unary_unary_rpc_method_handler(embed)
         server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("edgewise.v1.ModelService", handlers)])
