@@ -10,21 +10,20 @@ little can be remembered, and 500 rules.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import statistics
 import time
 import tracemalloc
-from importlib.resources import files
+from collections.abc import Iterator
+from itertools import islice
 
 from edgewise.core.place import DEVICE, Location, Place, PlaceSet
 from edgewise.core.request import Labels, Priority, Task
-from edgewise.policies.compilation import compile_policy
+from edgewise.policies import Policy, compile_policy
 from edgewise.policies.facts import BackendFacts, BackendTerms, DeviceFacts, Facts, LinkFacts, LogNormal, Prediction
 from edgewise.policies.facts import TimeFacts as Time
-from edgewise.policies.places import Places
-from edgewise.policies.planner import Policy
 from edgewise.policies.settings import DataClassSettings, PolicySettings, RuleSettings
+from edgewise.router.config.locations import known_places
 
 CONDITIONS = (
     "request.prompt_tokens > {n}",
@@ -66,9 +65,9 @@ def terms() -> list[BackendTerms]:
     """Two backends on the device, three beyond it."""
     generates = frozenset({Task.GENERATE})
 
-    def remote(country: str, operator: str) -> Location:
-        kept = PlaceSet.of([Place(country)])
-        return Location(kept, kept, PlaceSet.of([Place(operator)]))
+    def remote(*country_and_operator: str) -> Location:
+        there, operator = (PlaceSet.of([Place(each)]) for each in country_and_operator)
+        return Location(there, there, operator)
 
     return [
         BackendTerms("phone", DEVICE, generates, remote=False, quality=0.35),
@@ -79,7 +78,7 @@ def terms() -> list[BackendTerms]:
     ]
 
 
-def snapshots(count: int, steady: int) -> list[Facts]:
+def snapshots(count: int, steady: int) -> Iterator[Facts]:
     """So many snapshots; the device and the hour stay as they are for ``steady`` of them."""
     chance = random.Random(7)
     device, hour = DeviceFacts(), Time(0, 0, "monday")
@@ -106,39 +105,42 @@ def snapshots(count: int, steady: int) -> list[Facts]:
             hour = Time(chance.randrange(24), chance.randrange(60), "monday")
         return Facts(f"request-{at}", labels, LinkFacts(), device, hour, backends)
 
-    return [one(at) for at in range(count)]
+    return (one(at) for at in range(count))
 
 
-def measure(policy: Policy, facts: list[Facts]) -> tuple[float, float]:
-    """Median and 99th percentile, in microseconds."""
-    for each in facts[:200]:
-        policy.plan(each)
+def measure(policy: Policy, facts: Iterator[Facts]) -> tuple[float, float]:
+    """Median and 99th percentile, in microseconds. Facts are as fresh in memory as they are in a router."""
     times = []
-    for each in facts:
-        begun = time.perf_counter_ns()
-        policy.plan(each)
-        times.append((time.perf_counter_ns() - begun) / 1e3)
+    while chunk := list(islice(facts, 50)):
+        for each in chunk:
+            begun = time.perf_counter_ns()
+            policy.plan(each)
+            times.append((time.perf_counter_ns() - begun) / 1e3)
     cuts = statistics.quantiles(times, n=100)
     return cuts[49], cuts[98]
 
 
+def build(rules: int) -> Policy:
+    """The policy, compiled."""
+    policy, problems = compile_policy(settings(rules), terms(), known_places())
+    if policy is None:
+        raise SystemExit("\n".join(problem.render() for problem in problems))
+    return policy
+
+
 def main() -> None:
     """Print the measurements."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=20_000)
     count = parser.parse_args().requests
-    data = json.loads((files("edgewise.policies") / "data/places.json").read_text("utf-8"))
     for rules, steady, what in ((20, 100, "20 rules"), (20, 1, "20 rules, all facts random"), (500, 100, "500 rules")):
-        facts = snapshots(count if rules == 20 else count // 10, steady)
         tracemalloc.start()
-        policy, problems = compile_policy(settings(rules), terms(), Places.from_data(data))
-        if policy is None:
-            raise SystemExit("\n".join(problem.render() for problem in problems))
-        for each in facts[:1000]:
+        policy = build(rules)
+        for each in snapshots(1000, steady):
             policy.plan(each)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        median, slowest = measure(policy, facts)
+        median, slowest = measure(policy, snapshots(count, steady))
         case = f"{what}, {len(NAMES)} backends"
         print(f"p50 {median:.1f} µs   p99 {slowest:.1f} µs   peak {peak / 2**20:.1f} MiB   ({case})")
 

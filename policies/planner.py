@@ -12,10 +12,11 @@ from ..core.permit import Permit
 from ..core.request import Labels, Residency, Task
 from ..core.suggestion import one_of
 from .conditions import ConditionSet, Situation
-from .facts import BackendFacts, BackendTerms, Facts, LinkFacts, LinkState
+from .facts import BackendTerms, Facts, LinkFacts, LinkState
 from .order import Candidate, in_order, reasons
 from .places import Places
 from .plan import Plan, Retry, Step, StreamFailover
+from .refusals import narrowed, nobody, refused_always, refused_now
 from .rules import Effects, RuleSet
 from .schedule import reserve
 from .settings import Objective
@@ -87,7 +88,7 @@ class Policy:
             return Refusal(permit.backend, RefusalCode.RESIDENCY, "the policy in force does not know this backend")
         if (objection := self._objections(labels)[at]) is not None:
             return Refusal(permit.backend, RefusalCode.RESIDENCY, objection)
-        return _narrowed(permit.backend, labels)
+        return narrowed(permit.backend, labels)
 
     def _plan(self, facts: Facts) -> Plan:
         labels = facts.labels
@@ -97,16 +98,12 @@ class Policy:
         latency_budget, first_token_budget = self._budgets(labels, effects)
         refusals: list[Refusal] = []
         candidates: list[Candidate] = []
-        for at, terms in enumerate(self.terms):
-            backend = facts.backends[at]
+        each_backend = zip(self.terms, facts.backends, judged.refusals, effects.refusals, strict=True)
+        for at, (terms, backend, always, by_rule) in enumerate(each_backend):
             if backend.name != terms.name:
                 raise ValueError("the facts are not of this policy's backends, in their order")
             cost = (labels.prompt_tokens * terms.price_input + labels.max_output_tokens * terms.price_output) / 1e6
-            refusal = (
-                judged.refusals[at]
-                or effects.refusals[at]
-                or _refused_now(terms, backend, facts, cost, effects.max_cost)
-            )
+            refusal = always or by_rule or refused_now(terms, backend, facts, cost, effects.max_cost)
             if refusal is not None:
                 refusals.append(refusal)
                 continue
@@ -134,7 +131,7 @@ class Policy:
             refusals=tuple(refusals),
             matched_rules=effects.matched,
             notes=(*notes, *effects.notes),
-            reason=f"{steps[0].backend}: {steps[0].reason}" if steps else _nobody(refusals),
+            reason=f"{steps[0].backend}: {steps[0].reason}" if steps else nobody(refusals),
             retry=self._defaults.retry,
             stream_failover=effects.stream_failover or self._defaults.stream_failover,
         )
@@ -167,11 +164,14 @@ class Policy:
         A first-token budget that the caller did not ask for is for streams: nobody waits for the first token of an
         answer that arrives whole.
         """
-        latency = _first_given(labels.latency_budget, effects.latency_budget, self._defaults.latency_budget)
-        first_token = labels.first_token_budget
+        latency, first_token = labels.latency_budget, labels.first_token_budget
+        if latency is None:
+            latency = self._defaults.latency_budget if effects.latency_budget is None else effects.latency_budget
         if first_token is None and labels.streaming and labels.task is Task.GENERATE:
-            first_token = _first_given(effects.first_token_budget, self._defaults.first_token_budget)
-        return (self._defaults.latency_budget if latency is None else latency), first_token
+            first_token = effects.first_token_budget
+            if first_token is None:
+                first_token = self._defaults.first_token_budget
+        return latency, first_token
 
     def _outcomes(
         self, facts: Facts, data_classes: tuple[str, ...], tags: tuple[tuple[str, str], ...]
@@ -182,8 +182,9 @@ class Policy:
         """
         labels = facts.labels
         latency = self._defaults.latency_budget if labels.latency_budget is None else labels.latency_budget
-        first = _first_given(labels.first_token_budget, self._defaults.first_token_budget)
-        first = latency if first is None else first
+        first = self._defaults.first_token_budget if labels.first_token_budget is None else labels.first_token_budget
+        if first is None:
+            first = latency
         one, *others = data_classes or ("",)
         outcomes = self._conditions.outcomes(Situation(facts, one, data_classes, tags, latency, first))
         if others and self._conditions.reads_data_class:
@@ -221,7 +222,7 @@ class Policy:
             if name not in self._index:
                 raise InvalidRequest(f"there is no backend {name!r}; {one_of(name, self._index)}")
         refusals = tuple(
-            _refused_always(terms, objection, labels)
+            refused_always(terms, objection, labels)
             for terms, objection in zip(self.terms, self._objections(labels), strict=True)
         )
         return _Judged(self.walls.effective(labels.data_classes, labels.unclassed), refusals)
@@ -258,64 +259,3 @@ _JUDGED_BY = attrgetter(
 )
 
 _NOT_PREFERRED = (0, "")
-
-
-def _refused_always(terms: BackendTerms, objection: str | None, labels: Labels) -> Refusal | None:
-    if objection is not None:
-        return Refusal(terms.name, RefusalCode.RESIDENCY, objection)
-    lacks = _lacking(terms, labels)
-    return _narrowed(terms.name, labels) or (
-        None if lacks is None else Refusal(terms.name, RefusalCode.CAPABILITY, f"it cannot {lacks}")
-    )
-
-
-def _narrowed(backend: str, labels: Labels) -> Refusal | None:
-    if not labels.backends or backend in labels.backends:
-        return None
-    return Refusal(backend, RefusalCode.CALLER_NARROWED, "the caller asked for " + ", ".join(labels.backends))
-
-
-def _refused_now(
-    terms: BackendTerms, backend: BackendFacts, facts: Facts, cost: float, max_cost: float | None
-) -> Refusal | None:
-    labels = facts.labels
-    # The estimate is rough; only what is too long beyond doubt is refused here. The backend counts exactly.
-    if terms.context_tokens is not None and labels.prompt_tokens / 2 > terms.context_tokens:
-        return Refusal(
-            terms.name,
-            RefusalCode.CONTEXT_LENGTH,
-            f"about {labels.prompt_tokens} tokens do not fit into its context of {terms.context_tokens}",
-        )
-    if max_cost is not None and cost > max_cost:
-        return Refusal(
-            terms.name,
-            RefusalCode.PRICE,
-            f"it would cost about {cost:.2g} US dollars; at most {max_cost:.2g} may be spent",
-        )
-    if facts.link.state is LinkState.OFFLINE and terms.remote and (facts.link.forced or not terms.works_offline):
-        return Refusal(terms.name, RefusalCode.OFFLINE, "it needs the network, and this device is offline")
-    if backend.not_ready is not None:
-        return Refusal(terms.name, backend.not_ready.code, backend.not_ready.sentence)
-    return None
-
-
-def _lacking(terms: BackendTerms, labels: Labels) -> str | None:
-    """What a request needs and a backend cannot do."""
-    if labels.task not in terms.tasks:
-        return labels.task.value
-    if labels.continues and not terms.continues:
-        return "continue a text of the assistant"
-    if labels.constrained and not terms.constrains:
-        return "hold to a response format"
-    if labels.logprobs and not terms.logprobs:
-        return "give log-probabilities"
-    return None
-
-
-def _nobody(refusals: Sequence[Refusal]) -> str:
-    why = "; ".join(f"{refusal.backend}: {refusal.sentence}" for refusal in refusals)
-    return f"no backend may take it ({why})" if why else "no backend is configured"
-
-
-def _first_given(*values: float | None) -> float | None:
-    return next((value for value in values if value is not None), None)

@@ -1,0 +1,66 @@
+"""Why a backend cannot take a request: what its labels alone decide, and what is so now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..core.decision import Refusal, RefusalCode
+from ..core.request import Labels
+from .facts import BackendFacts, BackendTerms, Facts, LinkState
+
+
+def refused_always(terms: BackendTerms, objection: str | None, labels: Labels) -> Refusal | None:
+    """Why not, whatever the facts. ``objection`` is what the walls say."""
+    if objection is not None:
+        return Refusal(terms.name, RefusalCode.RESIDENCY, objection)
+    lacks = _lacking(terms, labels)
+    return narrowed(terms.name, labels) or (
+        None if lacks is None else Refusal(terms.name, RefusalCode.CAPABILITY, f"it cannot {lacks}")
+    )
+
+
+def narrowed(backend: str, labels: Labels) -> Refusal | None:
+    """Why not, where the caller named other backends."""
+    if not labels.backends or backend in labels.backends:
+        return None
+    return Refusal(backend, RefusalCode.CALLER_NARROWED, "the caller asked for " + ", ".join(labels.backends))
+
+
+def refused_now(
+    terms: BackendTerms, backend: BackendFacts, facts: Facts, cost: float, max_cost: float | None
+) -> Refusal | None:
+    """Why not now: too long, too dear, out of reach, not ready. ``cost`` is in US dollars."""
+    # The estimate is rough; only what is too long beyond doubt is refused here. The backend counts exactly.
+    if terms.context_tokens is not None and facts.labels.prompt_tokens / 2 > terms.context_tokens:
+        return Refusal(
+            terms.name,
+            RefusalCode.CONTEXT_LENGTH,
+            f"about {facts.labels.prompt_tokens} tokens do not fit into its context of {terms.context_tokens}",
+        )
+    if max_cost is not None and cost > max_cost:
+        sentence = f"it would cost about {cost:.2g} US dollars; at most {max_cost:.2g} may be spent"
+        return Refusal(terms.name, RefusalCode.PRICE, sentence)
+    if facts.link.state is LinkState.OFFLINE and terms.remote and (facts.link.forced or not terms.works_offline):
+        return Refusal(terms.name, RefusalCode.OFFLINE, "it needs the network, and this device is offline")
+    if backend.not_ready is not None:
+        return Refusal(terms.name, backend.not_ready.code, backend.not_ready.sentence)
+    return None
+
+
+def nobody(refusals: Sequence[Refusal]) -> str:
+    """One sentence where every backend was refused."""
+    why = "; ".join(f"{refusal.backend}: {refusal.sentence}" for refusal in refusals)
+    return f"no backend may take it ({why})" if why else "no backend is configured"
+
+
+def _lacking(terms: BackendTerms, labels: Labels) -> str | None:
+    """What a request needs and a backend cannot do."""
+    if labels.task not in terms.tasks:
+        return labels.task.value
+    if labels.continues and not terms.continues:
+        return "continue a text of the assistant"
+    if labels.constrained and not terms.constrains:
+        return "hold to a response format"
+    if labels.logprobs and not terms.logprobs:
+        return "give log-probabilities"
+    return None
