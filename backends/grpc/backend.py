@@ -73,6 +73,7 @@ class GrpcBackend(Backend):
             line = self._take_line()
             method = line.stream(self._protocol.generate_path)
             rpc = method(request, timeout=self._remaining(context), metadata=self._metadata)
+            line.calls.add(rpc)
             # Iterating the call instead would put one more generator under every token.
             while isinstance(message := await rpc.read(), bytes):
                 for event in decode(message):
@@ -89,9 +90,7 @@ class GrpcBackend(Backend):
                 raise
             failed = failure(self.name, FailureKind.PREEMPTED)
         finally:
-            if rpc is not None:
-                rpc.cancel()
-            await self._leave(line)
+            await self._leave(line, rpc)
         # Raised out here, no error of the library's, with its server's text, hangs on it as its context.
         raise failed
 
@@ -108,10 +107,12 @@ class GrpcBackend(Backend):
     async def _unary(self, path: str, request: bytes, decode: Callable[[bytes], A], context: CallContext) -> A:
         await self._take_slot(context)
         line: Line | None = None
+        rpc: grpc.aio.UnaryUnaryCall[bytes, bytes] | None = None
         try:
             line = self._take_line()
-            message = await line.unary(path)(request, timeout=self._remaining(context), metadata=self._metadata)
-            answer = decode(message)
+            rpc = line.unary(path)(request, timeout=self._remaining(context), metadata=self._metadata)
+            line.calls.add(rpc)
+            answer = decode(await rpc)
             self._succeeded()
             return answer
         except CALL_ERRORS as error:
@@ -121,7 +122,7 @@ class GrpcBackend(Backend):
                 raise
             failed = failure(self.name, FailureKind.PREEMPTED)
         finally:
-            await self._leave(line)
+            await self._leave(line, rpc)
         raise failed
 
     def _require(self, task: Task) -> None:
@@ -164,10 +165,11 @@ class GrpcBackend(Backend):
             raise AttemptError(FailureKind.UNREACHABLE, f"backend {self.name!r} was stopped")
         return self._connection.take()
 
-    async def _leave(self, line: Line | None) -> None:
+    async def _leave(self, line: Line | None, rpc: grpc.aio.Call | None) -> None:
         self._slots.release()
-        if line is not None:
-            await self._connection.give_back(line)
+        if line is not None and rpc is not None:
+            rpc.cancel()  # does nothing to one that has ended
+            await self._connection.ended(line, rpc)
 
     def _succeeded(self) -> None:
         self._last_failure = ""

@@ -26,7 +26,7 @@ class Line:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.channel = channel
-        self.calls = 0
+        self.calls: set[grpc.aio.Call] = set()
         self.retired = False
         self.closed = False
         self._streams: dict[str, grpc.aio.UnaryStreamMultiCallable[bytes, bytes]] = {}
@@ -49,6 +49,8 @@ class Line:
     async def close(self) -> None:
         """End the channel and whatever still runs on it."""
         self.closed = True
+        for call in self.calls:  # older releases of the library leave some running
+            call.cancel()
         await self.channel.close()
 
 
@@ -62,7 +64,10 @@ class Connection:
         self._broken_in_a_row = 0
 
     def take(self) -> Line:
-        """The line for one call; `give_back` it. Raises `AttemptError` where the TLS files cannot be read."""
+        """The line for the next call; raises `AttemptError` where the TLS files cannot be read.
+
+        Whoever starts a call on it adds that to the line's `calls`, and says when it has `ended`.
+        """
         line = self._current
         if line is None or line.retired:
             quieten()
@@ -70,7 +75,6 @@ class Connection:
             line = Line(open_channel(self._settings, self._settings.connect_timeout * patience))
             self._current = line
             self._lines.add(line)
-        line.calls += 1
         return line
 
     def succeeded(self) -> None:
@@ -88,10 +92,10 @@ class Connection:
             # Connected and silent may be a path that died. One that is still connecting is left to get there.
             line.retired = line.channel.get_state() is grpc.ChannelConnectivity.READY
 
-    async def give_back(self, line: Line) -> None:
+    async def ended(self, line: Line, call: grpc.aio.Call) -> None:
         """A call has ended. The last one on a retired line closes it."""
-        line.calls -= 1
-        if line.retired and line.calls == 0 and not line.closed:
+        line.calls.discard(call)
+        if line.retired and not line.calls and not line.closed:
             self._lines.discard(line)
             await line.close()
 

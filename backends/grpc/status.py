@@ -70,10 +70,12 @@ _OTHER_PROTOCOLS = {
     "certificate has expired": "has an expired TLS certificate",
     "CERTIFICATE_VERIFY_FAILED": "has a TLS certificate that our roots do not vouch for; check `tls`",
     "Hostname Verification Check failed": "has a certificate for another name; check `target` and `tls.server_name`",
+    "is not in peer certificate": "has a certificate for another name; check `target` and `tls.server_name`",
     "WRONG_VERSION_NUMBER": "does not speak TLS, and plaintext is for loopback and unix sockets only",
     "Failed parsing HTTP/2": _SENTENCES[FailureKind.PROTOCOL],
+    "http1.x server": _SENTENCES[FailureKind.PROTOCOL],
 }
-"""Signs in the library's text of a connection that did not come to stand."""
+"""Signs in the library's text, from 1.71 to 1.85, of a connection that did not come to stand."""
 
 
 CALL_ERRORS = (grpc.aio.AioRpcError, grpc.aio.BaseError, DecodeError, ValueError)
@@ -132,7 +134,10 @@ def _connection_fault(details: str) -> tuple[FailureKind, str]:
 
 def _trailing(error: grpc.aio.AioRpcError) -> dict[str, str | bytes]:
     metadata = error.trailing_metadata()
-    return {} if metadata is None else dict(metadata)
+    if metadata is None:
+        return {}
+    # Key by key, because iterating means different things in different releases.
+    return {key: metadata[key] for key in (FAILURE_KEY, PUSHBACK_KEY, _DETAILS_KEY) if key in metadata}
 
 
 def _named_kind(trailing: dict[str, str | bytes]) -> FailureKind | None:

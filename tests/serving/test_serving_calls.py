@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -295,18 +296,20 @@ async def test_the_deadline_stops_the_backend(serve: Serve, connect: Connect) ->
     await asyncio.wait_for(backend.stopped.wait(), 0.5)
 
 
-async def test_a_broken_connection_stops_the_backend(serve: Serve) -> None:
+async def test_a_client_that_dies_stops_the_backend(serve: Serve) -> None:
     backend = Scripted("m")
     backend.hold = asyncio.Event()
     server = await serve(backend)
-    channel = grpc.aio.insecure_channel(server.address)
-    generate: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(
-        "/edgewise.v1.ModelService/Generate"
+    script = (
+        "import grpc, sys\n"
+        "call = grpc.insecure_channel(sys.argv[1]).unary_stream('/edgewise.v1.ModelService/Generate')\n"
+        "list(call(bytes.fromhex(sys.argv[2])))\n"
     )
-    call = generate(wire.GenerateRequest(messages=HELLO).SerializeToString())
-    await call.read()
-    await asyncio.wait_for(backend.started.wait(), 5)
-    await channel.close()
+    request = wire.GenerateRequest(messages=HELLO).SerializeToString()
+    client = await asyncio.create_subprocess_exec(sys.executable, "-c", script, server.address, request.hex())
+    await asyncio.wait_for(backend.started.wait(), 20)
+    client.kill()
+    await client.wait()
     await asyncio.wait_for(backend.stopped.wait(), 1)
 
 

@@ -308,6 +308,7 @@ async def test_several_loops_in_one_process_make_no_noise(servers: Servers, capl
         await backend.stop()
         return len(answers)
 
+    quieten()  # the server's loop, as `edgewise serve` does
     with caplog.at_level(logging.DEBUG):
         counts = await asyncio.gather(*(asyncio.to_thread(asyncio.run, calls()) for _ in range(4)))
     assert counts == [100] * 4
