@@ -175,10 +175,24 @@ def test_a_failing_deny_applies_and_a_failing_preference_does_not(
 def test_a_request_of_several_classes_is_judged_as_each_of_them(
     make_policy: Callable[..., Policy], make_facts: Callable[..., Facts]
 ) -> None:
-    policy = make_policy(RuleSettings("at home", 'request.data_class == "health"', deny=("remote",)))
-    for classes in (("health", "public"), ("public", "health"), ("health",)):
-        assert [step.backend for step in policy.plan(make_facts(data_classes=classes)).steps] == ["phone"]
-    assert len(policy.plan(make_facts(data_classes=("public",))).steps) == 3
+    for one, other in (("personal", "public"), ("public", "personal")):
+        policy = make_policy(RuleSettings("at home", f'request.data_class == "{one}"', deny=("remote",)))
+        for classes in ((one, other), (other, one), (one,)):
+            assert [step.backend for step in policy.plan(make_facts(data_classes=classes)).steps] == ["phone"]
+        assert len(policy.plan(make_facts(data_classes=(other,))).steps) == 3
+        failing = f'request.data_class == "{one}" && 1 / request.prompt_tokens > 0'
+        careful = make_policy(RuleSettings("at home", failing, deny=("remote",)))
+        assert [step.backend for step in careful.plan(make_facts(data_classes=(one, other))).steps] == ["phone"]
+
+
+def test_a_number_that_is_compared_and_used_otherwise_too_is_looked_at_whole(
+    make_policy: Callable[..., Policy], make_facts: Callable[..., Facts]
+) -> None:
+    text = "request.prompt_tokens > 10 && request.prompt_tokens % 2 == 0"
+    policy = make_policy(RuleSettings("even", text, deny=("cloud",)))
+    for prompt_tokens in (11, 12, 13, 14):
+        plan = policy.plan(make_facts(prompt_tokens=prompt_tokens))
+        assert plan.matched_rules == (("even",) if prompt_tokens % 2 == 0 else ())
 
 
 def test_only_declared_tags_with_listed_values_are_seen(

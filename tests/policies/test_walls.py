@@ -159,6 +159,29 @@ def test_a_circle_of_narrowing_and_unknown_parents_are_mistakes(places: Places) 
     }
 
 
+def test_a_class_has_the_limits_of_all_that_it_narrows(places: Places) -> None:
+    section = {
+        "personal": DataClassSettings(("EU",), operators=("EU",)),
+        "staff": DataClassSettings(("DE", "US"), operators=("any",), narrows=("personal",)),
+        "file": DataClassSettings(evidence=Evidence.CONTRACTUAL, narrows=("staff",)),
+    }
+    walls = Walls(build_walls(section, places, []), None, places.describe)
+
+    def permitted(name: str, country: str, operator: str, evidence: Evidence = Evidence.CONTRACTUAL) -> bool:
+        there = PlaceSet.of([Place(country)])
+        location = Location(there, there, PlaceSet.of([Place(operator)]), evidence)
+        return walls.objection((name,), None, location) is None
+
+    assert permitted("staff", "DE", "FR")
+    assert not permitted("staff", "US", "FR")
+    assert not permitted("staff", "DE", "US")
+    assert not permitted("staff", "FR", "FR")
+    assert permitted("file", "DE", "FR")
+    assert not permitted("file", "DE", "FR", Evidence.DECLARED)
+    assert not permitted("file", "FR", "FR")
+    assert not permitted("file", "DE", "US")
+
+
 def test_a_site_lies_in_its_country_and_not_the_other_way_round(places: Places) -> None:
     settings = PolicySettings(
         sites={"praxis": SiteSettings("DE")},
