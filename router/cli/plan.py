@@ -102,7 +102,8 @@ def _starts(made: Plan, step: Step) -> str:
     from ...core.duration import format_duration
 
     if step.starts_at is not None:
-        return f"at {format_duration(step.starts_at)}, as the last resort"
+        when = f"at {format_duration(step.starts_at)}" if step.starts_at > 0 else "now"
+        return f"{when}, as the last resort"
     return "now" if step is made.steps[0] else "when the one before fails"
 
 
