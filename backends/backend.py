@@ -20,7 +20,8 @@ class Capabilities:
 
     ``context_tokens`` bounds prompt and answer together (``None``: unknown). ``continues``: it can continue a text
     of the assistant exactly. ``constrains``: it honours ``response_format``. ``logprobs``: it reports them.
-    ``max_concurrency`` is how many calls it takes at once; more wait, and a wait is no failure.
+    ``max_concurrency`` is how many calls it takes at once; more wait, and a wait is no failure. ``models`` are the names
+    that `infer` may use (``None``: only a call shows).
     """
 
     tasks: frozenset[Task]
@@ -29,6 +30,7 @@ class Capabilities:
     constrains: bool = False
     logprobs: bool = False
     max_concurrency: int = 1
+    models: frozenset[str] | None = None
 
 
 class HealthState(StrEnum):

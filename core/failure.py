@@ -37,6 +37,8 @@ class FailureKind(StrEnum):
     """The backend does not accept our credentials."""
     MODEL_UNAVAILABLE = "model_unavailable"
     """The backend does not have the model, or cannot load it."""
+    UNKNOWN_MODEL = "unknown_model"
+    """The request names a model that this backend does not have; it may have others, and another backend this one."""
     UNSUPPORTED = "unsupported"
     """The backend cannot do this kind of work."""
     NOT_PERMITTED = "not_permitted"
@@ -51,6 +53,15 @@ class FailureKind(StrEnum):
     """Another attempt was preferred, or the request ended; the attempt was stopped by us."""
 
 
+class Quarantine(StrEnum):
+    """What only a person can mend is left alone until the router is configured anew, and said loudly."""
+
+    TASK = "task"
+    """The backend is left alone for this kind of work."""
+    BACKEND = "backend"
+    """The backend is left alone altogether."""
+
+
 @dataclass(frozen=True, slots=True)
 class Disposition:
     """What follows from a kind of failure."""
@@ -61,8 +72,8 @@ class Disposition:
     """Another backend may be asked. False ends the request."""
     counts_for_breaker: bool
     """It says something about the backend's health."""
-    quarantine: bool = False
-    """The backend needs a person: leave it alone until it is configured anew, and say so loudly."""
+    quarantine: Quarantine | None = None
+    """The backend needs a person."""
 
 
 DISPOSITIONS: dict[FailureKind, Disposition] = {
@@ -77,9 +88,10 @@ DISPOSITIONS: dict[FailureKind, Disposition] = {
     FailureKind.INTERNAL: Disposition(False, True, True),
     # Not a quarantine: a captive portal answers in the server's name, and goes away.
     FailureKind.PROTOCOL: Disposition(False, True, True),
-    FailureKind.CREDENTIALS: Disposition(False, True, False, quarantine=True),
-    FailureKind.MODEL_UNAVAILABLE: Disposition(False, True, False, quarantine=True),
-    FailureKind.UNSUPPORTED: Disposition(False, True, False, quarantine=True),
+    FailureKind.CREDENTIALS: Disposition(False, True, False, Quarantine.BACKEND),
+    FailureKind.MODEL_UNAVAILABLE: Disposition(False, True, False, Quarantine.TASK),
+    FailureKind.UNKNOWN_MODEL: Disposition(False, True, False),
+    FailureKind.UNSUPPORTED: Disposition(False, True, False, Quarantine.TASK),
     FailureKind.NOT_PERMITTED: Disposition(False, True, False),
     FailureKind.CONTEXT_LENGTH: Disposition(False, True, False),
     FailureKind.CONTENT_FILTER: Disposition(False, False, False),

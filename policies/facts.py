@@ -118,6 +118,7 @@ class BackendTerms:
     constrains: bool = False
     logprobs: bool = False
     works_offline: bool = False
+    models: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

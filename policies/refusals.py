@@ -57,6 +57,8 @@ def _lacking(terms: BackendTerms, labels: Labels) -> str | None:
     """What a request needs and a backend cannot do."""
     if labels.task not in terms.tasks:
         return labels.task.value
+    if labels.model and terms.models is not None and labels.model not in terms.models:
+        return f"run a model {labels.model!r}; it has {', '.join(sorted(terms.models))}"
     if labels.continues and not terms.continues:
         return "continue a text of the assistant"
     if labels.constrained and not terms.constrains:

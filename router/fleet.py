@@ -15,6 +15,7 @@ from ..core.request import Labels, Task
 from ..policies.facts import BackendFacts, BackendTerms, NotReady
 from .estimates import Estimator, Prior
 from .execution.breaker import Breaker
+from .execution.quarantine import QuarantineWard
 
 log = logging.getLogger("edgewise")
 
@@ -34,6 +35,7 @@ class Member:
         self.terms = terms
         self.name = terms.name
         self.breaker = Breaker(clock, random_source)
+        self._quarantine = QuarantineWard()
         self.estimators = {task: Estimator(priors[task], clock) for task in terms.tasks}
         self.slots = asyncio.Semaphore(backend.capabilities.max_concurrency)
         self.calls = 0
@@ -43,7 +45,7 @@ class Member:
     def facts(self, labels: Labels) -> BackendFacts:
         """What a plan may know of this backend now."""
         health = self.backend.health()
-        not_ready = self.breaker.refusal()
+        not_ready = self._quarantine.refusal(labels.task) or self.breaker.refusal()
         if not_ready is None and health.state is HealthState.DOWN:
             not_ready = NotReady(RefusalCode.UNREACHABLE, health.sentence)
         # A backend that cannot do the task is refused for that; its prediction is then of no matter.
@@ -53,10 +55,12 @@ class Member:
         prediction = estimator.predict(labels, waiting, health.state is HealthState.LOADING)
         return BackendFacts(self.name, prediction, not_ready)
 
-    def report(self, error: AttemptError) -> None:
-        """Take note of a failed attempt; a quarantine is said loudly."""
-        if self.breaker.failed(error):
-            log.error("backend %r is out of use until its configuration is mended: %s", self.name, error.sentence)
+    def report(self, error: AttemptError, task: Task | None) -> None:
+        """Take note of a failed attempt, or of a failed start (no task); a quarantine is said loudly."""
+        self.breaker.failed(error)
+        if self._quarantine.note(error, task):
+            use = "out of use" if task is None else f"out of use for {task}"
+            log.error("backend %r is %s until its configuration is mended: %s", self.name, use, error.sentence)
 
 
 class Fleet:
@@ -87,7 +91,7 @@ class Fleet:
         try:
             await member.backend.start()
         except AttemptError as error:
-            member.report(error)
+            member.report(error, None)
             log.warning("backend %r did not start: %s", member.name, error.sentence)
         else:
             for estimator in member.estimators.values():

@@ -102,7 +102,13 @@ class GrpcBackend(Backend):
     async def infer(self, call: InferInput, context: CallContext) -> Inference:
         self._require(Task.INFER)
         request = self._encode(self._protocol.encode_infer, call, context)
-        return await self._unary(self._protocol.infer_path, request, self._protocol.decode_infer, context)
+        try:
+            return await self._unary(self._protocol.infer_path, request, self._protocol.decode_infer, context)
+        except AttemptError as error:
+            if not call.model or error.kind is not FailureKind.MODEL_UNAVAILABLE:
+                raise
+        # The caller named the model, not the configuration: nothing is wrong with the backend.
+        raise failure(self.name, FailureKind.UNKNOWN_MODEL)
 
     async def _unary(self, path: str, request: bytes, decode: Callable[[bytes], A], context: CallContext) -> A:
         await self._take_slot(context)

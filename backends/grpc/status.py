@@ -58,6 +58,7 @@ _SENTENCES: dict[FailureKind, str] = {
     FailureKind.PROTOCOL: "does not speak the configured protocol; check `target` and `protocol`",
     FailureKind.CREDENTIALS: "does not accept our credentials; check `credentials` and `tls`",
     FailureKind.MODEL_UNAVAILABLE: "does not have the model; check `model`",
+    FailureKind.UNKNOWN_MODEL: "does not have a model of the name that the request gives",
     FailureKind.UNSUPPORTED: "cannot do this; check `protocol` and `tasks`",
     FailureKind.NOT_PERMITTED: "may not do this",
     FailureKind.CONTEXT_LENGTH: "cannot take a request of this length",

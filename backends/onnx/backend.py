@@ -37,7 +37,8 @@ class OnnxBackend(Backend):
     @property
     def capabilities(self) -> Capabilities:
         """One task, one call at a time: ONNX Runtime spreads each over the processor."""
-        return Capabilities(frozenset({Task(self._settings.task.value)}))
+        models = frozenset(self._settings.served) if self._settings.task is OnnxTask.INFER else None
+        return Capabilities(frozenset({Task(self._settings.task.value)}), models=models)
 
     def health(self) -> BackendHealth:
         """The worker's health; before there is one, whether its models are being read."""
@@ -89,7 +90,7 @@ class OnnxBackend(Backend):
         served = self._settings.served
         if call.model not in served:
             sentence = f"backend {self.name!r} has no model {call.model!r}; it has {', '.join(map(repr, served))}"
-            raise AttemptError(FailureKind.INVALID_REQUEST, sentence)
+            raise AttemptError(FailureKind.UNKNOWN_MODEL, sentence)
         answer = await self._ask(pack({"model": call.model}, call.inputs), context)
         return Inference(unpack(answer), model=call.model, place=_PLACE)
 

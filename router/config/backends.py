@@ -151,5 +151,6 @@ def finish(
         constrains=capabilities.constrains,
         logprobs=capabilities.logprobs,
         works_offline=common.works_offline,
+        models=capabilities.models,
     )
     return BackendEntry(written.name, written.kind, written.settings, common, terms)

@@ -115,7 +115,7 @@ class Attempt:
             self.record.failure = failure.kind
             self.record.sentence = failure.sentence
             if self._counted:
-                self.member.report(failure)
+                self.member.report(failure, self.run.request.labels.task)
         return failure
 
     def _judge(self, error: BaseException | None) -> AttemptError | None:
@@ -153,7 +153,8 @@ class Attempt:
         else:
             # Silence for longer than this backend ever takes is a failure, whoever answered in the end.
             self.record.sentence = "stopped after a silence longer than expected"
-            self.member.report(AttemptError(FailureKind.TIMED_OUT, "no answer for longer than it ever takes"))
+            late = AttemptError(FailureKind.TIMED_OUT, "no answer for longer than it ever takes")
+            self.member.report(late, self.run.request.labels.task)
         if self._first_at is None and silent > 0:
             estimator = self.member.estimators[self.run.request.labels.task]
             estimator.observe_no_first(self.run.request.labels.prompt_tokens, silent)

@@ -19,11 +19,10 @@ LONGEST_PAUSE = 5.0
 
 
 class Breaker:
-    """One backend's breaker, and its quarantine.
+    """One backend's breaker.
 
     Closed, it admits everything. After `FAILURES_TO_OPEN` failures in a row it is open for a pause that grows, ± 20 %;
-    then it admits one attempt at a time, and the first success closes it. Quarantine is for what only a person can
-    mend, and ends with the router.
+    then it admits one attempt at a time, and the first success closes it.
     """
 
     def __init__(self, clock: Callable[[], float], random_source: random.Random) -> None:
@@ -34,14 +33,9 @@ class Breaker:
         self._open_until = 0.0
         self._probing = False
         self._last_failure = ""
-        self._quarantine: str | None = None
 
     def refusal(self) -> NotReady | None:
         """Why no attempt is admitted now, or ``None``. Changes nothing."""
-        if self._quarantine is not None:
-            return NotReady(
-                RefusalCode.QUARANTINED, f"out of use until its configuration is mended: {self._quarantine}"
-            )
         if self._failures < FAILURES_TO_OPEN:
             return None
         wait = self._open_until - self._clock()
@@ -71,19 +65,14 @@ class Breaker:
         """An attempt was stopped before it showed anything."""
         self._probing = False
 
-    def failed(self, error: AttemptError) -> bool:
-        """An attempt failed. Returns whether this put the backend into quarantine."""
+    def failed(self, error: AttemptError) -> None:
+        """An attempt failed."""
         was_probing, self._probing = self._probing, False
-        if error.disposition.quarantine:
-            newly = self._quarantine is None
-            self._quarantine = error.sentence
-            return newly
         if not error.disposition.counts_for_breaker:
-            return False
+            return
         self._failures += 1
         self._last_failure = error.kind.value
         if was_probing:
             self._pause = min(self._pause * PAUSE_GROWTH, LONGEST_PAUSE)
         if self._failures >= FAILURES_TO_OPEN:
             self._open_until = self._clock() + self._pause * self._random.uniform(0.8, 1.2)
-        return False

@@ -51,7 +51,7 @@ def failed(race: RaceFailed, decision: Decision, partial: str = "") -> EdgewiseE
     reasons = "; ".join(_attempts(race.failures))
     if kinds == {FailureKind.CONTEXT_LENGTH}:
         return _invalid(f"the prompt is too long for every backend that may take it; shorten it ({reasons})", decision)
-    if kinds == {FailureKind.INVALID_REQUEST}:
+    if kinds in ({FailureKind.INVALID_REQUEST}, {FailureKind.UNKNOWN_MODEL}):
         return _invalid(reasons, decision)
     if kinds == {FailureKind.OVERLOADED}:
         return Overloaded(f"every permitted backend is overloaded; try again later ({reasons})", decision)

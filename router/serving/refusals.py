@@ -28,6 +28,7 @@ CODE_BY_KIND: dict[FailureKind, grpc.StatusCode] = {
     FailureKind.PROTOCOL: _Code.INTERNAL,
     FailureKind.CREDENTIALS: _Code.UNAUTHENTICATED,
     FailureKind.MODEL_UNAVAILABLE: _Code.NOT_FOUND,
+    FailureKind.UNKNOWN_MODEL: _Code.NOT_FOUND,
     FailureKind.UNSUPPORTED: _Code.UNIMPLEMENTED,
     FailureKind.NOT_PERMITTED: _Code.PERMISSION_DENIED,
     FailureKind.CONTEXT_LENGTH: _Code.OUT_OF_RANGE,

@@ -105,8 +105,8 @@ class ModelService:
 
     async def _outputs(self, data: bytes, context: Context) -> bytes:
         request = parse(wire.InferRequest, data)
-        served = self._choose(request.model, Task.INFER)
-        call = infer_input(request, served.name)
+        served, model = self._choose_inference(request.model)
+        call = infer_input(request, model)
         async with served.admission.place():
             inference = await served.backend.infer(call, _context(request.call, context))
         return inference_bytes(inference, self._origin(served, inference.model))
@@ -129,6 +129,20 @@ class ModelService:
         if len(able) > 1:
             raise AttemptError(FailureKind.MODEL_UNAVAILABLE, f"several models here can {task}; name one")
         return able[0]
+
+    def _choose_inference(self, name: str) -> tuple[_Served, str]:
+        """Who infers, and by which of its models: found by the model's name, or by the server's where it has one."""
+        for served in self._served.values():
+            models = served.backend.capabilities.models
+            if served.can(Task.INFER) and models is not None and name in models:
+                return served, name
+        served = self._choose(name, Task.INFER)
+        models = served.backend.capabilities.models
+        if models is None:
+            return served, name or served.name
+        if len(models) > 1:
+            raise AttemptError(FailureKind.UNKNOWN_MODEL, "several models here can infer; name one")
+        return served, next(iter(models))
 
     def _origin(self, served: _Served, model: str) -> wire.Origin:
         load = wire.Load(queue_depth=served.admission.waiting)

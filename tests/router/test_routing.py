@@ -364,3 +364,25 @@ def test_embeddings_and_tensors_are_routed_like_text(make_router: RouterMaker) -
                 await router.embed(["one"], data_class="secret")
 
     run_in_virtual_time(main())
+
+
+def test_what_a_backend_cannot_do_does_not_cost_it_the_rest(make_router: RouterMaker) -> None:
+    class NoEmbeddings(ScriptedBackend):
+        async def embed(self, call: object, context: object) -> object:  # type: ignore[override]
+            raise AttemptError(FailureKind.UNSUPPORTED, "no embeddings here")
+
+        async def infer(self, call: object, context: object) -> object:  # type: ignore[override]
+            raise AttemptError(FailureKind.UNKNOWN_MODEL, "no such model here")
+
+    async def main() -> None:
+        async with make_router(NoEmbeddings("cloud")) as router:
+            with pytest.raises(BackendError):
+                await router.embed(["one"], data_class="public")
+            with pytest.raises(NoBackendPermitted, match="out of use"):
+                await router.embed(["one"], data_class="public")
+            for _ in range(5):
+                with pytest.raises(InvalidRequest, match="no such model"):
+                    await router.infer("misspelt", {"x": [1.0]}, data_class="public")
+            assert (await router.generate("Hello", data_class="public")).backend == "cloud"
+
+    run_in_virtual_time(main())

@@ -120,7 +120,7 @@ async def test_a_model_that_is_not_served_is_refused_with_those_that_are(
     start_infer: StartInfer, infer: Infer, doubling: Path
 ) -> None:
     backend = await start_infer(triage=doubling)
-    text = await refusal(infer(backend, "triag", x=numpy.ones((1, 3))), FailureKind.INVALID_REQUEST)
+    text = await refusal(infer(backend, "triag", x=numpy.ones((1, 3))), FailureKind.UNKNOWN_MODEL)
     assert "no model 'triag'; it has 'triage'" in text
 
 
