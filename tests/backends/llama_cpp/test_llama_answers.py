@@ -16,7 +16,7 @@ from edgewise.core.failure import AttemptError, FailureKind
 if TYPE_CHECKING:
     from conftest import Asker
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 FRANCE = Message.user("What is the capital of France? Tell me about it.")
 

@@ -25,7 +25,7 @@ from edgewise.core.settings import ModelName
 if TYPE_CHECKING:
     from conftest import Asker
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CONTEXT = CallContext("request", Deadline(1e12))
 FRANCE = Message.user("What is the capital of France?")
