@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -20,8 +20,8 @@ class Capabilities:
 
     ``context_tokens`` bounds prompt and answer together (``None``: unknown). ``continues``: it can continue a text
     of the assistant exactly. ``constrains``: it honours ``response_format``. ``logprobs``: it reports them.
-    ``max_concurrency`` is how many calls it takes at once; more wait, and a wait is no failure. ``models`` are the names
-    that `infer` may use (``None``: only a call shows).
+    ``max_concurrency`` is how many calls it takes at once; more wait, and a wait is no failure. ``models`` are the
+    names that `infer` may use (``None``: only a call shows).
     """
 
     tasks: frozenset[Task]
@@ -94,7 +94,7 @@ class Backend(ABC):
         """End all work and free everything. Idempotent."""
         return
 
-    def generate(self, call: GenerateInput, context: CallContext) -> AsyncIterator[GenerateEvent]:
+    def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
         """Stream an answer: any number of `Delta`, then exactly one `Finish`."""
         raise self._unsupported(Task.GENERATE)
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -59,7 +59,7 @@ class Fast(Backend):
     def health(self) -> BackendHealth:
         return BackendHealth(HealthState.READY)
 
-    async def generate(self, call: GenerateInput, context: CallContext) -> AsyncIterator[GenerateEvent]:
+    async def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
         for _ in range(TOKENS):
             yield Delta("word ")
         yield Finish(FinishReason.STOP, Usage(1, TOKENS))
@@ -151,9 +151,9 @@ async def measure_local(router: AsyncRouter, quick: bool) -> None:
     engine = llama_cpp.Llama(str(path.locate()), n_ctx=1024, n_threads=THREADS, n_threads_batch=THREADS, verbose=False)
 
     async def bare(run: int) -> float:
-        messages = [{"role": "user", "content": PROMPTS[run % len(PROMPTS)]}]
+        prompt = PROMPTS[run % len(PROMPTS)]
         started = time.perf_counter()
-        engine.create_chat_completion(messages, max_tokens=OUTPUT_TOKENS, temperature=0.0)
+        engine.create_chat_completion([{"role": "user", "content": prompt}], max_tokens=OUTPUT_TOKENS, temperature=0.0)
         return time.perf_counter() - started
 
     async def routed(run: int) -> float:

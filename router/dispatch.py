@@ -6,7 +6,7 @@ walls; only then is the sealed content opened.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 
 from ..backends import Backend, CallContext
@@ -33,7 +33,7 @@ class Dispatch:
         *,
         partial: str,
         tokens_left: int,
-    ) -> AsyncIterator[GenerateEvent]:
+    ) -> AsyncGenerator[GenerateEvent, None]:
         """Start a generation. ``partial`` is what the assistant has already said: the backend continues it."""
         content = self._open(permit, backend, request)
         assert isinstance(content, GenerateInput)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import TypeVar
 
 import grpc.aio
@@ -62,7 +62,7 @@ class GrpcBackend(Backend):
         self._stopped = True
         await self._connection.close()
 
-    async def generate(self, call: GenerateInput, context: CallContext) -> AsyncIterator[GenerateEvent]:
+    async def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
         self._require(Task.GENERATE)
         request = self._encode(self._protocol.encode_generate, call, context)
         decode = self._protocol.decode_generate

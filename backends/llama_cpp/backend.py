@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from ...core.answer import Delta, Finish, FinishReason, GenerateEvent, TokenLogprob, Usage
 from ...core.content import GenerateInput
@@ -57,7 +57,7 @@ class LlamaCppBackend(Backend):
         """End the worker and all calls."""
         await self.worker.stop()
 
-    async def generate(self, call: GenerateInput, context: CallContext) -> AsyncIterator[GenerateEvent]:
+    async def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
         """Stream an answer. A prompt that does not fit is CONTEXT_LENGTH before any work is done for it."""
         parcel = Parcel(_call_fields(call, context))
         if _may_overflow(call, self._settings.context_tokens):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
 from ...backends import CallContext
@@ -61,7 +61,7 @@ class Attempt:
         self._has_slot = True
         self._called_at = self._loop.time()
 
-    def generate(self, partial: str, tokens_left: int) -> AsyncIterator[GenerateEvent]:
+    def generate(self, partial: str, tokens_left: int) -> AsyncGenerator[GenerateEvent, None]:
         """The backend's stream, which continues ``partial`` if there is any."""
         return self.run.conduct.dispatch.generate(
             self.step.permit,
@@ -172,10 +172,3 @@ class Attempt:
 
     def _since_entry(self) -> float:
         return self._loop.time() - self.run.request.started_at
-
-
-async def close_events(events: AsyncIterator[GenerateEvent]) -> None:
-    """Close a backend's stream, which stops the work behind it. An iterator without a close has none to stop."""
-    close = getattr(events, "aclose", None)
-    if close is not None:
-        await close()

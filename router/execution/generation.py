@@ -6,7 +6,7 @@ import asyncio
 
 from ...core.answer import Answer, Delta, Finish, FinishReason, TokenLogprob, Usage
 from ...policies.plan import Step
-from .attempt import Attempt, close_events
+from .attempt import Attempt
 from .conduct import Run
 from .outcome import failed, refused
 from .race import Race, RaceFailed
@@ -92,5 +92,5 @@ async def _consume(draft: _Draft, max_output_tokens: int) -> None:
             if draft.add(event):
                 return
     finally:
-        await close_events(events)
+        await events.aclose()
     raise attempt.truncated()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from ...core.answer import Answer, Chunk, Delta, Finish, FinishReason, GenerateEvent, Seam, TokenLogprob, Usage
@@ -11,7 +11,7 @@ from ...core.deadline import Deadline
 from ...core.errors import BackendError, EdgewiseError, InvalidRequest, PartialAnswer
 from ...core.failure import AttemptError, FailureKind
 from ...policies.plan import Step, StreamFailover
-from .attempt import Attempt, close_events
+from .attempt import Attempt
 from .conduct import Run
 from .outcome import failed, out_of_time, refused
 from .race import Race, RaceFailed
@@ -29,7 +29,7 @@ class _Open:
     """A stream that has brought its first event, which still waits to be read."""
 
     attempt: Attempt
-    events: AsyncIterator[GenerateEvent]
+    events: AsyncGenerator[GenerateEvent, None]
     first: GenerateEvent | None
 
     closed: bool = False
@@ -39,7 +39,7 @@ class _Open:
             return None
         self.closed = True
         try:
-            await close_events(self.events)
+            await self.events.aclose()
         finally:
             failure = self.attempt.leave(error)
         return failure
@@ -172,7 +172,7 @@ class Stream:
         except StopAsyncIteration:
             pass
         except BaseException:
-            await close_events(events)
+            await events.aclose()
             raise
         raise attempt.truncated()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 
 from ...backends import Backend, BackendHealth, CallContext, Capabilities, HealthState
@@ -76,7 +76,7 @@ class ScriptedBackend(Backend):
         """``reported_health``, which a test may set."""
         return self.reported_health
 
-    async def generate(self, call: GenerateInput, context: CallContext) -> AsyncIterator[GenerateEvent]:
+    async def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
         """The script's words, one `Delta` each."""
         script, received = self._receive(call, context)
         try:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import numpy
 import pytest
+
 from edgewise.backends.tensors import ITEM_BYTES, to_array, to_tensor
 from edgewise.core.content import Tensor
 from edgewise.core.errors import InvalidRequest
@@ -48,7 +50,7 @@ TEXTS = ["", "a", "Grüße, 世界", "nul\0in\0side", "ends with nul\0", "🙂" 
 
 
 @pytest.mark.parametrize("dtype", [object, numpy.dtypes.StringDType()], ids=["objects", "StringDType"])
-def test_strings_come_back_to_the_last_nul(dtype: object) -> None:
+def test_strings_come_back_to_the_last_nul(dtype: Any) -> None:
     tensor = to_tensor(numpy.array([TEXTS[:3], TEXTS[3:]], dtype=dtype))
     assert (tensor.dtype, tensor.shape) == ("string", (2, 3))
     assert to_array(tensor).tolist() == [TEXTS[:3], TEXTS[3:]]

@@ -54,7 +54,7 @@ def test_a_stream_left_early_stops_its_work(configuration: Configuration) -> Non
     ended = threading.Event()
 
     class Watched(ScriptedBackend):
-        async def generate(self, call, context):  # type: ignore[no-untyped-def, override]
+        async def generate(self, call, context):  # type: ignore[no-untyped-def]
             try:
                 async for event in super().generate(call, context):
                     yield event
@@ -97,7 +97,7 @@ def test_closing_ends_a_call_that_runs(configuration: Configuration) -> None:
     begun = threading.Event()
 
     class Watched(ScriptedBackend):
-        async def embed(self, call, context):  # type: ignore[no-untyped-def, override]
+        async def embed(self, call, context):  # type: ignore[no-untyped-def]
             begun.set()
             return await super().embed(call, context)
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 from collections.abc import Callable
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 
@@ -25,8 +26,8 @@ RouterMaker = Callable[..., AsyncRouter]
 BROKEN = AttemptError(FailureKind.UNREACHABLE, "the connection broke")
 
 
-async def collect(router: AsyncRouter, prompt: str = "Hello", **options: object) -> list[Chunk]:
-    return [chunk async for chunk in router.stream(prompt, data_class="public", **options)]  # type: ignore[arg-type]
+async def collect(router: AsyncRouter, **options: Any) -> list[Chunk]:
+    return [chunk async for chunk in router.stream("Hello", data_class="public", **options)]
 
 
 def test_the_last_chunk_carries_the_whole_answer(make_router: RouterMaker) -> None:
@@ -116,9 +117,7 @@ def test_a_continued_answer_of_the_caller_s_is_continued_once_more(make_router: 
     ],
     ids=["constrained", "logprobs", "not idempotent", "one backend alone"],
 )
-def test_what_cannot_be_continued_hands_over_the_text_so_far(
-    make_router: RouterMaker, options: dict[str, object]
-) -> None:
+def test_what_cannot_be_continued_hands_over_the_text_so_far(make_router: RouterMaker, options: dict[str, Any]) -> None:
     script = Script(words=("one ", "two"), failure=BROKEN, fails_after=1)
     phone = ScriptedBackend("phone")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -44,7 +44,7 @@ class Scripted(Backend):
     def health(self) -> BackendHealth:
         return BackendHealth(self.state)
 
-    async def generate(self, call: GenerateInput, context: CallContext) -> AsyncIterator[GenerateEvent]:
+    async def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
         await self._begin(call, context)
         logprobs = (TokenLogprob("hello", -0.25, (("hi", -1.5),)),) if call.logprobs is not None else ()
         try:
@@ -124,5 +124,5 @@ def within(seconds: float) -> CallContext:
 CALL = GenerateInput((Message.user(SECRET_WORDS),))
 
 
-async def collect(events: AsyncIterator[GenerateEvent]) -> list[GenerateEvent]:
+async def collect(events: AsyncGenerator[GenerateEvent, None]) -> list[GenerateEvent]:
     return [event async for event in events]

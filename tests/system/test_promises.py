@@ -16,7 +16,7 @@ import pytest
 from edgewise.router import AsyncRouter, DeadlineExceeded, Message, RequestError
 
 if TYPE_CHECKING:
-    from conftest import Server, Wire
+    from tests.system.conftest import Server, Wire
 
 SECRET = "Zebulon Quartz has diabetes"
 LATE = 0.05  # seconds after the deadline, by which a request has ended

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -108,5 +108,5 @@ def within(seconds: float) -> CallContext:
 CALL = GenerateInput((Message.user(SECRET_WORDS),))
 
 
-async def collect(events: AsyncIterator[GenerateEvent]) -> list[GenerateEvent]:
+async def collect(events: AsyncGenerator[GenerateEvent, None]) -> list[GenerateEvent]:
     return [event async for event in events]

@@ -99,7 +99,7 @@ async def test_closing_a_stream_stops_the_server_at_once(servers: Servers, make_
     endless = Endless()
     events = make_backend(await servers.start(endless.answer)).generate(CALL, within(30))
     assert await anext(aiter(events)) == Delta("once ")
-    await events.aclose()  # type: ignore[attr-defined]  # the contract's iterator is a generator here
+    await events.aclose()
     await asyncio.wait_for(endless.cancelled.wait(), 0.1)
 
 

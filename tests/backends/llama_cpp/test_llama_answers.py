@@ -14,7 +14,7 @@ from edgewise.core.content import Message
 from edgewise.core.failure import AttemptError, FailureKind
 
 if TYPE_CHECKING:
-    from conftest import Asker
+    from tests.backends.llama_cpp.conftest import Asker
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

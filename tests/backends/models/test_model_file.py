@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from edgewise.backends.models import ModelFile, ModelSettings
 from edgewise.core.errors import ModelUnavailable
 

@@ -11,6 +11,8 @@ import numpy
 import onnx
 import psutil
 import pytest
+from onnx import TensorProto, helper
+
 from edgewise.backends import Backend, CallContext
 from edgewise.backends.models import ModelFile, ModelSettings
 from edgewise.backends.onnx import KIND, OnnxSettings
@@ -19,7 +21,6 @@ from edgewise.backends.tensors import to_array, to_tensor
 from edgewise.core.content import InferInput, Tensor
 from edgewise.core.deadline import Deadline
 from edgewise.core.settings import ModelName
-from onnx import TensorProto, helper
 
 Sources = Mapping[str, str | Path]
 Make = Callable[..., Backend]

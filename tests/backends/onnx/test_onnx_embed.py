@@ -11,6 +11,8 @@ import numpy
 import onnxruntime
 import pytest
 import tokenizers
+from onnx import TensorProto, helper
+
 from edgewise.backends import Backend, CallContext
 from edgewise.backends.models import ModelFile, ModelSettings
 from edgewise.backends.tensors import to_array
@@ -18,7 +20,6 @@ from edgewise.core.answer import Embeddings
 from edgewise.core.content import EmbedInput, InferInput
 from edgewise.core.failure import AttemptError, FailureKind
 from edgewise.core.request import Task
-from onnx import TensorProto, helper
 
 Start = Callable[..., Awaitable[Backend]]
 Context = Callable[[], CallContext]

@@ -10,11 +10,12 @@ from typing import Any
 import numpy
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper
+
 from edgewise.backends import Backend
 from edgewise.core.content import EmbedInput, Tensor
 from edgewise.core.failure import AttemptError, FailureKind
 from edgewise.core.request import Task
-from onnx import TensorProto, helper
 
 Infer = Callable[..., Awaitable[dict[str, Any]]]
 StartInfer = Callable[..., Awaitable[Backend]]
@@ -195,6 +196,6 @@ async def test_a_request_before_the_start_waits_for_it(
     make: Callable[..., Backend], infer: Infer, doubling: Path
 ) -> None:
     backend = make({"d": doubling}, task="infer", model="d")
-    early = asyncio.create_task(infer(backend, "d", x=FLOATS))
+    early = asyncio.ensure_future(infer(backend, "d", x=FLOATS))
     await backend.start()
     assert (await early)["y"].shape == (2, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from edgewise.backends.onnx import KIND, OnnxSettings
 from edgewise.backends.onnx.settings import OnnxTask
 

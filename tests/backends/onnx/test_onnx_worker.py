@@ -16,10 +16,11 @@ import numpy
 import onnx
 import psutil
 import pytest
+from onnx import TensorProto, helper
+
 from edgewise.backends import Backend, CallContext, HealthState
 from edgewise.core.content import EmbedInput
 from edgewise.core.failure import AttemptError, FailureKind
-from onnx import TensorProto, helper
 
 Start = Callable[..., Awaitable[Backend]]
 Infer = Callable[..., Awaitable[dict[str, Any]]]

@@ -73,8 +73,8 @@ class ProbeEngine(Engine):
         raise ValueError(f"cannot do {call.fields['text']}")
 
     def refuse(self, call: Parcel, running: RunningCall) -> Generator[Parcel, None, None]:
+        yield from ()
         raise AttemptError(FailureKind.CONTEXT_LENGTH, "900 tokens do not fit into 512")
-        yield call
 
     def die(self, call: Parcel, running: RunningCall) -> Generator[Parcel, None, None]:
         yield Parcel({"started": True})

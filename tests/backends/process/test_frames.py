@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,11 @@ from edgewise.backends.process.frames import FrameError, FrameReader, encode
 
 
 def test_frames_survive_any_chopping() -> None:
-    sent = [({"op": "call", "text": "ä\ud800"}, b"\0\1" * 50), ({}, b""), ({"n": [1, None, 2.5]}, b"x")]
+    sent: list[tuple[dict[str, Any], bytes]] = [
+        ({"op": "call", "text": "ä\ud800"}, b"\0\1" * 50),
+        ({}, b""),
+        ({"n": [1, None, 2.5]}, b"x"),
+    ]
     stream = b"".join(encode(header, payload) for header, payload in sent)
     for size in (1, 3, 7, len(stream)):
         reader = FrameReader()

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -35,7 +35,7 @@ async def _failure(worker: WorkerProcess, fields: JsonObject) -> AttemptError:
     return caught.value
 
 
-async def _started(worker: WorkerProcess, do: str) -> AsyncIterator[Parcel]:
+async def _started(worker: WorkerProcess, do: str) -> AsyncGenerator[Parcel, None]:
     with await worker.stream(Parcel({"do": do})) as replies:
         async for event in replies:
             yield event
