@@ -31,6 +31,7 @@ class DemoServer:
 
     async def start(self) -> None:
         """Start it and wait until it serves: on a free port at first, later on the same one again."""
+        await self.stop()
         listen = ["--listen", self.address] if self.address else []
         with self._stderr.open("wb") as stderr:
             self._process = await asyncio.create_subprocess_exec(
