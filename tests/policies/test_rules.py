@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgewise.core.decision import RefusalCode
+from edgewise.core.settings import Seconds
 from edgewise.policies import Policy
 from edgewise.policies.facts import BackendTerms, Facts
 from edgewise.policies.plan import StreamFailover
@@ -104,8 +106,10 @@ def test_every_refusal_has_the_rule_that_made_it(
 def test_the_last_set_wins_the_caller_wins_over_it_and_costs_take_the_lower(
     make_policy: Callable[..., Policy], make_facts: Callable[..., Facts]
 ) -> None:
-    first = SetSettings(latency_budget=5.0, first_token_budget=0.5, max_cost=0.001, order=(Objective.COST,))
-    last = SetSettings(latency_budget=7.0, max_cost=0.5, stream_failover=StreamFailover.NONE)
+    first = SetSettings(
+        latency_budget=Seconds(5.0), first_token_budget=Seconds(0.5), max_cost=0.001, order=(Objective.COST,)
+    )
+    last = SetSettings(latency_budget=Seconds(7.0), max_cost=0.5, stream_failover=StreamFailover.NONE)
     policy = make_policy(RuleSettings("first", set=first), RuleSettings("last", set=last))
     plan = policy.plan(make_facts(streaming=True, max_output_tokens=1000))
     assert (plan.latency_budget, plan.first_token_budget) == (7.0, 0.5)
@@ -121,7 +125,8 @@ def test_an_unknown_name_in_a_list_is_a_mistake(places: object, terms: tuple[Bac
     from edgewise.policies import compile_policy
     from edgewise.policies.settings import PolicySettings
 
-    rule = replace(RuleSettings("r"), **{key: ("phone", "clowd")})
+    lists: dict[str, Any] = {key: ("phone", "clowd")}
+    rule = replace(RuleSettings("r"), **lists)
     policy, problems = compile_policy(PolicySettings(rules=(rule,)), terms, places)  # type: ignore[arg-type]
     assert policy is None
     assert [(problem.path, problem.mend) for problem in problems if problem.severity == "error"] == [

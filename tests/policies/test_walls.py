@@ -88,6 +88,11 @@ def read(written: WrittenSet, places: Places) -> PlaceSet:
     return places.read(("any",) if written is None else written, (), [])
 
 
+def located(written: tuple[WrittenSet, WrittenSet, WrittenSet, Evidence], known: Places) -> Location:
+    process_in, store_in, operators, evidence = written
+    return Location(read(process_in, known), read(store_in, known), read(operators, known), evidence)
+
+
 @given(section=class_sections(), location=written_locations, chosen=st.data())
 def test_walls_agree_with_the_reference(
     places: Places,
@@ -97,7 +102,7 @@ def test_walls_agree_with_the_reference(
 ) -> None:
     known = places.with_sites(SITES)
     walls = Walls(build_walls(section, known, []), None, known.describe)
-    somewhere = Location(*(read(each, known) for each in location[:3]), location[3])
+    somewhere = located(location, known)
     named = chosen.draw(st.lists(st.sampled_from(sorted(section)), unique=True))
     # No class named: with no default, all of them hold.
     expected = all(reference(section, name, location, known) for name in named or section)
@@ -117,7 +122,7 @@ def test_more_classes_and_a_callers_narrowing_never_permit_more(
 ) -> None:
     known = places.with_sites(SITES)
     walls = Walls(build_walls(section, known, []), None, known.describe)
-    somewhere = Location(*(read(each, known) for each in location[:3]), location[3])
+    somewhere = located(location, known)
     if walls.objection(("c0",), None, somewhere) is not None:
         assert walls.objection(tuple(section), None, somewhere) is not None
         assert walls.objection(("c0",), known.read_residency(list(narrower)), somewhere) is not None
