@@ -35,11 +35,11 @@ check: $(VENV)/edgewise
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m mypy -p edgewise
-	$(BIN)/python -m mypy tests benchmarks examples
+	$(BIN)/python -m mypy tests benchmarks examples docs
 	$(BIN)/lint-imports
 
 protos: .venv-protos/ready
-	.venv-protos/bin/python protos/generate.py protos/v1
+	.venv-protos/bin/python protos/generate.py protos
 
 bench: $(VENV)/models
 	$(BIN)/python benchmarks/planning.py
