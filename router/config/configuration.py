@@ -26,6 +26,7 @@ from .reader import INVALID, Invalid, Reader
 from .tree import Complaint, Mark, Node, Table, mark_of, parse, show_all
 
 _LARGEST = 512 * 1024
+_MOST_TOLD = 200
 _SECTIONS = ("version", "models", "backends", "policy", "serve")
 _TOP = Mark(1, 1)
 
@@ -221,5 +222,8 @@ def _problem(complaint: Complaint, position: Position) -> Problem:
 
 def _error(problems: Sequence[Problem]) -> ConfigurationError:
     errors: list[Path] = [each.path for each in problems if each.severity is Severity.ERROR]
-    in_policy = all(path[:1] == ("policy",) for path in errors)
-    return PolicyError(problems) if in_policy and errors else ConfigurationError(problems)
+    in_policy = bool(errors) and all(path[:1] == ("policy",) for path in errors)
+    if len(problems) > _MOST_TOLD:
+        rest = Problem(f"and {len(problems) - _MOST_TOLD} more", "mend these first", position=problems[-1].position)
+        problems = [*problems[:_MOST_TOLD], rest]
+    return PolicyError(problems) if in_policy else ConfigurationError(problems)

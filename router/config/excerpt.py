@@ -17,21 +17,26 @@ class Excerpts:
     def __init__(self, file: str, text: str, texts: Iterable[Scalar]) -> None:
         self._file = file
         self._lines = text.splitlines()
-        self._texts = list(texts)
+        self._texts: dict[int, list[Scalar]] = {}
+        for each in texts:
+            for line in range(each.mark.line, each.ends.line + 1):
+                self._texts.setdefault(line, []).append(each)
 
     def position(self, mark: Mark) -> Position:
         """The place with its line and caret."""
         line = self._lines[mark.line - 1] if 0 < mark.line <= len(self._lines) else ""
+        parts: list[str] = []
+        read = shown = 0
         caret = min(mark.column, len(line) + 1)
-        spans = sorted((self._span(each, mark.line, len(line)) for each in self._texts if not each.shown), reverse=True)
-        for start, end in spans:
-            if start < end:
-                line = line[:start] + _HIDDEN + line[end:]
-                if caret - 1 >= end:
-                    caret -= end - start - len(_HIDDEN)
-                elif caret - 1 > start:
-                    caret = start + 1
-        return self._shortened(mark, line.replace("\t", " "), caret)
+        for start, end in self._hidden(mark.line, len(line)):
+            parts += [line[read:start], _HIDDEN]
+            if start < mark.column - 1 < end:
+                caret = shown + start - read + 1
+            shown += start - read + len(_HIDDEN)
+            read = end
+            if mark.column - 1 >= end:
+                caret = shown + mark.column - end
+        return self._shortened(mark, "".join([*parts, line[read:]]).replace("\t", " "), caret)
 
     def before_value(self, mark: Mark) -> Position:
         """The place, where the file could not be parsed and nothing is known: the line up to its first value."""
@@ -51,13 +56,15 @@ class Excerpts:
                 return line.partition(":")[0]
         return ""
 
-    def _span(self, text: Scalar, line: int, width: int) -> tuple[int, int]:
-        """The part of a line that a text takes, as a slice; an empty one where it takes none."""
-        if not text.mark.line <= line <= text.ends.line:
-            return 0, 0
-        start = text.mark.column - 1 if line == text.mark.line else 0
-        end = text.ends.column - 1 if line == text.ends.line else width
-        return start, end
+    def _hidden(self, line: int, width: int) -> list[tuple[int, int]]:
+        """The parts of a line that must not be shown, as slices from left to right."""
+        spans = []
+        for text in self._texts.get(line, ()):
+            start = text.mark.column - 1 if line == text.mark.line else 0
+            end = text.ends.column - 1 if line == text.ends.line else width
+            if start < end and not text.shown:
+                spans.append((start, end))
+        return sorted(spans)
 
     def _shortened(self, mark: Mark, line: str, caret: int) -> Position:
         start = max(0, caret - 1 - _WIDEST // 2) if len(line) > _WIDEST else 0

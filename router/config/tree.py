@@ -14,6 +14,7 @@ import yaml
 from ...core.problem import Path
 
 _DEEPEST = 24
+_MOST = 20_000
 _QUOTED = re.compile(r"'[^'<]{3,}'")
 
 
@@ -140,6 +141,7 @@ class _Builder:
     def __init__(self) -> None:
         self.complaints: list[Complaint] = []
         self.texts: list[Scalar] = []
+        self._count = 0
 
     def document(self, text: str) -> Node | None:
         """The one document of the text."""
@@ -165,6 +167,9 @@ class _Builder:
         mark = _mark(event.start_mark)
         if depth > _DEEPEST:
             raise _Unreadable(Complaint("nested too deeply", "write it flatter", mark, path))
+        self._count += 1
+        if self._count > _MOST:
+            raise _Unreadable(Complaint(f"more than {_MOST} values", "name the right file", mark, path))
         if isinstance(event, yaml.AliasEvent):
             self._complain("an alias stands for text elsewhere", "write the text out here", mark, path)
             return self._text("", event, plain=False)

@@ -279,6 +279,23 @@ def test_aliases_cannot_multiply(mistakes: Mistakes) -> None:
     assert any("alias" in each.sentence for each in mistakes(bomb))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "version: 1\n" + "".join(f"k{at}: v\n" for at in range(9000)),
+        "a: [" + "b," * 200_000 + "]",
+        "a: [" + "b," * 9000 + "x" * 400_000 + "]",
+        "[" * 400_000,
+        "a: |\n" + " x\n" * 100_000,
+    ],
+    ids=["keys", "items", "one long line", "brackets", "lines"],
+)
+def test_large_nonsense_ends_soon_and_is_told_in_few_words(mistakes: Mistakes, text: str) -> None:
+    problems = mistakes(text)
+    assert len(problems) <= 201
+    assert sum(len(each.render()) for each in problems) < 100_000
+
+
 anything = st.one_of(
     st.text(max_size=200),
     st.text(alphabet="{}[]:,-'\"!&*#|> \n\tab1$%@?<", max_size=80),
