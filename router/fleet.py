@@ -16,6 +16,7 @@ from ..policies.facts import BackendFacts, BackendTerms, NotReady
 from .estimates import Estimator, Prior
 from .execution.breaker import Breaker
 from .execution.quarantine import QuarantineWard
+from .execution.retry_budget import RetryBudget
 
 log = logging.getLogger("edgewise")
 
@@ -35,6 +36,7 @@ class Member:
         self.terms = terms
         self.name = terms.name
         self.breaker = Breaker(clock, random_source)
+        self.retry_budget = RetryBudget(clock)
         self._quarantine = QuarantineWard()
         self.estimators = {task: Estimator(priors[task], clock) for task in terms.tasks}
         self.slots = asyncio.Semaphore(backend.capabilities.max_concurrency)

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from ...core.answer import Embeddings, Inference
-from ...policies.plan import Step
 from .attempt import Attempt
 from .conduct import Run
 from .outcome import failed, refused
@@ -31,8 +30,7 @@ async def _run(run: Run, call: Callable[[Attempt], Awaitable[T]]) -> T:
         raise refused(run.plan, run.decision)
     loop = asyncio.get_running_loop()
 
-    async def start(step: Step, reason: str) -> tuple[Attempt, T]:
-        attempt = Attempt(run, step, reason)
+    async def start(attempt: Attempt) -> tuple[Attempt, T]:
         result = await attempt.call(lambda: call(attempt))
         attempt.token(0, loop.time())
         attempt.leave(None)

@@ -84,6 +84,11 @@ class Attempt:
             self.step.permit, self.member.backend, self.run.request, self._context()
         )
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether a first token has come."""
+        return self._first_at is not None
+
     def token(self, count: int, now: float) -> None:
         """So many tokens came now."""
         if self._first_at is None:

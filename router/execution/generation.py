@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 from ...core.answer import Answer, Delta, Finish, FinishReason, TokenLogprob, Usage
-from ...policies.plan import Step
 from .attempt import Attempt
 from .conduct import Run
 from .outcome import failed, refused
@@ -50,8 +49,7 @@ async def run_generate(run: Run, stop: tuple[str, ...], max_output_tokens: int) 
     drafts: list[_Draft] = []
     loop = asyncio.get_running_loop()
 
-    async def start(step: Step, reason: str) -> _Draft:
-        attempt = Attempt(run, step, reason)
+    async def start(attempt: Attempt) -> _Draft:
         draft = _Draft(attempt, stop)
         drafts.append(draft)
         await attempt.call(lambda: _consume(draft, max_output_tokens))

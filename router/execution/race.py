@@ -1,21 +1,30 @@
-"""The plan's steps against the clock: the next one when one fails, the last resort at its last safe moment."""
+"""The plan's steps against the clock.
+
+The next step starts when one fails, and beside one that is silent for longer than it should be (a hedge, paid from
+the retry budget); the last resort starts at its last safe moment, beside whatever still runs, and no budget refuses it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Generic, TypeVar
 
 from ...core.deadline import Deadline
 from ...core.failure import AttemptError, FailureKind
 from ...policies.plan import Step
+from .attempt import Attempt
 from .conduct import Run
 from .retry import may_retry, retry
 
 T = TypeVar("T")
 
-StartStep = Callable[[Step, str], Coroutine[Any, Any, T]]
-"""Makes one attempt at a step, for a reason in words: returns its result, or raises `AttemptError`."""
+StartAttempt = Callable[[Attempt], Coroutine[Any, Any, T]]
+"""Carries out one attempt: returns its result, or raises `AttemptError`."""
+
+SHORTEST_HEDGE_DELAY = 0.01
+"""Seconds before which no attempt is hedged, however fast its backend was: a hiccup is not a fault."""
 
 
 class RaceFailed(Exception):
@@ -28,13 +37,13 @@ class RaceFailed(Exception):
 
 
 class Race(Generic[T]):
-    """One race over some steps. ``start`` makes an attempt; ``discard`` undoes a success that came too late."""
+    """One race over some steps. ``start`` carries out an attempt; ``discard`` undoes a success that came too late."""
 
     def __init__(
         self,
         run: Run,
         steps: Sequence[Step],
-        start: StartStep[T],
+        start: StartAttempt[T],
         deadline: Deadline,
         *,
         discard: Callable[[T], Coroutine[Any, Any, None]] | None = None,
@@ -50,6 +59,8 @@ class Race(Generic[T]):
         self._reserve = next((step for step in steps if step.starts_at is not None), None)
         self._running: dict[asyncio.Task[T], Step] = {}
         self._repeated: set[str] = set()
+        self._hedge_due = math.inf
+        self._first: Attempt | None = None
         self._failures: list[AttemptError] = []
 
     async def result(self) -> T:
@@ -58,8 +69,7 @@ class Race(Generic[T]):
             self._start_next("first choice")
             while self._running:
                 await asyncio.wait(self._running, timeout=self._until_next_event(), return_when=asyncio.FIRST_COMPLETED)
-                finished = [task for task in self._running if task.done()]
-                for task in finished:
+                for task in [task for task in self._running if task.done()]:
                     step = self._running.pop(task)
                     error = task.exception()
                     if error is None:
@@ -67,41 +77,65 @@ class Race(Generic[T]):
                     if not isinstance(error, AttemptError):
                         raise error
                     self._failed(step, error)
-                if self._deadline.passed(self._loop.time()):
+                now = self._loop.time()
+                if self._deadline.passed(now):
                     raise RaceFailed(self._failures, timed_out=True)
-                self._start_reserve_when_due()
+                self._hedge_when_due(now)
+                self._start_reserve_when_due(now)
             raise RaceFailed(self._failures, timed_out=False)
         finally:
             self._end_the_others()
 
     def _until_next_event(self) -> float:
-        now = self._loop.time()
-        until = self._deadline.remaining(now)
-        if self._reserve is not None:
-            until = min(until, max(0.0, self._reserve_due() - now))
-        return until
+        due = min(self._deadline.at, self._hedge_due, self._reserve_due())
+        return max(0.0, due - self._loop.time())
 
     def _reserve_due(self) -> float:
-        assert self._reserve is not None
-        assert self._reserve.starts_at is not None
+        if self._reserve is None or self._reserve.starts_at is None:
+            return math.inf
         return self._run.request.started_at + self._reserve.starts_at
 
-    def _start_reserve_when_due(self) -> None:
-        if self._reserve is not None and self._loop.time() >= self._reserve_due():
+    def _start_reserve_when_due(self, now: float) -> None:
+        if self._reserve is not None and now >= self._reserve_due():
             step, self._reserve = self._reserve, None
-            self._launch(step, self._start(step, "last resort, at its last safe moment"))
+            self._launch(step, "last resort, at its last safe moment")
+
+    def _hedge_when_due(self, now: float) -> None:
+        """Start another step beside the first one, which should have begun to answer by now. Once a request."""
+        if now < self._hedge_due:
+            return
+        self._hedge_due = math.inf
+        assert self._first is not None
+        if self._first.has_begun or len(self._running) != 1:
+            return
+        step = self._waiting[0] if self._waiting else self._reserve
+        if step is None or step.avoided or not self._run.conduct.fleet[step.backend].retry_budget.pay_for_hedge():
+            return
+        self._take(step)
+        self._launch(step, f"hedge, {self._first.step.backend} is silent for longer than it should be")
 
     def _start_next(self, reason: str) -> None:
-        if self._waiting:
-            step = self._waiting.pop(0)
-        elif self._reserve is not None:
-            step, self._reserve = self._reserve, None
-        else:
+        step = self._waiting[0] if self._waiting else self._reserve
+        if step is None:
             return
-        self._launch(step, self._start(step, reason))
+        self._take(step)
+        attempt = self._launch(step, reason)
+        self._run.conduct.fleet[step.backend].retry_budget.earn()
+        if self._first is None and self._run.request.labels.idempotent:
+            self._first = attempt
+            delay = max(SHORTEST_HEDGE_DELAY, step.prediction.first.quantile_95())
+            self._hedge_due = self._loop.time() + delay
 
-    def _launch(self, step: Step, work: Coroutine[Any, Any, T]) -> None:
-        self._running[self._loop.create_task(work)] = step
+    def _take(self, step: Step) -> None:
+        if step is self._reserve:
+            self._reserve = None
+        else:
+            self._waiting.remove(step)
+
+    def _launch(self, step: Step, reason: str) -> Attempt:
+        attempt = Attempt(self._run, step, reason)
+        self._running[self._loop.create_task(self._start(attempt))] = step
+        return attempt
 
     def _failed(self, step: Step, error: AttemptError) -> None:
         self._failures.append(error)
@@ -115,15 +149,16 @@ class Race(Generic[T]):
             self._start_next(f"{step.backend} failed: {error.kind}")
         elif self._may_repeat and may_retry(error) and step.backend not in self._repeated:
             self._repeated.add(step.backend)
-            self._launch(step, self._repeat(step, error))
+            self._running[self._loop.create_task(self._repeat(step, error))] = step
         elif not self._running:
             self._start_next(f"{step.backend} failed: {error.kind}")
 
     async def _repeat(self, step: Step, error: AttemptError) -> T:
         return await retry(
-            lambda: self._start(step, "retry"),
+            lambda: self._start(Attempt(self._run, step, "retry")),
             error,
             self._run.plan.retry,
+            self._run.conduct.fleet[step.backend].retry_budget,
             self._deadline,
             self._run.conduct.random,
         )

@@ -10,6 +10,7 @@ from typing import TypeVar
 from ...core.deadline import Deadline
 from ...core.failure import AttemptError
 from ...policies.plan import Retry
+from .retry_budget import RetryBudget
 
 T = TypeVar("T")
 
@@ -19,9 +20,14 @@ _PUSHBACK_JITTER = 0.2
 
 
 async def retry(
-    call: Callable[[], Awaitable[T]], failed: AttemptError, settings: Retry, deadline: Deadline, source: random.Random
+    call: Callable[[], Awaitable[T]],
+    failed: AttemptError,
+    settings: Retry,
+    budget: RetryBudget,
+    deadline: Deadline,
+    source: random.Random,
 ) -> T:
-    """Repeat ``call``, which has ``failed`` once, by ``settings`` and within ``deadline``.
+    """Repeat ``call``, which has ``failed`` once, by ``settings``, as far as ``budget`` and ``deadline`` allow.
 
     Raises the last `AttemptError`. A server's pushback is obeyed; one beyond the deadline ends the retries. Only
     `AttemptError` is ever repeated, so that a cancellation passes.
@@ -34,15 +40,18 @@ async def retry(
     def pause(state: RetryCallState) -> float:
         return backoff(state.attempt_number + 1, _failure(state), settings, source)
 
-    def out_of_time(state: RetryCallState) -> bool:
-        tried = state.attempt_number + 1
-        return tried >= settings.max_attempts or _too_late(_failure(state), deadline.remaining(loop.time()))
+    def enough(state: RetryCallState) -> bool:
+        return no_more(state.attempt_number + 1, _failure(state))
 
-    if settings.max_attempts < 2 or _too_late(failed, deadline.remaining(loop.time())):
+    def no_more(tried: int, error: AttemptError) -> bool:
+        late = error.retry_after is not None and error.retry_after >= deadline.remaining(loop.time())
+        return tried >= settings.max_attempts or late or (may_retry(error) and not budget.pay_for_retry())
+
+    if no_more(1, failed):
         raise failed
     await asyncio.sleep(backoff(1, failed, settings, source))
     controller = AsyncRetrying(
-        retry=retry_if_exception(may_retry), stop=out_of_time, wait=pause, sleep=asyncio.sleep, reraise=True
+        retry=retry_if_exception(may_retry), stop=enough, wait=pause, sleep=asyncio.sleep, reraise=True
     )
 
     async def call_again() -> T:  # tenacity awaits what it can see to be a coroutine function
@@ -63,10 +72,6 @@ def backoff(failures: int, error: AttemptError, settings: Retry, source: random.
     if error.retry_after is None:
         return jittered
     return max(jittered, error.retry_after * (1.0 + source.uniform(0.0, _PUSHBACK_JITTER)))
-
-
-def _too_late(error: AttemptError, remaining: float) -> bool:
-    return error.retry_after is not None and error.retry_after >= remaining
 
 
 def _failure(state: object) -> AttemptError:

@@ -161,8 +161,7 @@ class Stream:
         sentence = f"the stream of {broken.step.backend!r} broke: {failure.sentence}; {tried}"
         return PartialAnswer(sentence, decision, self._partial())
 
-    async def _open(self, step: Step, reason: str) -> _Open:
-        attempt = Attempt(self._run, step, reason)
+    async def _open(self, attempt: Attempt) -> _Open:
         return await attempt.call(lambda: self._first_event(attempt))
 
     async def _first_event(self, attempt: Attempt) -> _Open:

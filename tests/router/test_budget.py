@@ -7,31 +7,70 @@ from collections.abc import Callable
 
 import pytest
 
-from edgewise.router import AsyncRouter, DeadlineExceeded
+from edgewise.router import AsyncRouter, DeadlineExceeded, Overloaded
 from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
 RouterMaker = Callable[..., AsyncRouter]
 SILENT = Script(silent_after=0)
 
 
-def test_a_silent_server_is_overtaken_by_the_device_in_time(make_router: RouterMaker) -> None:
+def test_a_silent_server_is_hedged_and_then_overtaken_in_time(make_router: RouterMaker) -> None:
     cloud, phone = ScriptedBackend("cloud", SILENT), ScriptedBackend("phone")
 
     async def main() -> None:
+        loop = asyncio.get_running_loop()
         async with make_router(cloud, phone) as router:
             # The prior for a device is slow; a few answers teach how fast this one is.
-            for _ in range(20):
+            for _ in range(10):
                 await router.generate("Hello", data_class="secret")
-            started = asyncio.get_running_loop().time()
-            answer = await router.generate("Hello", data_class="public", latency_budget=20.0)
-            assert answer.backend == "phone"
-            assert asyncio.get_running_loop().time() - started <= 20.0
-            silent, last_resort = answer.decision.attempts
-            assert silent.backend == "cloud"
-            assert last_resort.started > 15.0  # kept in reserve until its last safe moment, not hedged at once
+            starts = []
+            for _ in range(3):
+                started = loop.time()
+                answer = await router.generate("Hello", data_class="public", latency_budget=20.0)
+                assert answer.backend == "phone"
+                assert loop.time() - started <= 20.0
+                starts.append(answer.decision.attempts[1].started)
+        # Two hedges, when the first token should have been there; a third has no token, and the device is the last
+        # resort, which no budget refuses, at its last safe moment.
+        assert starts[0] < 1.0
+        assert starts[1] < 2.0
+        assert 15.0 < starts[2] < 20.0
 
     run_in_virtual_time(main())
-    assert cloud.calls[-1].outcome == ["cancelled"]
+    assert [call.outcome for call in cloud.calls] == [["cancelled"]] * 3
+
+
+def test_an_outage_is_not_made_worse_by_retries(make_router: RouterMaker) -> None:
+    from edgewise.router import AttemptError, BackendError, FailureKind
+
+    busy = Script(failure=AttemptError(FailureKind.OVERLOADED, "no room"), first_after=0.001)
+    cloud = ScriptedBackend("cloud", busy)
+
+    async def main() -> None:
+        async with make_router(cloud) as router:
+            for _ in range(1000):
+                with pytest.raises((BackendError, Overloaded)):
+                    await router.generate("Hello", data_class="public")
+
+    run_in_virtual_time(main())
+    assert 1000 < len(cloud.calls) < 1230
+
+
+def test_hedges_are_few_under_load_and_none_where_a_request_must_not_run_twice(make_router: RouterMaker) -> None:
+    # Every tenth answer is slow, so that each of them would be worth a hedge.
+    cloud = ScriptedBackend("cloud", lambda number: Script(first_after=5.0 if number % 10 == 9 else 0.1))
+    gateway = ScriptedBackend("gateway", Script(first_after=0.1))
+
+    async def main() -> None:
+        async with make_router(cloud, gateway) as router:
+            for _ in range(50):
+                await router.generate("Hello", data_class="public", idempotent=False)
+            assert gateway.calls == []
+            for _ in range(400):
+                await router.generate("Hello", data_class="public")
+
+    run_in_virtual_time(main())
+    assert 2 <= len(gateway.calls) < 40
 
 
 @pytest.mark.parametrize("budget", [0.05, 0.5, 3.0])
