@@ -50,11 +50,13 @@ class Candidate:
         return self.p_done >= (LIKELY if self.prediction.known else LIKELY_UNTRIED)
 
 
+# By the texts of the objectives, because an enum's hash is slow.
 _MEASURE = {
-    Objective.QUALITY: attrgetter("shortfall"),
-    Objective.LATENCY: attrgetter("latency"),
-    Objective.COST: attrgetter("cost"),
+    str(Objective.QUALITY): attrgetter("shortfall"),
+    str(Objective.LATENCY): attrgetter("latency"),
+    str(Objective.COST): attrgetter("cost"),
 }
+_QUALITY = Objective.QUALITY
 _INDEX = attrgetter("index")
 
 
@@ -99,7 +101,7 @@ def _refined(group: list[Candidate], objectives: tuple[Objective, ...]) -> list[
     if not objectives:
         return group
     objective = objectives[0]
-    measure = _MEASURE[objective]
+    measure = _MEASURE[objective._value_]
     left = sorted(group, key=measure)
     ordered: list[Candidate] = []
     while left:
@@ -117,7 +119,7 @@ def _refined(group: list[Candidate], objectives: tuple[Objective, ...]) -> list[
 
 def _bound(best: float, objective: Objective) -> float:
     """The worst value that counts as equal to the best."""
-    if objective is Objective.QUALITY:
+    if objective is _QUALITY:
         return best + _QUALITY_TOLERANCE + _ROUNDING
     return best * _RELATIVE_TOLERANCE + _ROUNDING
 

@@ -24,6 +24,9 @@ from .walls import Walls
 
 _REMEMBERED = 512
 
+# Python 3.11 runs code to look an enum's member up, which is much beside what planning costs.
+_OFFLINE, _GENERATE = LinkState.OFFLINE, Task.GENERATE
+
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
@@ -76,7 +79,7 @@ class Policy:
     def plan(self, facts: Facts) -> Plan:
         """What this policy grants for these facts. Raises `InvalidRequest` for labels that name what is not there."""
         plan = self._plan(facts)
-        if plan.steps or facts.link.state is not LinkState.OFFLINE:
+        if plan.steps or facts.link.state is not _OFFLINE:
             return plan
         online = replace(facts, link=LinkFacts(LinkState.ONLINE, facts.link.metered, 100, 0.0))
         return replace(plan, online_would_help=bool(self._plan(online).steps))
@@ -167,7 +170,7 @@ class Policy:
         latency, first_token = labels.latency_budget, labels.first_token_budget
         if latency is None:
             latency = self._defaults.latency_budget if effects.latency_budget is None else effects.latency_budget
-        if first_token is None and labels.streaming and labels.task is Task.GENERATE:
+        if first_token is None and labels.streaming and labels.task is _GENERATE:
             first_token = effects.first_token_budget
             if first_token is None:
                 first_token = self._defaults.first_token_budget

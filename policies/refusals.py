@@ -8,6 +8,9 @@ from ..core.decision import Refusal, RefusalCode
 from ..core.request import Labels
 from .facts import BackendFacts, BackendTerms, Facts, LinkState
 
+# Python 3.11 runs code to look an enum's member up, which is much beside what planning costs.
+_OFFLINE = LinkState.OFFLINE
+
 
 def refused_always(terms: BackendTerms, objection: str | None, labels: Labels) -> Refusal | None:
     """Why not, whatever the facts. ``objection`` is what the walls say."""
@@ -40,7 +43,7 @@ def refused_now(
     if max_cost is not None and cost > max_cost:
         sentence = f"it would cost about {cost:.2g} US dollars; at most {max_cost:.2g} may be spent"
         return Refusal(terms.name, RefusalCode.PRICE, sentence)
-    if facts.link.state is LinkState.OFFLINE and terms.remote and (facts.link.forced or not terms.works_offline):
+    if facts.link.state is _OFFLINE and terms.remote and (facts.link.forced or not terms.works_offline):
         return Refusal(terms.name, RefusalCode.OFFLINE, "it needs the network, and this device is offline")
     if backend.not_ready is not None:
         return Refusal(terms.name, backend.not_ready.code, backend.not_ready.sentence)
