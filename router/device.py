@@ -13,25 +13,25 @@ SAMPLE_EVERY = 5.0
 class Device:
     """The device's last sample, renewed in the background when a request finds it older than `SAMPLE_EVERY` seconds.
 
-    ``sample`` blocks and runs in the loop's default executor; tests give their own.
+    The first is taken here and now, so that no request is judged by facts that nobody looked at: it blocks for some
+    20 ms. ``sample`` blocks; later ones run in the loop's default executor. Tests give their own.
     """
 
     def __init__(self, sample: Callable[[], DeviceFacts]) -> None:
         self._sample = sample
-        self._facts = DeviceFacts()
-        self._sampled_at: float | None = None
+        self._facts = sample()
+        self._sampled_at = asyncio.get_running_loop().time()
         self._renewal: asyncio.Task[None] | None = None
 
     def facts(self) -> DeviceFacts:
-        """The last sample; before the first, a device without worries. Returns at once."""
+        """The last sample. Returns at once."""
         loop = asyncio.get_running_loop()
-        stale = self._sampled_at is None or loop.time() - self._sampled_at > SAMPLE_EVERY
+        stale = loop.time() - self._sampled_at > SAMPLE_EVERY
         if stale and (self._renewal is None or self._renewal.done()):
-            self._renewal = loop.create_task(self.renew())
+            self._renewal = loop.create_task(self._renew())
         return self._facts
 
-    async def renew(self) -> None:
-        """Take a sample now."""
+    async def _renew(self) -> None:
         loop = asyncio.get_running_loop()
         self._sampled_at = loop.time()
         self._facts = await loop.run_in_executor(None, self._sample)

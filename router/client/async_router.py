@@ -60,7 +60,7 @@ class AsyncRouter:
         self._replacements = dict(backends or {})
         self._random = random_source or random.Random()
         self._wall_clock = wall_clock
-        self._device = Device(sample)
+        self._sample = sample
         self._policy: Policy = configuration.policy
         self._conversations = Conversations()
         self._process = os.getpid()
@@ -91,8 +91,8 @@ class AsyncRouter:
         if self._closed:
             return
         self._closed = True
-        await self._device.stop()
         if self._conduct is not None:
+            await self._conduct.device.stop()
             await self._conduct.fleet.stop()
 
     @property
@@ -198,7 +198,7 @@ class AsyncRouter:
             request_id=request_id,
             labels=labels,
             link=conduct.connectivity.facts(),
-            device=self._device.facts(),
+            device=conduct.device.facts(),
             time=TimeFacts(now.hour, now.minute, _WEEKDAYS[now.weekday()]),
             backends=tuple([member.facts(labels) for member in conduct.fleet]),
         )
@@ -220,7 +220,8 @@ class AsyncRouter:
             self._loop = loop
             fleet = build_fleet(self.configuration, self._replacements, loop.time, self._random)
             connectivity = Connectivity(loop.time)
-            self._conduct = Conduct(fleet, Dispatch(lambda: self._policy), connectivity, self._random)
+            dispatch = Dispatch(lambda: self._policy)
+            self._conduct = Conduct(fleet, dispatch, connectivity, Device(self._sample), self._random)
             fleet.start()
         elif self._loop is not loop:
             raise RouterClosed("this AsyncRouter runs in another event loop; make one for each loop, or use Router")

@@ -36,6 +36,7 @@ class Attempt:
         self._called_at = 0.0
         self._first_at: float | None = None
         self._last_at = 0.0
+        self._paused = 0.0
         self._tokens = 0
 
     async def call(self, work: Callable[[], Awaitable[T]]) -> T:
@@ -100,6 +101,10 @@ class Attempt:
         self._tokens += count
         self._last_at = now
 
+    def reader_paused(self, seconds: float) -> None:
+        """Between two tokens, this long was the reader's doing, not the backend's."""
+        self._paused += seconds
+
     def truncated(self) -> AttemptError:
         """The failure of a stream that ended without a `Finish`."""
         return AttemptError(FailureKind.TRUNCATED, f"backend {self.step.backend!r} ended without a finish reason")
@@ -142,7 +147,7 @@ class Attempt:
             self.run.conduct.connectivity.remote_answered()
         estimator = self.member.estimators[self.run.request.labels.task]
         if self._first_at is not None and self._tokens:
-            estimator.observe_rest(self._tokens - 1, self._last_at - self._first_at)
+            estimator.observe_rest(self._tokens - 1, self._last_at - self._first_at - self._paused)
             estimator.observe_length(self._tokens)
 
     def _abandoned(self) -> None:

@@ -9,6 +9,7 @@ from ...core.deadline import Deadline
 from ...core.decision import Decision
 from ...core.request import Request
 from ...policies.plan import Plan
+from ..device import Device
 from ..dispatch import Dispatch
 from ..fleet import Fleet
 from ..link import Connectivity
@@ -21,6 +22,7 @@ class Conduct:
     fleet: Fleet
     dispatch: Dispatch
     connectivity: Connectivity
+    device: Device
     random: random.Random
 
 

@@ -76,8 +76,10 @@ class Stream:
                     if text or event.logprobs:
                         given = self._now()
                         yield Chunk(text, seam, event.logprobs)
-                        # A slow reader's time is not the stream's.
-                        self._deadline += self._now() - given
+                        # A slow reader's time is neither the stream's nor the backend's.
+                        pause = self._now() - given
+                        self._deadline += pause
+                        opened.attempt.reader_paused(pause)
                         seam = None
                     if self._stop.reached:
                         event = Finish(FinishReason.STOP, Usage(output_tokens=self._tokens))

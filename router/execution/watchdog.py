@@ -25,7 +25,6 @@ class Watchdog:
         self.due = due
         self._loop = asyncio.get_running_loop()
         self._waiting: asyncio.Task[object] | None = None
-        self._cancellations = 0
         self._fired = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -36,15 +35,18 @@ class Watchdog:
         timer = self._timer
         if timer is None or timer.when() > self.due:
             self._arm()
-        self._cancellations = task.cancelling()
+        cancellations = task.cancelling()
+        self._fired = False
         self._waiting = task
         try:
             return await anext(events)
         except asyncio.CancelledError:
-            if not self._fired or task.uncancel() > self._cancellations:
-                raise
+            if not self._fired or task.cancelling() > cancellations + 1:
+                raise  # somebody else's cancellation
         finally:
             self._waiting = None
+            if self._fired:
+                task.uncancel()
         raise WaitedTooLong
 
     def stop(self) -> None:

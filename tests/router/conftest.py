@@ -58,7 +58,9 @@ policy:
 def make_router(tmp_path: Path) -> Callable[..., AsyncRouter]:
     """Makes a router over these scripted backends, called cloud, gateway or phone; ``policy`` adds to its policy."""
 
-    def make(*backends: ScriptedBackend, policy: str = "") -> AsyncRouter:
+    def make(
+        *backends: ScriptedBackend, policy: str = "", sample: Callable[[], DeviceFacts] = DeviceFacts
+    ) -> AsyncRouter:
         sections = "".join(BACKENDS[backend.name].lstrip("\n") for backend in backends)
         text = f'version: 1\nmodels:\n  tiny: {{source: "file:tiny.gguf"}}\nbackends:\n{sections}{POLICY}{policy}'
         return AsyncRouter(
@@ -66,7 +68,7 @@ def make_router(tmp_path: Path) -> Callable[..., AsyncRouter]:
             backends={backend.name: backend for backend in backends},
             random_source=random.Random(7),
             wall_clock=lambda: datetime(2026, 3, 2, 9, 30),
-            sample=DeviceFacts,
+            sample=sample,
         )
 
     return make

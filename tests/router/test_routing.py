@@ -388,3 +388,17 @@ def test_what_a_backend_cannot_do_does_not_cost_it_the_rest(make_router: RouterM
             assert (await router.generate("Hello", data_class="public")).backend == "cloud"
 
     run_in_virtual_time(main())
+
+
+def test_the_first_request_is_judged_by_the_true_state_of_the_device(make_router: RouterMaker) -> None:
+    from edgewise.policies.facts import DeviceFacts
+
+    policy = '  rules: [{name: little memory, when: "device.memory_free_mb < 500", deny: [device]}]\n'
+    phone = ScriptedBackend("phone")
+
+    async def main(memory: int) -> bool:
+        async with make_router(phone, policy=policy, sample=lambda: DeviceFacts(memory_free_mb=memory)) as router:
+            return bool((await router.plan("Hello", data_class="secret")).steps)
+
+    assert run_in_virtual_time(main(4000))
+    assert not run_in_virtual_time(main(400))

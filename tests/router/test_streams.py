@@ -195,3 +195,38 @@ def test_leaving_a_stream_stops_the_work(make_router: RouterMaker) -> None:
             assert (await router.generate("Hello", data_class="public")).backend == "cloud"
 
     run_in_virtual_time(main())
+
+
+def test_a_caller_s_own_cancellation_passes_after_a_stall(make_router: RouterMaker) -> None:
+    stalled = Script(words=("one ", "two ", "three"), silent_after=2)
+    slow = Script(words=("three ", "four ", "five"), every=5.0)
+
+    async def main() -> None:
+        async with make_router(ScriptedBackend("cloud", stalled), ScriptedBackend("phone", slow)) as router:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(3.0):
+                    await collect(router, latency_budget=60.0)
+            reader = asyncio.create_task(collect(router, latency_budget=60.0))
+            await asyncio.sleep(3.0)
+            reader.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reader
+
+    run_in_virtual_time(main())
+
+
+def test_a_slow_reader_does_not_make_the_backend_look_slow(make_router: RouterMaker) -> None:
+    cloud = ScriptedBackend("cloud", Script(words=tuple("abcdefgh"), every=0.01))
+
+    async def main() -> None:
+        async with make_router(cloud) as router:
+            for _ in range(10):
+                await collect(router)
+            before = (await router.plan("Hello", data_class="public")).steps[0].prediction.total.median()
+            for _ in range(10):
+                async for _ in router.stream("Hello", data_class="public"):
+                    await asyncio.sleep(0.5)
+            after = (await router.plan("Hello", data_class="public")).steps[0].prediction.total.median()
+            assert after < 1.5 * before
+
+    run_in_virtual_time(main())
