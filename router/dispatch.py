@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ..backends import Backend, CallContext
 from ..core.answer import Embeddings, GenerateEvent, Inference
@@ -15,7 +16,9 @@ from ..core.content import Content, EmbedInput, GenerateInput, InferInput, Messa
 from ..core.failure import AttemptError, FailureKind
 from ..core.permit import Permit
 from ..core.request import Request
-from ..policies import Policy
+
+if TYPE_CHECKING:
+    from ..policies import Policy
 
 
 class Dispatch:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...core.content import GenerateInput, Message, Role
 from ...core.duration import parse_duration
 from ...core.errors import InvalidRequest
 from ...core.request import Labels, Priority, Residency, Task
-from ...policies import Policy
 from .options import GenerateOptions, RequestOptions
+
+if TYPE_CHECKING:
+    from ...policies import Policy
 
 _BYTES_PER_TOKEN = 3
 _MOST_LOGPROBS = 20

@@ -17,7 +17,6 @@ from ...core.content import Content, EmbedInput, GenerateInput, InferInput, Seal
 from ...core.decision import Decision, PlannedStep
 from ...core.errors import InvalidRequest, RouterClosed
 from ...core.request import Labels, Request, Task
-from ...policies import Policy
 from ...policies.facts import DeviceFacts, Facts, TimeFacts
 from ...policies.plan import Plan
 from ..device import Device, sample_device
@@ -33,6 +32,7 @@ from .conversations import Conversations
 from .options import GenerateOptions, RequestOptions
 
 if TYPE_CHECKING:
+    from ...policies import Policy
     from ..config import Configuration
     from .arrays import Tensors, Vectors
 
