@@ -17,6 +17,7 @@ from .estimates import Estimator, Prior
 from .execution.breaker import Breaker
 from .execution.quarantine import QuarantineWard
 from .execution.retry_budget import RetryBudget
+from .execution.slots import Slots
 
 log = logging.getLogger("edgewise")
 
@@ -39,9 +40,7 @@ class Member:
         self.retry_budget = RetryBudget(clock)
         self._quarantine = QuarantineWard()
         self.estimators = {task: Estimator(priors[task], clock) for task in terms.tasks}
-        self.slots = asyncio.Semaphore(backend.capabilities.max_concurrency)
-        self.calls = 0
-        """Attempts that run or wait for a slot."""
+        self.slots = Slots(backend.capabilities.max_concurrency)
         self._some_estimator = next(iter(self.estimators.values()))
 
     def facts(self, labels: Labels) -> BackendFacts:
@@ -52,9 +51,7 @@ class Member:
             not_ready = NotReady(RefusalCode.UNREACHABLE, health.sentence)
         # A backend that cannot do the task is refused for that; its prediction is then of no matter.
         estimator = self.estimators.get(labels.task, self._some_estimator)
-        concurrency = self.backend.capabilities.max_concurrency
-        waiting = max(0.0, (self.calls - concurrency + 1) / concurrency) if self.calls else 0.0
-        prediction = estimator.predict(labels, waiting, health.state is HealthState.LOADING)
+        prediction = estimator.predict(labels, self.slots.ahead(), health.state is HealthState.LOADING)
         return BackendFacts(self.name, prediction, not_ready)
 
     def report(self, error: AttemptError, task: Task | None) -> None:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from ...backends import CallContext
 from ...core.answer import Embeddings, GenerateEvent, Inference
 from ...core.decision import AttemptRecord
+from ...core.duration import format_duration
 from ...core.failure import AttemptError, FailureKind
 from ...policies.plan import Step
 from .conduct import Run
@@ -57,10 +58,26 @@ class Attempt:
         if refusal is not None:
             raise AttemptError(FailureKind.PREEMPTED, f"not tried: {refusal.sentence}")
         self._counted = True
-        self.member.calls += 1
-        await self.member.slots.acquire()
+        self._refuse_what_cannot_start_in_time()
+        await self.member.slots.take(self.run.request.labels.priority)
         self._has_slot = True
         self._called_at = self._loop.time()
+
+    def _refuse_what_cannot_start_in_time(self) -> None:
+        """Say at once what waiting in the queue would only show later. A guess refuses nobody."""
+        slots = self.member.slots
+        answers_ahead = (slots.running + slots.waiting - slots.capacity + 1) / slots.capacity
+        if answers_ahead <= 0:
+            return
+        labels = self.run.request.labels
+        prediction = self.member.estimators[labels.task].predict(labels, 0.0, loading=False)
+        if not prediction.known:
+            return
+        each = prediction.total.median()
+        if (answers_ahead + 1.0) * each > self.run.deadline.remaining(self._loop.time()):
+            wait = format_duration(answers_ahead * each)
+            sentence = f"about {wait} of work waits at {self.step.backend!r}, too much for the budget"
+            raise AttemptError(FailureKind.OVERLOADED, sentence)
 
     def generate(self, partial: str, tokens_left: int) -> AsyncGenerator[GenerateEvent, None]:
         """The backend's stream, which continues ``partial`` if there is any."""
@@ -114,9 +131,7 @@ class Attempt:
         failure = self._judge(error)
         self.record.ended = self._since_entry()
         if self._has_slot:
-            self.member.slots.release()
-        if self._counted:
-            self.member.calls -= 1
+            self.member.slots.give_back()
         if error is None:
             self._succeeded()
         elif failure is None:

@@ -57,6 +57,9 @@ class Race(Generic[T]):
         self._loop = asyncio.get_running_loop()
         self._waiting = [step for step in steps if step.starts_at is None]
         self._reserve = next((step for step in steps if step.starts_at is not None), None)
+        if self._reserve is not None:
+            # Twenty requests must not all count on one free engine: each is seen by those that plan after it.
+            run.conduct.fleet[self._reserve.backend].slots.promised += 1
         self._running: dict[asyncio.Task[T], Step] = {}
         self._repeated: set[str] = set()
         self._hedge_due = math.inf
@@ -97,7 +100,8 @@ class Race(Generic[T]):
 
     def _start_reserve_when_due(self, now: float) -> None:
         if self._reserve is not None and now >= self._reserve_due():
-            step, self._reserve = self._reserve, None
+            step = self._reserve
+            self._give_up_reserve()
             self._launch(step, "last resort, at its last safe moment")
 
     def _hedge_when_due(self, now: float) -> None:
@@ -128,9 +132,15 @@ class Race(Generic[T]):
 
     def _take(self, step: Step) -> None:
         if step is self._reserve:
-            self._reserve = None
+            self._give_up_reserve()
         else:
             self._waiting.remove(step)
+
+    def _give_up_reserve(self) -> None:
+        """It is in reserve no more: it starts now, or never."""
+        if self._reserve is not None:
+            self._run.conduct.fleet[self._reserve.backend].slots.promised -= 1
+            self._reserve = None
 
     def _launch(self, step: Step, reason: str) -> Attempt:
         attempt = Attempt(self._run, step, reason)
@@ -175,9 +185,10 @@ class Race(Generic[T]):
 
         self._waiting = [step for step in self._waiting if is_larger(step)]
         if self._reserve is not None and not is_larger(self._reserve):
-            self._reserve = None
+            self._give_up_reserve()
 
     def _end_the_others(self) -> None:
+        self._give_up_reserve()
         for task in self._running:
             if not task.done():
                 self._run.conduct.fleet.let_end(task)

@@ -1,0 +1,115 @@
+"""Who waits at a busy backend, in which order, and who is told at once that it is no use."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from edgewise.backends import Capabilities
+from edgewise.core.failure import AttemptError
+from edgewise.core.request import Priority, Task
+from edgewise.router import AsyncRouter, Overloaded
+from edgewise.router.execution.slots import MOST_WAITING, Slots
+from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
+
+RouterMaker = Callable[..., AsyncRouter]
+ONE = Capabilities(tasks=frozenset(Task), continues=True, max_concurrency=1)
+
+
+def test_higher_priorities_go_first_and_a_cancelled_wait_leaves_no_gap() -> None:
+    async def main() -> None:
+        slots, order = Slots(1), []
+
+        async def run(name: str, priority: Priority) -> None:
+            await slots.take(priority)
+            order.append(name)
+            await asyncio.sleep(1.0)
+            slots.give_back()
+
+        plans = (("first", Priority.LOW), ("low", Priority.LOW), ("gone", Priority.HIGH), ("high", Priority.HIGH))
+        tasks = [asyncio.create_task(run(*plan)) for plan in plans]
+        await asyncio.sleep(0.5)
+        tasks[2].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert order == ["first", "high", "low"]
+        assert (slots.running, slots.waiting) == (0, 0)
+
+    run_in_virtual_time(main())
+
+
+def test_a_turn_that_comes_together_with_a_cancellation_is_passed_on() -> None:
+    async def main() -> None:
+        slots = Slots(1)
+        await slots.take(Priority.NORMAL)
+        unlucky, lucky = (asyncio.create_task(slots.take(Priority.NORMAL)) for _ in range(2))
+        await asyncio.sleep(0)
+        slots.give_back()  # unlucky's turn
+        unlucky.cancel()
+        await lucky
+        assert (slots.running, slots.waiting) == (1, 0)
+
+    run_in_virtual_time(main())
+
+
+def test_the_queue_is_bounded() -> None:
+    async def main() -> None:
+        slots = Slots(1)
+        await slots.take(Priority.NORMAL)
+        tasks = [asyncio.create_task(slots.take(Priority.NORMAL)) for _ in range(MOST_WAITING)]
+        await asyncio.sleep(0)
+        with pytest.raises(AttemptError, match="wait"):
+            await slots.take(Priority.HIGH)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert slots.waiting == 0
+
+    run_in_virtual_time(main())
+
+
+def test_who_cannot_start_in_time_is_told_at_once(make_router: RouterMaker) -> None:
+    phone = ScriptedBackend("phone", Script(first_after=1.0), capabilities=ONE)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with make_router(phone) as router:
+            for _ in range(60):
+                await router.generate("Hello", data_class="secret")
+            started = loop.time()
+            ends: list[float] = []
+
+            async def ask() -> str:
+                try:
+                    return (await router.generate("Hello", data_class="secret", latency_budget=3.1)).backend
+                except Overloaded:
+                    ends.append(loop.time() - started)
+                    return "told"
+
+            results = await asyncio.gather(*(ask() for _ in range(8)))
+            assert results.count("phone") == 3
+            assert results.count("told") == 5
+            assert max(ends) < 0.1
+
+    run_in_virtual_time(main())
+
+
+def test_requests_do_not_all_count_on_one_free_engine(make_router: RouterMaker) -> None:
+    cloud = ScriptedBackend("cloud", Script(silent_after=0))
+    phone = ScriptedBackend("phone", Script(first_after=1.0), capabilities=ONE)
+
+    async def main() -> None:
+        async with make_router(cloud, phone) as router:
+            for _ in range(60):
+                await router.generate("Hello", data_class="secret")
+            calls = (router.generate("Hello", data_class="public", latency_budget=12.0) for _ in range(6))
+            answers = await asyncio.gather(*calls)
+            assert {answer.backend for answer in answers} == {"phone"}
+            steps = [answer.decision.steps[-1].starts_at for answer in answers]
+            # Each is planned to start earlier than the one before, so that all fit one after the other.
+            moments = [moment for moment in steps if moment is not None]
+            assert moments == sorted(moments, reverse=True)
+            assert moments[0] - moments[-1] > 3.0
+
+    run_in_virtual_time(main())
