@@ -28,7 +28,10 @@ _STATUS_WAIT = 0.05
 
 
 class GrpcBackend(Backend):
-    """A model service over gRPC. Opens nothing before its first call; belongs to the event loop of that call."""
+    """A model service over gRPC. Opens nothing before its first call; belongs to the event loop of that call.
+
+    How many calls run at once is kept by whoever calls, from ``capabilities.max_concurrency``.
+    """
 
     def __init__(self, name: str, settings: GrpcSettings) -> None:
         super().__init__(name)
@@ -36,7 +39,6 @@ class GrpcBackend(Backend):
         secret = settings.credentials
         self._metadata = self._protocol.metadata(None if secret is None else secret.reveal())
         self._connection = Connection(settings)
-        self._slots = asyncio.Semaphore(settings.max_concurrency)
         self._stopped = False
         self._last_failure = ""
         self._capabilities = Capabilities(
@@ -66,7 +68,6 @@ class GrpcBackend(Backend):
         self._require(Task.GENERATE)
         request = self._encode(self._protocol.encode_generate, call, context)
         decode = self._protocol.decode_generate
-        await self._take_slot(context)
         line: Line | None = None
         rpc: grpc.aio.UnaryStreamCall[bytes, bytes] | None = None
         try:
@@ -111,7 +112,6 @@ class GrpcBackend(Backend):
         raise failure(self.name, FailureKind.UNKNOWN_MODEL)
 
     async def _unary(self, path: str, request: bytes, decode: Callable[[bytes], A], context: CallContext) -> A:
-        await self._take_slot(context)
         line: Line | None = None
         rpc: grpc.aio.UnaryUnaryCall[bytes, bytes] | None = None
         try:
@@ -154,25 +154,12 @@ class GrpcBackend(Backend):
             raise failure(self.name, FailureKind.TIMED_OUT)
         return None if remaining == math.inf else remaining
 
-    async def _take_slot(self, context: CallContext) -> None:
-        if not self._slots.locked():
-            await self._slots.acquire()
-            return
-        try:
-            async with asyncio.timeout_at(context.deadline.at):
-                await self._slots.acquire()
-                return
-        except TimeoutError:
-            pass
-        raise failure(self.name, FailureKind.TIMED_OUT)
-
     def _take_line(self) -> Line:
         if self._stopped:
             raise AttemptError(FailureKind.UNREACHABLE, f"backend {self.name!r} was stopped")
         return self._connection.take()
 
     async def _leave(self, line: Line | None, rpc: grpc.aio.Call | None) -> None:
-        self._slots.release()
         if line is not None and rpc is not None:
             rpc.cancel()  # does nothing to one that has ended
             await self._connection.ended(line, rpc)

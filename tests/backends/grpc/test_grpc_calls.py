@@ -16,7 +16,7 @@ from edgewise.core.request import Priority, Task
 from edgewise.core.settings import Secret
 from edgewise.protos.v1 import model_service_pb2 as wire
 
-from .conftest import CALL, SECRET_WORDS, MakeBackend, Servers, collect, delta, finish, two_words, vectors, within
+from .conftest import CALL, SECRET_WORDS, MakeBackend, Servers, collect, delta, finish, two_words, within
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -262,37 +262,6 @@ async def test_a_request_too_large_for_the_server_asks_for_a_larger_context(
     with pytest.raises(AttemptError) as caught:
         await collect(backend.generate(GenerateInput((Message.user("a" * (5 * 1024 * 1024)),)), within(20)))
     assert caught.value.kind is FailureKind.CONTEXT_LENGTH
-
-
-async def test_calls_beyond_the_limit_wait_and_then_run(servers: Servers, make_backend: MakeBackend) -> None:
-    running = 0
-    most = 0
-
-    async def count(request: bytes, context: Context) -> bytes:
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
-        await asyncio.sleep(0.01)
-        running -= 1
-        return vectors()
-
-    backend = make_backend(await servers.start(embed=count), max_concurrency=2)
-    await asyncio.gather(*(backend.embed(EmbedInput(("a",)), within(10)) for _ in range(8)))
-    assert most == 2
-
-
-async def test_waiting_for_a_place_ends_by_the_deadline(servers: Servers, make_backend: MakeBackend) -> None:
-    endless = Endless()
-    backend = make_backend(await servers.start(endless.answer), max_concurrency=1)
-    first = asyncio.create_task(collect(backend.generate(CALL, within(30))))
-    await asyncio.wait_for(endless.started.wait(), 5)
-    with pytest.raises(AttemptError) as caught:
-        await collect(backend.generate(CALL, within(0.1)))
-    assert caught.value.kind is FailureKind.TIMED_OUT
-    first.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await first
-    await asyncio.wait_for(endless.cancelled.wait(), 1)
 
 
 async def test_stopping_ends_running_calls_with_a_failure_not_a_cancellation(
