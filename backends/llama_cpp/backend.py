@@ -63,7 +63,7 @@ class LlamaCppBackend(Backend):
         if _may_overflow(call, self._settings.context_tokens):
             # Beside a running call, so that a request which cannot be answered here does not wait for its turn.
             await self.worker.ask(parcel)
-        with await self.worker.stream(parcel, context.priority) as replies:
+        with await self.worker.stream(parcel, context.priority, context.deadline) as replies:
             async for event in replies:
                 fields = event.fields
                 if (reason := fields.get("finish")) is None:

@@ -99,7 +99,7 @@ class OnnxBackend(Backend):
         if self._failure is not None:
             raise AttemptError(self._failure.kind, self._failure.sentence)
         assert self._worker is not None, "prepared without a failure means that there is a worker"
-        return await self._worker.unary(call, context.priority)
+        return await self._worker.unary(call, context.priority, context.deadline)
 
     def _was_stopped(self) -> AttemptError:
         return AttemptError(FailureKind.PREEMPTED, f"backend {self.name!r} was stopped")

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from ...core.deadline import Deadline
 from ...core.errors import ModelUnavailable
 from ...core.failure import AttemptError, FailureKind
 from ...core.request import Priority
@@ -106,8 +107,14 @@ class WorkerProcess:
             await asyncio.wait([life])
         self._give_up(AttemptError(FailureKind.PREEMPTED, f"backend {self._name!r} was stopped"))
 
-    async def stream(self, call: Parcel, priority: Priority = Priority.NORMAL) -> Replies:
-        """Send a call when its turn comes. Use the result as ``with replies: async for event in replies: …``."""
+    async def stream(
+        self, call: Parcel, priority: Priority = Priority.NORMAL, deadline: Deadline | None = None
+    ) -> Replies:
+        """Send a call when its turn comes. Use the result as ``with replies: async for event in replies: …``.
+
+        Raises TIMED_OUT, and sends nothing, where the deadline has passed by then.
+        """
+        self._refuse_late(deadline)
         while True:
             await self._turns.take(priority)
             if self._child is not None:
@@ -115,14 +122,17 @@ class WorkerProcess:
             # It died between the turn and now.
             self._turns.give_back()
         try:
+            self._refuse_late(deadline)
             return self._child.call("call", call, on_end=self._turns.give_back)
         except AttemptError:
             self._turns.give_back()
             raise
 
-    async def unary(self, call: Parcel, priority: Priority = Priority.NORMAL) -> Parcel:
+    async def unary(
+        self, call: Parcel, priority: Priority = Priority.NORMAL, deadline: Deadline | None = None
+    ) -> Parcel:
         """Send a call that has one event, and return that."""
-        return await _only(await self.stream(call, priority))
+        return await _only(await self.stream(call, priority, deadline))
 
     async def ask(self, question: Parcel) -> Parcel:
         """Have `Engine.ask` answer, beside whatever runs. Waits only for the engine to be ready."""
@@ -176,6 +186,11 @@ class WorkerProcess:
             return reason
         finally:
             await child.stop()
+
+    def _refuse_late(self, deadline: Deadline | None) -> None:
+        if deadline is not None and deadline.passed(asyncio.get_running_loop().time()):
+            sentence = f"the deadline had passed before backend {self._name!r} began"
+            raise AttemptError(FailureKind.TIMED_OUT, sentence)
 
     def _lose(self, reason: WorkerDied) -> None:
         self._child = None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ...backends import Backend, BackendHealth, CallContext, Capabilities, HealthState
 from ...core.answer import Delta, Embeddings, Finish, FinishReason, GenerateEvent, Inference, Usage
 from ...core.content import Content, EmbedInput, GenerateInput, InferInput, Tensor
-from ...core.failure import AttemptError
+from ...core.failure import AttemptError, FailureKind
 from ...core.request import Task
 
 
@@ -66,6 +66,8 @@ class ScriptedBackend(Backend):
         self._capabilities = capabilities
         self.reported_health = health or BackendHealth(HealthState.READY)
         self.calls: list[ReceivedCall] = []
+        self._pauses: set[asyncio.Future[None]] = set()
+        self._stopped = False
 
     @property
     def capabilities(self) -> Capabilities:
@@ -73,8 +75,19 @@ class ScriptedBackend(Backend):
         return self._capabilities
 
     def health(self) -> BackendHealth:
-        """``reported_health``, which a test may set."""
-        return self.reported_health
+        """``reported_health``, which a test may set; DOWN once stopped."""
+        return self._stopped_health if self._stopped else self.reported_health
+
+    async def start(self) -> None:
+        """Answer, also after a stop."""
+        self._stopped = False
+
+    async def stop(self) -> None:
+        """End all calls with PREEMPTED, and refuse more."""
+        self._stopped = True
+        for pause in self._pauses:
+            if not pause.done():
+                pause.set_exception(self._preempted())
 
     async def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
         """The script's words, one `Delta` each."""
@@ -82,8 +95,8 @@ class ScriptedBackend(Backend):
         try:
             for index, word in enumerate(script.words):
                 if script.silent_after == index:
-                    await asyncio.Event().wait()
-                await asyncio.sleep(script.every if index else script.first_after)
+                    await self._pause(None)
+                await self._pause(script.every if index else script.first_after)
                 if script.failure is not None and script.fails_after == index:
                     received.outcome.append("failed")
                     raise script.failure
@@ -114,8 +127,8 @@ class ScriptedBackend(Backend):
         script, received = self._receive(call, context)
         try:
             if script.silent_after is not None:
-                await asyncio.Event().wait()
-            await asyncio.sleep(script.first_after)
+                await self._pause(None)
+            await self._pause(script.first_after)
             received.outcome.append("answered" if script.failure is None else "failed")
             if script.failure is not None:
                 raise script.failure
@@ -124,7 +137,36 @@ class ScriptedBackend(Backend):
                 received.outcome.append("cancelled")
 
     def _receive(self, call: Content, context: CallContext) -> tuple[Script, ReceivedCall]:
+        if self._stopped:
+            raise self._preempted()
+        if context.deadline.passed(asyncio.get_running_loop().time()):
+            raise AttemptError(FailureKind.TIMED_OUT, f"the deadline had passed before backend {self.name!r} began")
         script = self._script if isinstance(self._script, Script) else self._script(len(self.calls))
         received = ReceivedCall(call, context)
         self.calls.append(received)
         return script, received
+
+    async def _pause(self, seconds: float | None) -> None:
+        """Wait so long, or for ever, or until it is stopped."""
+        loop = asyncio.get_running_loop()
+        pause: asyncio.Future[None] = loop.create_future()
+        timer = None if seconds is None else loop.call_later(seconds, _end, pause)
+        self._pauses.add(pause)
+        try:
+            await pause
+        finally:
+            self._pauses.discard(pause)
+            if timer is not None:
+                timer.cancel()
+
+    def _preempted(self) -> AttemptError:
+        return AttemptError(FailureKind.PREEMPTED, f"backend {self.name!r} was stopped")
+
+    @property
+    def _stopped_health(self) -> BackendHealth:
+        return BackendHealth(HealthState.DOWN, f"backend {self.name!r} was stopped")
+
+
+def _end(pause: asyncio.Future[None]) -> None:
+    if not pause.done():
+        pause.set_result(None)

@@ -1,0 +1,64 @@
+"""What a router relies on in embeddings and in named tensors."""
+
+from __future__ import annotations
+
+from ...core.content import EmbedInput, InferInput, Tensor
+from ...core.failure import FailureKind
+from ...core.request import Task
+from ..tensors import to_array
+from .suite import MARKER, Suite, failure, on_loop, outcome
+
+
+class EmbeddingTests(Suite):
+    """For backends that `embed`."""
+
+    @on_loop
+    async def test_there_is_one_vector_a_text_in_the_order_given(self) -> None:
+        texts = self.texts
+        given = (await self.backend.embed(EmbedInput(texts), self.context())).vectors
+        assert given.dtype == "float32"
+        assert len(given.shape) == 2
+        assert given.shape[0] == len(texts)
+        vectors = to_array(given)
+        turned = to_array((await self.backend.embed(EmbedInput(texts[::-1]), self.context())).vectors)
+        assert abs(turned[::-1] - vectors).max() <= 0.01 * max(1.0, abs(vectors).max()), "the order is not the texts'"
+
+    @on_loop
+    async def test_odd_texts_fail_as_attempts_and_leave_it_whole(self) -> None:
+        for texts in ((), (f"{MARKER} \ud800",), (f"{MARKER} " * 100_000,)):
+            await outcome(self.backend.embed(EmbedInput(texts), self.context()))
+            await self.ask(Task.EMBED)
+
+
+class InferenceTests(Suite):
+    """For backends that `infer`."""
+
+    @on_loop
+    async def test_outputs_are_tensors_whose_bytes_fit_their_shapes(self) -> None:
+        assert self.tensors is not None, "set `tensors`: the backend can infer, and nobody says with what"
+        answer = await self.backend.infer(self.tensors, self.context())
+        assert answer.outputs
+        for name, tensor in answer.outputs.items():
+            assert to_array(tensor, name=name).shape == tuple(tensor.shape)
+
+    @on_loop
+    async def test_odd_tensors_fail_as_attempts_and_leave_it_whole(self) -> None:
+        assert self.tensors is not None, "set `tensors`: the backend can infer, and nobody says with what"
+        name, tensor = next(iter(self.tensors.inputs.items()))
+        odd: list[dict[str, Tensor]] = [
+            {},
+            {"no-such-input": tensor},
+            {name: Tensor("float32", (1 << 40, 1 << 40), b"")},
+            {name: Tensor(tensor.dtype, (*tensor.shape, 7), tensor.data)},
+            {name: Tensor("no-such-type", tensor.shape, tensor.data)},
+        ]
+        for inputs in odd:
+            await outcome(self.backend.infer(InferInput(self.tensors.model, inputs), self.context()))
+            await self.ask(Task.INFER)
+
+    @on_loop
+    async def test_a_model_that_it_does_not_have_is_unknown(self) -> None:
+        if self.backend.capabilities.models is None or self.tensors is None:
+            return
+        call = InferInput("no-such-model", self.tensors.inputs)
+        assert (await failure(self.backend.infer(call, self.context()))).kind is FailureKind.UNKNOWN_MODEL
