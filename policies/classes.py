@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from ..core.place import ANYWHERE, Evidence, PlaceSet
 from ..core.problem import Path, Problem
@@ -12,9 +13,14 @@ from .settings import DataClassSettings
 from .walls import Wall
 
 
+def own_walls(classes: Mapping[str, DataClassSettings], places: Places, problems: list[Problem]) -> dict[str, Wall]:
+    """Every class's wall as it is written, without what it narrows. Mistakes add problems."""
+    return {name: _own_wall(name, each, places, problems) for name, each in classes.items()}
+
+
 def build_walls(classes: Mapping[str, DataClassSettings], places: Places, problems: list[Problem]) -> dict[str, Wall]:
     """Every class's effective wall. Mistakes add problems; what is built beside them is not to be used."""
-    own = {name: _own_wall(name, each, places, problems) for name, each in classes.items()}
+    own = own_walls(classes, places, problems)
     for name, each in classes.items():
         for index, parent in enumerate(each.narrows):
             path: Path = ("data_classes", name, "narrows", index)
@@ -29,6 +35,13 @@ def build_walls(classes: Mapping[str, DataClassSettings], places: Places, proble
             wall = wall.meet(own[ancestor])
         walls[name] = wall
     return walls
+
+
+def without(classes: Mapping[str, DataClassSettings], handling: Literal["queue", "hedge"]) -> frozenset[str]:
+    """The classes that may not be handled so, by themselves or by what they narrow."""
+    return frozenset(
+        name for name in classes if not all(getattr(classes[each], handling) for each in _ancestors(name, classes))
+    )
 
 
 def _ancestors(name: str, classes: Mapping[str, DataClassSettings]) -> set[str]:

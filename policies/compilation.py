@@ -6,17 +6,22 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from datetime import date
 from enum import Enum
 from typing import Any
 
 from ..core.problem import Path, Problem, Severity
 from ..core.suggestion import one_of
-from .classes import build_walls
+from .assertions import judge_assertions
+from .classes import build_walls, own_walls, without
 from .conditions import Condition, ConditionSet, Vocabulary, compile_condition
 from .facts import BackendTerms
+from .futility import judge_futility
+from .own_places import expired_groups, read_places
 from .places import Places
 from .plan import Retry, StreamFailover
 from .planner import Defaults, Policy
+from .reach import Reach
 from .rules import Rule, RuleSet
 from .settings import Objective, PolicySettings, RuleSettings
 from .walls import Wall, Walls
@@ -25,35 +30,28 @@ RESERVED = frozenset({"remote", "device"})
 """What lists in rules mean by these names; no backend and no label may have them."""
 
 
-def read_sites(settings: PolicySettings, places: Places) -> tuple[Places, list[Problem]]:
-    """The places that this policy can name: those given and its own sites. Problems' paths count from the policy."""
-    problems: list[Problem] = []
-    sites: dict[str, str] = {}
-    for name, site in settings.sites.items():
-        found = places.read((site.in_,), ("sites", name), problems)
-        if site.in_ in places.countries:
-            sites[name] = site.in_
-        elif found.anywhere or found.places:
-            problems.append(
-                Problem(f"a site stands in one country, not in {site.in_}", "name it", ("sites", name, "in"))
-            )
-    return places.with_sites(sites), [_at_site(problem) for problem in problems]
-
-
 def compile_policy(
-    settings: PolicySettings, terms: Sequence[BackendTerms], places: Places
+    settings: PolicySettings, terms: Sequence[BackendTerms], places: Places, today: date | None = None
 ) -> tuple[Policy | None, tuple[Problem, ...]]:
     """The policy and its warnings; or ``None`` and every mistake. Problems' paths count from the policy's own section.
 
-    ``places`` is without sites: those are the policy's.
+    ``places`` is without the policy's own sites and groups. ``today`` tells which groups have expired; without it none.
     """
-    places, problems = read_sites(settings, places)
+    places, problems = read_places(settings, places)
     by_class = build_walls(settings.data_classes, places, problems)
     walls = Walls(by_class, settings.default_data_class, places.describe)
     _judge_classes(settings, terms, walls, problems)
     _judge_values(settings, problems)
     rules, conditions = _build_rules(settings, terms, problems)
-    if any(problem.severity is Severity.ERROR for problem in problems):
+    if _has_errors(problems):
+        return None, tuple(problems)
+    reach = Reach(walls, terms, rules, conditions)
+    unhedged = without(settings.data_classes, "hedge")
+    problems += judge_assertions(settings, terms, places, reach)
+    written = own_walls(settings.data_classes, places, [])
+    problems += judge_futility(settings, terms, written, walls, rules, unhedged, reach)
+    problems += [] if today is None else expired_groups(settings, today)
+    if _has_errors(problems):
         return None, tuple(problems)
     policy = Policy(
         version=_version(settings, terms, by_class),
@@ -64,8 +62,15 @@ def compile_policy(
         rules=RuleSet(rules, terms),
         defaults=_defaults(settings),
         tags=settings.tags,
+        unhedged=unhedged,
+        unqueued=without(settings.data_classes, "queue"),
+        reach=reach,
     )
     return policy, tuple(problems)
+
+
+def _has_errors(problems: Sequence[Problem]) -> bool:
+    return any(problem.severity is Severity.ERROR for problem in problems)
 
 
 def _judge_classes(
@@ -79,7 +84,7 @@ def _judge_classes(
         mend = "declare them, such as `data_classes: {public: {process_in: [any]}}` with `default_data_class: public`"
         sentence = "no data classes: content may be on this device only, for nothing else is known to be permitted"
         problems.append(Problem(sentence, mend, (), Severity.WARNING))
-    if any(problem.severity is Severity.ERROR for problem in problems):
+    if _has_errors(problems):
         return  # whether a backend may take a class means little while places are wrong
     for name in settings.data_classes:
         objections = {each.name: walls.objection((name,), None, each.location) for each in terms}
@@ -204,11 +209,6 @@ def _defaults(settings: PolicySettings) -> Defaults:
         retry=Retry(retry.max_attempts, retry.initial_backoff, retry.max_backoff),
         stream_failover=settings.resilience.stream_failover,
     )
-
-
-def _at_site(problem: Problem) -> Problem:
-    """The problem at the site's ``in``: a list of one place was asked about, the file has a single one."""
-    return Problem(problem.sentence, problem.mend, (*problem.path[:2], "in"), problem.severity)
 
 
 def _version(settings: PolicySettings, terms: Sequence[BackendTerms], walls: Mapping[str, Wall]) -> str:

@@ -72,3 +72,5 @@ class Plan:
     stream_failover: StreamFailover
     online_would_help: bool = False
     """Whether being online would have permitted something: the difference of `Offline` from `NoBackendPermitted`."""
+    hedge: bool = True
+    """Whether a second backend may be asked while the first is silent: every class and the last rule say so."""

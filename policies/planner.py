@@ -16,8 +16,9 @@ from .facts import BackendTerms, Facts, LinkFacts, LinkState
 from .order import Candidate, in_order, reasons
 from .places import Places
 from .plan import Plan, Retry, Step, StreamFailover
+from .reach import Reach
 from .refusals import narrowed, nobody, refused_always, refused_now
-from .rules import Effects, RuleSet
+from .rules import Effects, Rule, RuleSet
 from .schedule import reserve
 from .settings import Objective
 from .walls import Walls
@@ -41,10 +42,11 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """What labels alone decide: the effective classes, and for each backend that cannot be, why not."""
+    """What labels alone decide: the effective classes, whether they may be hedged, and why which backend cannot be."""
 
     data_classes: tuple[str, ...]
     refusals: tuple[Refusal | None, ...]
+    hedge: bool
 
 
 class Policy:
@@ -63,18 +65,29 @@ class Policy:
         rules: RuleSet,
         defaults: Defaults,
         tags: Mapping[str, tuple[str, ...]],
+        unhedged: frozenset[str],
+        unqueued: frozenset[str],
+        reach: Reach,
     ) -> None:
         self.version = version
         self.terms = tuple(terms)
         self.places = places
         self.walls = walls
+        self.reach = reach
         self._index = {each.name: at for at, each in enumerate(self.terms)}
         self._conditions = conditions
         self._rules = rules
         self._defaults = defaults
         self._tags = {name: frozenset(values) for name, values in tags.items()}
+        self._unhedged = unhedged
+        self._unqueued = unqueued
         self._judgements: dict[tuple[object, ...], _Judged] = {}
         self._walled: dict[tuple[object, ...], tuple[str | None, ...]] = {}
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """All rules, in their order."""
+        return self._rules.rules
 
     def plan(self, facts: Facts) -> Plan:
         """What this policy grants for these facts. Raises `InvalidRequest` for labels that name what is not there."""
@@ -137,6 +150,7 @@ class Policy:
             reason=f"{steps[0].backend}: {steps[0].reason}" if steps else nobody(refusals),
             retry=self._defaults.retry,
             stream_failover=effects.stream_failover or self._defaults.stream_failover,
+            hedge=judged.hedge and effects.hedge is not False,
         )
 
     def _steps(self, request_id: str, ordered: Sequence[Candidate], last: tuple[int, float] | None) -> tuple[Step, ...]:
@@ -228,7 +242,8 @@ class Policy:
             refused_always(terms, objection, labels)
             for terms, objection in zip(self.terms, self._objections(labels), strict=True)
         )
-        return _Judged(self.walls.effective(labels.data_classes, labels.unclassed), refusals)
+        classes = self.walls.effective(labels.data_classes, labels.unclassed)
+        return _Judged(classes, refusals, self._unhedged.isdisjoint(classes))
 
     def _objections(self, labels: Labels) -> tuple[str | None, ...]:
         """For each backend, why the walls keep these labels from it."""
@@ -246,6 +261,10 @@ class Policy:
     def effective_classes(self, labels: Labels) -> tuple[str, ...]:
         """The classes that hold for a request, the default included. Raises `InvalidRequest` for an unknown one."""
         return self._judge(labels).data_classes
+
+    def may_queue(self, labels: Labels) -> bool:
+        """Whether a request may be kept on disk: every class that holds says so. Raises as `effective_classes`."""
+        return self._unqueued.isdisjoint(self.effective_classes(labels))
 
     def residency(self, value: str | Sequence[str] | Mapping[str, Sequence[str]]) -> Residency:
         """A caller's ``residency=`` as a narrowing. Raises `InvalidRequest` for a place that is not known.

@@ -49,6 +49,7 @@ class Effects:
     first_token_budget: float | None
     order: tuple[Objective, ...] | None
     max_cost: float | None
+    hedge: bool | None
     stream_failover: StreamFailover | None
     matched: tuple[str, ...]
     notes: tuple[str, ...]
@@ -58,7 +59,7 @@ class RuleSet:
     """All rules of a policy. The same outcomes always come to the same effects, which are remembered."""
 
     def __init__(self, rules: Sequence[Rule], backends: Sequence[BackendTerms]) -> None:
-        self._rules = tuple(rules)
+        self.rules = tuple(rules)
         self._names = tuple(terms.name for terms in backends)
         self._remembered: dict[tuple[bool | None, ...], Effects] = {}
 
@@ -72,18 +73,20 @@ class RuleSet:
         return known
 
     def _combine(self, outcomes: tuple[bool | None, ...]) -> Effects:
-        held = [(rule, True if rule.condition is None else outcomes[rule.condition]) for rule in self._rules]
+        held = [(rule, True if rule.condition is None else outcomes[rule.condition]) for rule in self.rules]
         matched = [rule for rule, holds in held if holds is True]
         failed = [rule for rule, holds in held if holds is None]
         refusing = [rule for rule, holds in held if holds is not False]
         settings = [rule.settings.set for rule in matched if rule.settings.set is not None]
         order: tuple[Objective, ...] | None = None
         latency = first_token = None
+        hedge: bool | None = None
         failover: StreamFailover | None = None
         for each in settings:
             latency = latency if each.latency_budget is None else each.latency_budget
             first_token = first_token if each.first_token_budget is None else each.first_token_budget
             order = order if each.order is None else each.order
+            hedge = hedge if each.hedge is None else each.hedge
             failover = failover if each.stream_failover is None else each.stream_failover
         return Effects(
             refusals=tuple(_refusal(index, name, refusing) for index, name in enumerate(self._names)),
@@ -95,6 +98,7 @@ class RuleSet:
             first_token_budget=first_token,
             order=order,
             max_cost=min((each.max_cost for each in settings if each.max_cost is not None), default=None),
+            hedge=hedge,
             stream_failover=failover,
             matched=tuple(rule.name for rule in matched),
             notes=tuple(

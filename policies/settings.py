@@ -13,13 +13,15 @@ from types import MappingProxyType
 from typing import Annotated, Any
 
 from ..core.place import Evidence
-from ..core.settings import FilePath, Seconds
+from ..core.settings import ByteSize, FilePath, Seconds
 from .plan import StreamFailover
 
 _HALF_A_MINUTE = Seconds(30.0)
 _FIRST_WAIT = Seconds(0.05)
 _LONGEST_WAIT = Seconds(2.0)
 _A_DAY = Seconds(86400.0)
+_A_WEEK = Seconds(604800.0)
+_QUEUE_BYTES = ByteSize(64_000_000)
 
 
 def _nothing() -> Mapping[str, Any]:
@@ -34,11 +36,32 @@ class Objective(StrEnum):
     COST = "cost"
 
 
+class WhenFull(StrEnum):
+    """What happens to a new request where the outbox has no room."""
+
+    REJECT = "reject"
+    """It is refused, with `OutboxFull`."""
+    DROP_OLDEST = "drop_oldest"
+    """The oldest waiting requests become dead letters."""
+    DROP_LOWEST = "drop_lowest"
+    """Those of the lowest priority, oldest first, become dead letters; none whose priority is above the new one's."""
+
+
 @dataclass(frozen=True, slots=True)
 class SiteSettings:
     """A named place inside a country."""
 
     in_: Annotated[str, "the country that the site stands in, as its ISO 3166-1 alpha-2 code"]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSettings:
+    """A named set of countries, as it stood on a day."""
+
+    members: Annotated[tuple[str, ...], "the countries, as ISO 3166-1 alpha-2 codes"]
+    as_of: Annotated[str, "the day on which it was so, such as 2025-12-31"]
+    source: Annotated[str, "where that can be read"]
+    until: Annotated[str | None, "the last day on which it may be relied upon; later there is a warning"] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +78,8 @@ class DataClassSettings:
     ] = None
     evidence: Annotated[Evidence | None, "how strong a backend's claim must be; `declared` when missing"] = None
     narrows: Annotated[tuple[str, ...], "classes whose limits hold for this one too"] = ()
+    queue: Annotated[bool, "it may be kept on disk while nothing can be reached"] = True
+    hedge: Annotated[bool, "a second backend may be asked while the first is silent"] = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +103,7 @@ class SetSettings:
     first_token_budget: Annotated[Seconds | None, "from the call to the first text of a stream"] = None
     order: Annotated[tuple[Objective, ...] | None, "what comes first among equals"] = None
     max_cost: Annotated[float | None, "US dollars that a request may cost at most, as estimated before it"] = None
+    hedge: Annotated[bool | None, "whether a second backend may be asked while the first is silent"] = None
     stream_failover: Annotated[StreamFailover | None, "`continue` or `none`, when a stream breaks"] = None
 
 
@@ -91,7 +117,7 @@ class RuleSettings:
     avoid: Annotated[tuple[str, ...], "sort these last; they stay the last resort"] = ()
     deny: Annotated[tuple[str, ...], "never these"] = ()
     only: Annotated[tuple[str, ...] | None, "none but these"] = None
-    set: Annotated[SetSettings | None, "budgets, order, the highest cost, how streams fail over"] = None
+    set: Annotated[SetSettings | None, "budgets, order, the highest cost, hedging, how streams fail over"] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +143,29 @@ class OfflineSettings:
 
     queue_ttl: Annotated[Seconds, "how long a queued request lives"] = _A_DAY
     outbox: Annotated[FilePath | None, "the file that queued requests are kept in"] = None
+    results_ttl: Annotated[Seconds, "how long an answer, or the reason why there is none, is kept"] = _A_WEEK
+    max_entries: Annotated[int, "requests that may wait at once"] = 10_000
+    max_bytes: Annotated[ByteSize, "what their content and the kept answers may take"] = _QUEUE_BYTES
+    when_full: Annotated[WhenFull, "what happens to a new request where there is no room"] = WhenFull.REJECT
+    max_sends: Annotated[int, "sends of one request after which something broke, before it is given up"] = 5
+
+
+@dataclass(frozen=True, slots=True)
+class NeverSettings:
+    """Where content of a class must never be, whatever else the policy says."""
+
+    data_class: Annotated[str, "the class, alone or together with others"]
+    reaches: Annotated[
+        tuple[str, ...],
+        "countries, groups, `site:NAME`; `any` is a backend that may be anywhere, `remote` one beyond this device",
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class AssertionSettings:
+    """A promise that the policy must keep. It changes nothing: a policy that breaks it does not load."""
+
+    never: Annotated[NeverSettings, "what must not be possible"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +173,9 @@ class PolicySettings:
     """The whole ``policy:`` section."""
 
     sites: Annotated[Mapping[str, SiteSettings], "named places inside countries"] = field(default_factory=_nothing)
+    groups: Annotated[Mapping[str, GroupSettings], "named sets of countries, beside those that are known"] = field(
+        default_factory=_nothing
+    )
     data_classes: Annotated[Mapping[str, DataClassSettings], "where content of each class may be"] = field(
         default_factory=_nothing
     )
@@ -137,3 +189,4 @@ class PolicySettings:
     rules: Annotated[tuple[RuleSettings, ...], "all that match apply"] = ()
     resilience: Annotated[ResilienceSettings, "what happens when attempts fail"] = ResilienceSettings()
     offline: Annotated[OfflineSettings, "what is kept for later"] = OfflineSettings()
+    assert_: Annotated[tuple[AssertionSettings, ...], "promises that the policy must keep, or it does not load"] = ()

@@ -6,6 +6,7 @@ import os
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path as FileSystemPath
 from typing import Any
 
@@ -15,7 +16,7 @@ from ...core.errors import ConfigurationError, PolicyError
 from ...core.problem import Path, Position, Problem, Severity
 from ...core.suggestion import one_of
 from ...policies import Policy, compile_policy
-from ...policies.compilation import read_sites
+from ...policies.own_places import read_places
 from ...policies.settings import PolicySettings
 from ..serving.settings import ServeSettings
 from ..serving.settings import check as check_serve
@@ -139,14 +140,15 @@ class _Reading:
         problems = [] if isinstance(serve, Invalid) else _below("serve", check_serve(serve))
         if isinstance(settings, Invalid):
             return None, problems
-        places, _ = read_sites(settings, known_places())
+        places, _ = read_places(settings, known_places())
         backends: dict[str, BackendEntry] = {}
         for each in () if isinstance(models, Invalid) else written:
             if isinstance(each, WrittenBackend):
                 entry = finish(each, model_files, places, problems)
                 if entry is not None:
                     backends[entry.name] = entry
-        policy, found = compile_policy(settings, [entry.terms for entry in backends.values()], known_places())
+        terms = [entry.terms for entry in backends.values()]
+        policy, found = compile_policy(settings, terms, known_places(), date.today())
         complete = len(backends) == len(written)
         problems += _below("policy", [each for each in found if complete or _holds_without_backends(each)])
         if policy is None or isinstance(serve, Invalid) or not complete:

@@ -135,6 +135,13 @@ def test_a_mistake_has_its_line_and_column(
         ("  rules: [{name: r}]\n", (7, 11), "does nothing", "prefer"),
         ("  rules: [{name: r, deny: [a]}, {name: r, only: []}]\n", (7, 40), "two rules", "own name"),
         ("  rules: [{name: r, set: {max_cost: -1}}]\n", (7, 37), "zero or more", "dollars"),
+        ("  assert: [{never: {data_class: public, reaches: [US]}}]\n", (7, 13), "not bound", "narrow the class"),
+        ("  assert: [{never: {data_class: public, reaches: [USA]}}]\n", (7, 51), "no known place", "alpha-2"),
+        ("  assert: [{never: {data_class: publik, reaches: [US]}}]\n", (7, 33), "no data class", "'public'"),
+        ("  assert: [{always: {}}]\n", (7, 13), "no key 'always'", "'never'"),
+        ("  groups: {g: {members: [UK], as_of: 2026-01-01, source: s}}\n", (7, 26), "no country", "'GB'"),
+        ("  groups: {g: {members: [GB], as_of: 2026, source: s}}\n", (7, 38), "no day", "2025-12-31"),
+        ("  rules: [{name: r, set: {hedge: no}}]\n", (7, 34), "neither true nor false", "write false"),
         ("  rules: [{name: r, set: {first_token_budget: 0ms}}]\n", (7, 47), "more than zero", "800ms"),
     ],
 )

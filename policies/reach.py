@@ -1,0 +1,90 @@
+"""How far content of a class can ever go: the proof behind assertions, `edgewise policy prove` and its kin.
+
+Walls are exact. Of the rules, those that refuse are taken with every comparison of a fact free, so that 'never' is
+certain, and 'possible' comes with what would have to hold. Fallbacks, retries, hedges, continuations and replays need
+no word of their own: each goes to a backend that a plan of the policy granted, and a plan grants what is possible here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from .conditions import Condition
+from .expression import read_tree
+from .facts import BackendTerms
+from .formula import Assignment, Formula, Reading, membership, solve
+from .rules import Rule
+from .walls import Walls
+
+
+class Reach:
+    """What a policy can grant. Backends are named by their positions among ``terms``."""
+
+    def __init__(
+        self, walls: Walls, terms: Sequence[BackendTerms], rules: Sequence[Rule], conditions: Sequence[Condition]
+    ) -> None:
+        self._walls = walls
+        self._terms = tuple(terms)
+        self._rules = tuple(rules)
+        reading = Reading()
+        names = (*walls.by_class, "") if not walls.by_class else tuple(walls.by_class)
+        trees = [read_tree(condition.program.serialize()) for condition in conditions]
+        self._formulas: Mapping[str, list[Formula]] = {
+            name: [reading.formula(tree, name) for tree in trees] for name in names
+        }
+
+    def objection(self, at: int, classes: Collection[str]) -> str | None:
+        """Why a request of these classes, and perhaps of more, can never go to a backend; ``None`` if it may."""
+        by_wall = self._walls.objection(sorted(classes), None, self._terms[at].location)
+        if by_wall is not None:
+            return by_wall
+        if self.example(at, classes) is not None:
+            return None
+        always = next((rule.name for rule in self._refusing(at) if rule.condition is None), None)
+        if always is not None:
+            return f"rule {always!r} always refuses it"
+        return "rules refuse it whatever the facts: " + ", ".join(repr(rule.name) for rule in self._refusing(at))
+
+    def example(self, at: int, classes: Collection[str], rule: Rule | None = None) -> Assignment | None:
+        """What would have to hold for a request of these classes, and perhaps of more, to be granted a backend.
+
+        With ``rule``: and for this rule to match too. ``None`` where that can never be; empty where nothing need hold.
+        """
+        location = self._terms[at].location
+        if self._walls.objection(sorted(classes), None, location) is not None:
+            return None
+        fixed = {membership(name): False for name in self._walls.by_class if self._closed(name, at)}
+        fixed |= {membership(name): True for name in classes}
+        wanted: list[tuple[Formula, bool]] = []
+        for refusing in self._refusing(at):
+            if refusing.condition is None:
+                return None
+            # A request of several classes is judged as each of them: refused as one is refused.
+            wanted += [(self._formulas[name][refusing.condition], False) for name in classes or ("",)]
+        if rule is None or rule.condition is None:
+            found = solve(wanted, fixed)
+        else:
+            matches = [(self._formulas[name][rule.condition], True) for name in classes or ("",)]
+            found = next((each for match in matches if (each := solve([match, *wanted], fixed)) is not None), None)
+        return None if found is None else {text: value for text, value in found.items() if text not in fixed}
+
+    def constant(self, rule: Rule) -> bool | None:
+        """The value of a rule's condition where it is the same for all facts; ``None`` if it is not."""
+        if rule.condition is None:
+            return None
+        formulas = [each[rule.condition] for each in self._formulas.values()]
+        possible = {
+            value for value in (True, False) if any(solve([(each, value)], {}) is not None for each in formulas)
+        }
+        return possible.pop() if len(possible) == 1 else None
+
+    def _closed(self, data_class: str, at: int) -> bool:
+        return self._walls.objection((data_class,), None, self._terms[at].location) is not None
+
+    def _refusing(self, at: int) -> list[Rule]:
+        return [rule for rule in self._rules if at in rule.deny or (rule.only is not None and at not in rule.only)]
+
+
+def describe(assignment: Assignment) -> str:
+    """What would have to hold, in words; empty for nothing."""
+    return " and ".join(text if value else f"not ({text})" for text, value in assignment.items())
