@@ -33,7 +33,8 @@ async def _run(run: Run, call: Callable[[Attempt], Awaitable[T]]) -> T:
     async def start(attempt: Attempt) -> tuple[Attempt, T]:
         result = await attempt.call(lambda: call(attempt))
         attempt.token(0, loop.time())
-        attempt.leave(None)
+        attempt.settle(None)
+        attempt.free()
         return attempt, result
 
     try:

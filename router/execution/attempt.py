@@ -20,8 +20,9 @@ T = TypeVar("T")
 class Attempt:
     """One call to one backend.
 
-    `call` once; when it came through, `leave` once, however it went on; between them `token` as they come. A call may
-    wait for a slot first; the backend's own time counts from there.
+    `call` once; when it came through, `settle` and `close` once, however it went on; between them `token` as they come.
+    A call may wait for a slot first; the backend's own time counts from there. Settling judges, records and learns at
+    once; closing stops the work and frees the slot, and nobody has to wait for a backend that is slow to stop.
     """
 
     def __init__(self, run: Run, step: Step, reason: str) -> None:
@@ -29,29 +30,33 @@ class Attempt:
         self.step = step
         self.member = run.conduct.fleet[step.backend]
         self._loop = asyncio.get_running_loop()
-        self.record = AttemptRecord(step.backend, reason, self._since_entry())
-        run.decision.attempts.append(self.record)
-        self._number = len(run.decision.attempts)
+        self.record = AttemptRecord(step.backend, reason, 0.0)
+        self._number = 0
+        self._settled = False
         self._counted = False
         self._has_slot = False
         self._called_at = 0.0
         self._first_at: float | None = None
         self._last_at = 0.0
-        self._paused = 0.0
         self._tokens = 0
 
     async def call(self, work: Callable[[], Awaitable[T]]) -> T:
         """Pass the breaker, wait for a slot, do ``work``.
 
-        Where that fails the attempt has left, and raises `AttemptError`.
+        Where that fails the attempt is settled and closed, and raises `AttemptError`.
         """
+        self.record.started = self._since_entry()
+        self.run.decision.attempts.append(self.record)
+        self._number = len(self.run.decision.attempts)
         try:
             await self._enter()
             return await work()
         except BaseException as raised:  # noqa: BLE001  # judged below, outside of the handler
             error = raised
         # Raised outside of the handler, so that a library's exception, whose text may hold content, is not its context.
-        raise self.leave(error) or error
+        failure = self.settle(error)
+        self.free()
+        raise failure or error
 
     async def _enter(self) -> None:
         refusal = self.member.breaker.admit()
@@ -118,20 +123,20 @@ class Attempt:
         self._tokens += count
         self._last_at = now
 
-    def reader_paused(self, seconds: float) -> None:
-        """Between two tokens, this long was the reader's doing, not the backend's."""
-        self._paused += seconds
-
     def truncated(self) -> AttemptError:
         """The failure of a stream that ended without a `Finish`."""
         return AttemptError(FailureKind.TRUNCATED, f"backend {self.step.backend!r} ended without a finish reason")
 
-    def leave(self, error: BaseException | None) -> AttemptError | None:
-        """End the attempt; returns the failure as the request should see it, ``None`` for success and cancellation."""
+    def settle(self, error: BaseException | None) -> AttemptError | None:
+        """Judge the attempt; returns the failure as the request should see it, ``None`` for success and cancellation.
+
+        The first verdict stands. An attempt that has not begun leaves no trace.
+        """
+        if self._settled or not self._number:
+            return None
+        self._settled = True
         failure = self._judge(error)
         self.record.ended = self._since_entry()
-        if self._has_slot:
-            self.member.slots.give_back()
         if error is None:
             self._succeeded()
         elif failure is None:
@@ -142,6 +147,25 @@ class Attempt:
             if self._counted:
                 self.member.report(failure, self.run.request.labels.task)
         return failure
+
+    def close(self, stop: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        """Stop the work by ``stop``, then free the slot. The task is kept until it has ended."""
+
+        async def close() -> None:
+            try:
+                await stop()
+            finally:
+                self.free()
+
+        closing = self._loop.create_task(close())
+        self.run.conduct.fleet.keep(closing)
+        return closing
+
+    def free(self) -> None:
+        """Free the slot. Idempotent."""
+        if self._has_slot:
+            self._has_slot = False
+            self.member.slots.give_back()
 
     def _judge(self, error: BaseException | None) -> AttemptError | None:
         if error is None or isinstance(error, asyncio.CancelledError | GeneratorExit):
@@ -162,7 +186,7 @@ class Attempt:
             self.run.conduct.connectivity.remote_answered()
         estimator = self.member.estimators[self.run.request.labels.task]
         if self._first_at is not None and self._tokens:
-            estimator.observe_rest(self._tokens - 1, self._last_at - self._first_at - self._paused)
+            estimator.observe_rest(self._tokens - 1, self._last_at - self._first_at)
             estimator.observe_length(self._tokens)
 
     def _abandoned(self) -> None:

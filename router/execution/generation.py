@@ -23,14 +23,13 @@ class _Draft:
         self.finish: Finish | None = None
         self._stop = StopSequences(stop)
 
-    def add(self, delta: Delta) -> bool:
-        """Take a delta; returns whether a stop sequence has ended the answer."""
+    def add(self, delta: Delta) -> None:
+        """Take a delta; a stop sequence ends the answer."""
         self.pieces.append(self._stop.push(delta.text))
         self.tokens += delta.tokens
         self.logprobs += delta.logprobs
         if self._stop.reached:
             self.finish = Finish(FinishReason.STOP, Usage(output_tokens=self.tokens))
-        return self._stop.reached
 
     def end(self, finish: Finish) -> None:
         """The backend has ended the answer."""
@@ -53,7 +52,7 @@ async def run_generate(run: Run, stop: tuple[str, ...], max_output_tokens: int) 
         draft = _Draft(attempt, stop)
         drafts.append(draft)
         await attempt.call(lambda: _consume(draft, max_output_tokens))
-        attempt.leave(None)
+        attempt.settle(None)
         return draft
 
     try:
@@ -81,14 +80,13 @@ async def _consume(draft: _Draft, max_output_tokens: int) -> None:
     attempt = draft.attempt
     loop = asyncio.get_running_loop()
     events = attempt.generate("", max_output_tokens)
-    try:
-        async for event in events:
-            if isinstance(event, Finish):
-                draft.end(event)
-                return
+    async for event in events:
+        if isinstance(event, Finish):
+            draft.end(event)
+        else:
             attempt.token(event.tokens, loop.time())
-            if draft.add(event):
-                return
-    finally:
-        await events.aclose()
+            draft.add(event)
+        if draft.finish is not None:
+            attempt.close(events.aclose)
+            return
     raise attempt.truncated()

@@ -60,7 +60,7 @@ class Race(Generic[T]):
         if self._reserve is not None:
             # Twenty requests must not all count on one free engine: each is seen by those that plan after it.
             run.conduct.fleet[self._reserve.backend].slots.promised += 1
-        self._running: dict[asyncio.Task[T], Step] = {}
+        self._running: dict[asyncio.Task[T], Attempt] = {}
         self._repeated: set[str] = set()
         self._hedge_due = math.inf
         self._first: Attempt | None = None
@@ -73,7 +73,7 @@ class Race(Generic[T]):
             while self._running:
                 await asyncio.wait(self._running, timeout=self._until_next_event(), return_when=asyncio.FIRST_COMPLETED)
                 for task in [task for task in self._running if task.done()]:
-                    step = self._running.pop(task)
+                    step = self._running.pop(task).step
                     error = task.exception()
                     if error is None:
                         return task.result()
@@ -144,7 +144,7 @@ class Race(Generic[T]):
 
     def _launch(self, step: Step, reason: str) -> Attempt:
         attempt = Attempt(self._run, step, reason)
-        self._running[self._loop.create_task(self._start(attempt))] = step
+        self._running[self._loop.create_task(self._start(attempt))] = attempt
         return attempt
 
     def _failed(self, step: Step, error: AttemptError) -> None:
@@ -159,13 +159,20 @@ class Race(Generic[T]):
             self._start_next(f"{step.backend} failed: {error.kind}")
         elif self._may_repeat and may_retry(error) and step.backend not in self._repeated:
             self._repeated.add(step.backend)
-            self._running[self._loop.create_task(self._repeat(step, error))] = step
+            self._running[self._loop.create_task(self._repeat(step, error))] = Attempt(self._run, step, "retry")
         elif not self._running:
             self._start_next(f"{step.backend} failed: {error.kind}")
 
     async def _repeat(self, step: Step, error: AttemptError) -> T:
+        task = asyncio.current_task()
+        assert task is not None
+
+        async def again() -> T:
+            self._running[task] = attempt = Attempt(self._run, step, "retry")
+            return await self._start(attempt)
+
         return await retry(
-            lambda: self._start(Attempt(self._run, step, "retry")),
+            again,
             error,
             self._run.plan.retry,
             self._run.conduct.fleet[step.backend].retry_budget,
@@ -189,8 +196,10 @@ class Race(Generic[T]):
 
     def _end_the_others(self) -> None:
         self._give_up_reserve()
-        for task in self._running:
+        for task, attempt in self._running.items():
             if not task.done():
+                # Judged now, so that the decision is complete when it is handed out.
+                attempt.settle(asyncio.CancelledError())
                 self._run.conduct.fleet.let_end(task)
             elif not task.cancelled() and task.exception() is None and self._discard is not None:
                 self._run.conduct.fleet.keep(self._loop.create_task(self._discard(task.result())))

@@ -53,11 +53,8 @@ async def retry(
     controller = AsyncRetrying(
         retry=retry_if_exception(may_retry), stop=enough, wait=pause, sleep=asyncio.sleep, reraise=True
     )
-
-    async def call_again() -> T:  # tenacity awaits what it can see to be a coroutine function
-        return await call()
-
-    return await controller(call_again)
+    # tenacity awaits what it can see to be a coroutine function: give it one, not a lambda.
+    return await controller(call)
 
 
 def may_retry(error: BaseException) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
@@ -13,10 +14,10 @@ from ...core.failure import AttemptError, FailureKind
 from ...policies.plan import Step, StreamFailover
 from .attempt import Attempt
 from .conduct import Run
+from .feed import Feed
 from .outcome import failed, out_of_time, refused
 from .race import Race, RaceFailed
 from .stop_sequences import StopSequences
-from .watchdog import WaitedTooLong, Watchdog
 
 STALL_FACTOR = 20.0
 """A pause of so many times the backend's p95 time per token is a stall, within the next two bounds."""
@@ -24,24 +25,32 @@ SHORTEST_STALL = 0.5
 LONGEST_STALL = 10.0
 
 
+CLOSE_WAIT = 0.02
+"""Seconds for which a failed or left stream waits for its backend to stop; after that it stops on its own."""
+
+
 @dataclass(slots=True)
 class _Open:
     """A stream that has brought its first event, which still waits to be read."""
 
     attempt: Attempt
-    events: AsyncGenerator[GenerateEvent, None]
+    feed: Feed
     first: GenerateEvent | None
-
     closed: bool = False
 
-    async def close(self, error: BaseException | None) -> AttemptError | None:
+    def finish(self) -> None:
+        """The answer is whole."""
+        self.closed = True
+        self.attempt.settle(None)
+        self.attempt.close(self.feed.close)
+
+    async def fail(self, error: BaseException) -> AttemptError | None:
+        """The stream broke or was left; returns the failure as the request should see it. Idempotent."""
         if self.closed:
             return None
         self.closed = True
-        try:
-            await self.events.aclose()
-        finally:
-            failure = self.attempt.leave(error)
+        failure = self.attempt.settle(error)
+        await asyncio.wait([self.attempt.close(self.feed.close)], timeout=CLOSE_WAIT)
         return failure
 
 
@@ -65,29 +74,26 @@ class Stream:
         if not run.plan.steps:
             raise refused(run.plan, run.decision)
         opened = await self._open_first()
-        watchdog = Watchdog(self._deadline)
         seam: Seam | None = None
         try:
             while True:
                 stall = self._stall_after(opened.attempt)
                 # The hot loop. Per token: one wait, one chunk, a few attributes.
-                while isinstance(event := await self._next(opened, watchdog, stall), Delta):
-                    text = self._take(opened.attempt, event)
+                while isinstance(event := await self._next(opened, stall), Delta):
+                    text = self._take(event)
                     if text or event.logprobs:
                         given = self._now()
                         yield Chunk(text, seam, event.logprobs)
-                        # A slow reader's time is neither the stream's nor the backend's.
-                        pause = self._now() - given
-                        self._deadline += pause
-                        opened.attempt.reader_paused(pause)
+                        # A slow reader's time is not the stream's.
+                        self._deadline += self._now() - given
                         seam = None
                     if self._stop.reached:
                         event = Finish(FinishReason.STOP, Usage(output_tokens=self._tokens))
                         break
                 if isinstance(event, Finish):
-                    await opened.close(None)
+                    opened.finish()
                     break
-                failure = await opened.close(event)
+                failure = await opened.fail(event)
                 assert failure is not None
                 if self._now() >= self._deadline:
                     raise out_of_time(run.decision, self._partial())
@@ -95,26 +101,18 @@ class Stream:
                 opened = await self._continue(broken, failure)
                 seam = self._seam(broken, opened.attempt, failure)
         except (asyncio.CancelledError, GeneratorExit) as left:
-            await opened.close(left)
+            await opened.fail(left)
             raise
-        finally:
-            watchdog.stop()
         yield self._last_chunk(opened.attempt, event, seam)
 
-    async def _next(self, opened: _Open, watchdog: Watchdog, stall: float | None) -> GenerateEvent | Exception:
+    async def _next(self, opened: _Open, stall: float | None) -> GenerateEvent | Exception:
         """The stream's next event, or what it failed with."""
         first, opened.first = opened.first, None
         if first is not None:
             return first
-        watchdog.due = self._deadline if stall is None else min(self._deadline, self._now() + stall)
-        try:
-            return await watchdog.next(opened.events)
-        except StopAsyncIteration:
-            return opened.attempt.truncated()
-        except WaitedTooLong:
-            return self._stalled(opened.attempt)
-        except Exception as raised:  # noqa: BLE001  # a backend's; the attempt judges it
-            return raised
+        due = self._deadline if stall is None else min(self._deadline, self._now() + stall)
+        event = await opened.feed.next(due)
+        return self._stalled(opened.attempt) if event is None else event
 
     async def _open_first(self) -> _Open:
         run = self._run
@@ -167,18 +165,18 @@ class Stream:
         return await attempt.call(lambda: self._first_event(attempt))
 
     async def _first_event(self, attempt: Attempt) -> _Open:
-        events = attempt.generate("".join(self._raw), max(1, self._max_output_tokens - self._tokens))
+        feed = Feed(attempt, attempt.generate("".join(self._raw), max(1, self._max_output_tokens - self._tokens)))
         try:
-            return _Open(attempt, events, await anext(events))
-        except StopAsyncIteration:
-            pass
+            first = await feed.next(math.inf)
         except BaseException:
-            await events.aclose()
+            attempt.close(feed.close)
             raise
-        raise attempt.truncated()
+        if isinstance(first, Delta | Finish):
+            return _Open(attempt, feed, first)
+        attempt.close(feed.close)
+        raise first or attempt.truncated()
 
-    def _take(self, attempt: Attempt, delta: Delta) -> str:
-        attempt.token(delta.tokens, self._loop.time())
+    def _take(self, delta: Delta) -> str:
         self._tokens += delta.tokens
         self._raw.append(delta.text)
         if delta.logprobs:
@@ -244,4 +242,4 @@ class Stream:
 
 
 async def _discard(opened: _Open) -> None:
-    await opened.close(asyncio.CancelledError())
+    await opened.fail(asyncio.CancelledError())

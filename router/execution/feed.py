@@ -1,0 +1,97 @@
+"""A backend's stream, taken at the backend's own speed and read with a bound on each wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator
+
+from ...core.answer import Delta, GenerateEvent
+from .attempt import Attempt
+
+MOST_AHEAD = 4096
+"""So many events wait for the reader at most; then the backend waits too."""
+
+
+class Feed:
+    """One attempt's stream on its way to the reader.
+
+    A task of its own takes what the backend sends. So a slow reader holds no engine and uses up no remote call's
+    deadline; what is learned of the backend's pace is not the reader's; and a wait ends on time even where the backend
+    does not let itself be interrupted. An answer has at most ``max_output_tokens`` events, so little waits here.
+    """
+
+    def __init__(self, attempt: Attempt, events: AsyncGenerator[GenerateEvent, None]) -> None:
+        self._attempt = attempt
+        self._events = events
+        self._loop = asyncio.get_running_loop()
+        self._arrived: deque[GenerateEvent] = deque()
+        self._end: Exception | None = None
+        self._reader: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+        self._due = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._taking = self._loop.create_task(self._take())
+
+    async def next(self, due: float) -> GenerateEvent | Exception | None:
+        """The next event, or what the stream ended with; ``None`` where nothing came by ``due`` on the loop's clock."""
+        if not self._arrived and self._end is None:
+            self._due = due
+            if self._timer is None or self._timer.when() > due:
+                self._arm()
+            self._reader = self._loop.create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        if self._arrived:
+            if self._room is not None:
+                _wake(self._room)
+            return self._arrived.popleft()
+        return self._end
+
+    async def close(self) -> None:
+        """Stop the work behind the stream, and wait until it has stopped."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._taking.cancel()
+        await asyncio.wait([self._taking])
+        await self._events.aclose()
+
+    async def _take(self) -> None:
+        attempt, arrived, loop = self._attempt, self._arrived, self._loop
+        try:
+            async for event in self._events:
+                if isinstance(event, Delta):
+                    attempt.token(event.tokens, loop.time())
+                arrived.append(event)
+                if self._reader is not None:
+                    _wake(self._reader)
+                if len(arrived) >= MOST_AHEAD:
+                    self._room = loop.create_future()
+                    await self._room
+            self._end = attempt.truncated()
+        except Exception as error:  # noqa: BLE001  # the attempt judges it
+            self._end = error
+        if self._reader is not None:
+            _wake(self._reader)
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._due, self._look)
+
+    def _look(self) -> None:
+        """The timer fires early when ``due`` has moved on since: one timer serves the whole stream."""
+        self._timer = None
+        if self._reader is None:
+            return
+        if self._loop.time() < self._due:
+            self._arm()
+        else:
+            _wake(self._reader)
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
