@@ -13,7 +13,7 @@ from .settings import Objective
 LIKELY = 0.95
 """From this probability of finishing within the budget, more of it makes no difference."""
 
-LIKELY_UNTRIED = 0.5
+LIKELY_UNTRIED = 0.2
 """The same for a backend that is not known yet: a cautious guess must not keep it from ever being tried."""
 
 _QUALITY_TOLERANCE = 0.05

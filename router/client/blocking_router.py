@@ -22,6 +22,7 @@ from .options import GenerateOptions, RequestOptions
 
 if TYPE_CHECKING:
     from ..config import Configuration
+    from ..outbox import Receipt, Result, Tally
     from .arrays import Tensors, Vectors
 
 T = TypeVar("T")
@@ -33,8 +34,10 @@ class Router:
     Close it with ``with``, `close`, or let the interpreter's exit do it.
     """
 
-    def __init__(self, configuration: Configuration, *, backends: Mapping[str, Backend] | None = None) -> None:
-        self._async = AsyncRouter(configuration, backends=backends)
+    def __init__(
+        self, configuration: Configuration, *, backends: Mapping[str, Backend] | None = None, replay: bool = False
+    ) -> None:
+        self._async = AsyncRouter(configuration, backends=backends, replay=replay)
         self._process = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="edgewise", daemon=True)
@@ -48,11 +51,13 @@ class Router:
             raise
 
     @classmethod
-    def from_yaml(cls, path: str | PathLike[str], *, backends: Mapping[str, Backend] | None = None) -> Self:
+    def from_yaml(
+        cls, path: str | PathLike[str], *, backends: Mapping[str, Backend] | None = None, replay: bool = False
+    ) -> Self:
         """A router by a configuration file. Raises `ConfigurationError` with every mistake in it."""
         from ..config import load
 
-        return cls(load(path), backends=backends)
+        return cls(load(path), backends=backends, replay=replay)
 
     def __enter__(self) -> Self:
         return self
@@ -101,6 +106,42 @@ class Router:
         """What would happen to a `generate` with these options, without sending anything."""
         return self._run(self._async.plan(prompt, **options))
 
+    def submit(
+        self,
+        prompt: Prompt,
+        *,
+        order_key: str | None = None,
+        ttl: float | str | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> Receipt:
+        """Queue a text or a conversation, to be answered when it can be. See `AsyncRouter.submit`."""
+        return self._run(self._async.submit(prompt, order_key=order_key, ttl=ttl, **options))
+
+    def result(self, receipt: str, timeout: float | str | None = 0.0) -> Answer | None:
+        """The answer of a queued request; ``None`` where there is none within ``timeout``. See `AsyncRouter.result`."""
+        return self._run(self._async.result(receipt, timeout))
+
+    def results(self) -> Iterator[Result]:
+        """What queued requests came to, each until it was dealt with. See `AsyncRouter.results`."""
+
+        async def begin() -> AsyncGenerator[Result, None]:
+            return self._async.results()
+
+        async def next_result() -> Result | None:
+            return await anext(results, None)
+
+        results = self._run(begin())
+        while (result := self._run(next_result())) is not None:
+            yield result
+
+    def cancel(self, receipt: str) -> bool:
+        """Give a queued request up and erase its content. See `AsyncRouter.cancel`."""
+        return self._run(self._async.cancel(receipt))
+
+    def flush(self) -> Tally:
+        """Try every queued request once, now. See `AsyncRouter.flush`."""
+        return self._run(self._async.flush())
+
     async def _enter(self) -> None:
         await self._async.__aenter__()
 
@@ -122,7 +163,9 @@ class Router:
 
     def _check_usable(self) -> None:
         if self._process != os.getpid():
-            raise RouterClosed("this router belongs to the parent process; make a new one after the fork")
+            raise RouterClosed(
+                "this router belongs to the parent process; make routers after the fork, or spawn instead"
+            )
         if not self._end.alive:
             raise RouterClosed("this router is closed; make a new one")
         if threading.current_thread() is self._thread:
@@ -138,17 +181,19 @@ class BlockingStream(Iterator[Chunk]):
 
         self._open = False
         self._router = router
+        self._reading: asyncio.Task[Any] | None = None
         self._chunks = router._run(begin())
         self._open = True
 
     def __next__(self) -> Chunk:
-        async def next_chunk() -> Chunk | None:
-            return await anext(self._chunks, None)
-
         if not self._open:
             raise StopIteration
         try:
-            chunk = self._router._run(next_chunk())
+            chunk = self._router._run(self._next_chunk())
+        except RouterClosed:
+            if self._open:
+                raise
+            raise StopIteration from None  # another thread closed the stream
         except BaseException:
             self.close()
             raise
@@ -164,12 +209,25 @@ class BlockingStream(Iterator[Chunk]):
         self.close()
 
     def close(self) -> None:
-        """Stop the work behind the stream. Idempotent."""
+        """Stop the work behind the stream; any thread may. Idempotent."""
         if not self._open:
             return
         self._open = False
         if self._router._end.alive:
-            self._router._run(self._chunks.aclose())
+            self._router._run(self._stop())
+
+    async def _next_chunk(self) -> Chunk | None:
+        self._reading = asyncio.current_task()
+        try:
+            return await anext(self._chunks, None)
+        finally:
+            self._reading = None
+
+    async def _stop(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait([self._reading])
+        await self._chunks.aclose()
 
     def __del__(self) -> None:
         # A dropped iterator stops the server too; it may be collected on any thread, so it does not wait.

@@ -11,7 +11,15 @@ from ...policies.facts import LogNormal, Prediction
 from .posterior import LogNormalPosterior
 
 HALF_LIFE = 120.0
-"""Seconds after which what was learned counts half: a backend that was slow is worth another look later."""
+"""Seconds after which what was learned counts half."""
+
+AVOIDED_HALF_LIFE = 15.0
+AVOIDED_AFTER = 5.0
+"""The same for one that looks slower than the prior and was not tried for `AVOIDED_AFTER` seconds: whoever is avoided
+for being slow cannot show that it is over."""
+
+RECOVERED = -1.5
+"""So many deviations faster than predicted, a first token says that a bad time is over: half of its memory goes."""
 
 KNOWN = 5.0
 """From so many observations a backend counts as known, and its prediction as measured."""
@@ -55,7 +63,7 @@ class Estimator:
     def __init__(self, prior: Prior, clock: Callable[[], float]) -> None:
         self._prior = prior
         self._clock = clock
-        self._aged_at = clock()
+        self._aged_at = self._observed_at = clock()
         self._first = LogNormalPosterior(1.0, prior.sigma)
         self._per_token = LogNormalPosterior(prior.output_token, prior.sigma) if prior.output_token else None
         self._length = LogNormalPosterior(_LENGTH_MEDIAN, _LENGTH_SIGMA)
@@ -63,10 +71,15 @@ class Estimator:
 
     def observe_first(self, prompt_tokens: int, seconds: float) -> None:
         """A first token (or a whole result) came after so long."""
-        self._first.observe(seconds / self._line(prompt_tokens))
+        self._observed_at = self._clock()
+        relative = seconds / self._line(prompt_tokens)
+        if self._first.score(relative) < RECOVERED:
+            self._first.forget(0.5)
+        self._first.observe(relative)
 
     def observe_no_first(self, prompt_tokens: int, seconds: float) -> None:
         """An attempt was stopped after so long without a first token."""
+        self._observed_at = self._clock()
         self._first.observe_at_least(seconds / self._line(prompt_tokens))
 
     def observe_rest(self, tokens: int, seconds: float) -> None:
@@ -111,7 +124,8 @@ class Estimator:
         if elapsed < _AGE_EVERY:
             return
         self._aged_at = now
-        share = 1.0 - 0.5 ** (elapsed / HALF_LIFE)
+        avoided = self._first.mu > math.log(2.0) and now - self._observed_at > AVOIDED_AFTER
+        share = 1.0 - 0.5 ** (elapsed / (AVOIDED_HALF_LIFE if avoided else HALF_LIFE))
         self._first.forget(share)
         if self._per_token is not None:
             self._per_token.forget(share)

@@ -49,6 +49,10 @@ class LogNormalPosterior:
         """How many observations count now, the prior not among them."""
         return self._weight
 
+    def score(self, value: float) -> float:
+        """How many deviations a value lies above the prediction; below it, negative."""
+        return (math.log(max(value, 1e-9)) - self._mu) / self._sigma
+
     def forget(self, share: float) -> None:
         """Let ``share`` of what was learned fade, from 0 to 1: the prediction moves back towards the prior."""
         self._weight *= 1.0 - share
@@ -66,8 +70,7 @@ class LogNormalPosterior:
         It counts as its expectation given that it is larger: ``mu + sigma · h(z)`` with the inverse Mills ratio h, the
         expectation step for a censored normal (Tobin 1958). To drop it instead would let a hedge hide its own tail.
         """
-        z = (math.log(max(value, 1e-9)) - self._mu) / self._sigma
-        self._learn(self._mu + self._sigma * _inverse_mills(z))
+        self._learn(self._mu + self._sigma * _inverse_mills(self.score(value)))
 
     def _learn(self, log_value: float) -> None:
         # Kept relative to the prior's mean, so that the squares stay small and exact.

@@ -31,6 +31,9 @@ _LASTING = frozenset(
     }
 )
 
+# What says nothing of permission: the backend would do, if it worked.
+_OUT_OF_ORDER = frozenset({RefusalCode.UNREACHABLE, RefusalCode.QUARANTINED, RefusalCode.LOADING})
+
 
 def refused(plan: Plan, decision: Decision) -> EdgewiseError:
     """The error for a plan without a step."""
@@ -38,6 +41,8 @@ def refused(plan: Plan, decision: Decision) -> EdgewiseError:
     codes = {refusal.code for refusal in plan.refusals}
     if RefusalCode.CONTEXT_LENGTH in codes and codes <= _LASTING:
         return _invalid(f"the prompt is too long for every backend that may take it; shorten it ({reasons})", decision)
+    if codes & _OUT_OF_ORDER and codes <= _LASTING | _OUT_OF_ORDER:
+        return BackendError(f"no backend that may take the request is in working order ({reasons})", decision)
     if plan.online_would_help:
         return Offline(f"no backend can take the request while offline ({reasons})", decision)
     return NoBackendPermitted(f"no backend may take the request ({reasons})", decision)

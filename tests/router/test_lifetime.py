@@ -152,3 +152,16 @@ def test_a_configuration_that_is_wrong_starts_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"edgewise\.yaml:2:"):
         Router.from_yaml(path)
     assert "edgewise" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_any_thread_may_close_a_stream(configuration: Configuration) -> None:
+    silent = Script(words=("one ", "two"), silent_after=1)
+    with Router(configuration, backends={"cloud": ScriptedBackend("cloud", silent)}) as router:
+        chunks = router.stream("Hello", data_class="public", backend="cloud", latency_budget=60.0)
+        assert next(chunks).text == "one "
+        with ThreadPoolExecutor(1) as threads:
+            reader = threads.submit(list, chunks)
+            while not reader.running():
+                pass
+            chunks.close()
+            assert reader.result(5.0) == []

@@ -380,7 +380,7 @@ def test_what_a_backend_cannot_do_does_not_cost_it_the_rest(make_router: RouterM
         async with make_router(NoEmbeddings("cloud")) as router:
             with pytest.raises(BackendError):
                 await router.embed(["one"], data_class="public")
-            with pytest.raises(NoBackendPermitted, match="out of use"):
+            with pytest.raises(BackendError, match="out of use"):
                 await router.embed(["one"], data_class="public")
             for _ in range(5):
                 with pytest.raises(InvalidRequest, match="no such model"):
@@ -402,3 +402,27 @@ def test_the_first_request_is_judged_by_the_true_state_of_the_device(make_router
 
     assert run_in_virtual_time(main(4000))
     assert not run_in_virtual_time(main(400))
+
+
+def test_a_backend_that_fell_silent_is_tried_again_before_long(make_router: RouterMaker) -> None:
+    import asyncio
+
+    silent = True
+    cloud = ScriptedBackend("cloud", lambda _: Script(silent_after=0) if silent else Script())
+    phone = ScriptedBackend("phone")
+
+    async def main() -> None:
+        nonlocal silent
+        async with make_router(cloud, phone) as router:
+
+            async def ask() -> str:
+                await asyncio.sleep(2.0)
+                return (await router.generate("Hello", data_class="public", latency_budget=1.5)).backend
+
+            for _ in range(10):
+                await router.generate("Hello", data_class="public", latency_budget=1.5, backend="phone")
+            assert [await ask() for _ in range(10)] == ["phone"] * 10
+            silent = False
+            assert "cloud" in [await ask() for _ in range(20)]
+
+    run_in_virtual_time(main())
