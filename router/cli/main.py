@@ -10,6 +10,7 @@ from .check import check
 from .demo import demo
 from .ending import Commands, examples
 from .init import init
+from .models import models
 from .plan import plan
 from .serve import serve
 
@@ -37,7 +38,7 @@ def policy() -> None:
     """Judge a policy."""
 
 
-for command in (init, ask, plan, check, serve, demo):
+for command in (init, ask, plan, check, serve, demo, models):
     edgewise.add_command(command)
 policy.add_command(check)
 edgewise.add_command(policy)

@@ -102,10 +102,42 @@ def test_a_sum_that_is_none_is_not_called_an_altered_file(base: Path, sha256: st
 
 @pytest.mark.parametrize(
     "source",
-    ["", "small.bin", "file:", "package:", "package:name", "package:/x", "https://example.com/m.bin", "file:a\0b"],
+    [
+        "",
+        "small.bin",
+        "file:",
+        "package:",
+        "package:name",
+        "package:/x",
+        "file:a\0b",
+        "https://",
+        "https://example.com",
+        "http://example.com/m.bin",
+        "https://user:word@example.com/m.bin",
+        "hf:owner/name",
+        "hf:owner/name/../x",
+        "store:",
+    ],
 )
-def test_an_unreadable_source_is_told_with_the_two_ways_to_write_one(base: Path, source: str) -> None:
-    assert "write `file:PATH` or `package:IMPORT_NAME/FILE`" in refusal(model(base, source))
+def test_an_unreadable_source_is_told_with_the_ways_to_write_one(base: Path, source: str) -> None:
+    assert "write `file:PATH`, `package:IMPORT_NAME/FILE`, `https://…`" in refusal(model(base, source))
+
+
+@pytest.mark.parametrize("source", ["https://example.com/m.bin", "hf:owner/name/m.bin@v1"])
+def test_what_is_not_fetched_yet_is_told_at_once_with_the_command_that_fetches_it(
+    base: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEWISE_MODELS", str(base))
+    text = refusal(model(base, source, SHA256))
+    assert "is not on this device; fetch it by `edgewise models pull small`" in text
+    (base / SHA256).write_bytes(WEIGHTS)
+    assert model(base, source, SHA256.upper()).verify() == base / SHA256
+
+
+def test_a_model_from_elsewhere_without_a_sum_is_refused_and_told_how_to_get_one(base: Path) -> None:
+    text = refusal(model(base, "https://example.com/m.bin"))
+    assert "needs its sum in `models.small.sha256`" in text
+    assert "`edgewise models add https://example.com/m.bin`" in text
 
 
 def test_a_home_folder_of_nobody_is_refused(base: Path) -> None:

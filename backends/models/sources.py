@@ -1,0 +1,94 @@
+"""Where a model's file comes from, as a configuration writes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+WAYS = (
+    "write `file:PATH`, `package:IMPORT_NAME/FILE`, `https://…`, `hf:OWNER/NAME/FILE@REVISION`, or `store:LABEL` for a "
+    "file that `edgewise models add` brings"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """A file on this device."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class PackageSource:
+    """A file inside an installed Python package."""
+
+    package: str
+    inner: str
+
+
+@dataclass(frozen=True, slots=True)
+class WebSource:
+    """A file on a web server, fetched by `edgewise models pull`."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class HuggingFaceSource:
+    """A file of a Hugging Face repository, fetched by `edgewise models pull`."""
+
+    repository: str
+    file: str
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSource:
+    """A file that somebody has put into the store; the label is for people."""
+
+    label: str
+
+
+Source = FileSource | PackageSource | WebSource | HuggingFaceSource | StoreSource
+
+
+def parse_source(text: str) -> Source | None:
+    """The source that a text names; None where it names none."""
+    scheme, _, rest = text.partition(":")
+    if "\0" in text or not rest:
+        return None
+    match scheme:
+        case "file":
+            return FileSource(rest)
+        case "package":
+            package, _, inner = rest.partition("/")
+            return PackageSource(package, inner) if package and inner else None
+        case "http" | "https":
+            return WebSource(text) if _may_be_fetched(text) else None
+        case "hf":
+            return _hugging_face(rest)
+        case "store":
+            return StoreSource(rest)
+    return None
+
+
+def _may_be_fetched(url: str) -> bool:
+    """By TLS, or from this device; and without a password, which a configuration would show."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        if not host or "@" in parts.netloc or not parts.path.strip("/"):
+            return False
+        return parts.scheme == "https" or host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _hugging_face(rest: str) -> HuggingFaceSource | None:
+    path, _, revision = rest.partition("@")
+    owner, _, named = path.partition("/")
+    name, _, file = named.partition("/")
+    if not (owner and name and file) or ".." in path.split("/"):
+        return None
+    return HuggingFaceSource(f"{owner}/{name}", file, revision or "main")

@@ -1,0 +1,87 @@
+"""A web server on loopback that serves one file as a test says."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+WEIGHTS = bytes(range(256)) * 8192
+SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
+
+
+@dataclass
+class Web:
+    """What the server does, and what it was asked. ``cuts`` are how many bytes each answer gives before it is cut."""
+
+    content: bytes = WEIGHTS
+    cuts: list[int] = field(default_factory=list)
+    ranges: bool = True
+    mark: str = '"v1"'
+    status: int | None = None
+    says_length: int | None = None
+    redirect: str | None = None
+    hold: threading.Event | None = None
+    asked: list[str | None] = field(default_factory=list)
+    arrived: threading.Event = field(default_factory=threading.Event)
+    address: str = ""
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}/models/small.bin"
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    web = Web()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            web.asked.append(self.headers["Range"])
+            web.arrived.set()
+            if web.hold is not None:
+                web.hold.wait(10)
+            if web.redirect is not None:
+                self.send_response(302)
+                self.send_header("Location", web.redirect)
+                self.end_headers()
+                return
+            if web.status is not None:
+                self.send_error(web.status)
+                return
+            self._send_content()
+
+        def _send_content(self) -> None:
+            start, total = 0, len(web.content)
+            asked, condition = self.headers["Range"], self.headers["If-Range"]
+            if asked is not None and web.ranges and condition in (None, web.mark):
+                start = int(asked.removeprefix("bytes=").removesuffix("-"))
+                if start >= total:
+                    self.send_response(416)
+                    self.send_header("Content-Range", f"bytes */{total}")
+                    self.end_headers()
+                    return
+                self.send_response(206)
+                self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+            else:
+                self.send_response(200)
+            self.send_header("ETag", web.mark)
+            self.send_header("Content-Length", str(web.says_length or total - start))
+            self.end_headers()
+            cut = web.cuts.pop(0) if web.cuts else total
+            self.wfile.write(web.content[start : start + cut])
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing: the tests' output is read."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        web.address = f"127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield web
+        server.shutdown()
+        thread.join()

@@ -1,0 +1,253 @@
+"""The store of models: fetched, resumed, proven, shared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgewise.backends.models import ModelFile, ModelSettings, store_folder
+from edgewise.backends.models.store import ModelStore
+from edgewise.core.errors import ModelUnavailable
+
+if TYPE_CHECKING:
+    from tests.backends.models.conftest import Web
+
+WEIGHTS = bytes(range(256)) * 8192
+SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
+
+
+class Told(list[tuple[str, int, int | None]]):
+    """The progress as it was told."""
+
+    def __call__(self, doing: str, done: int, total: int | None) -> None:
+        self.append((doing, done, total))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    return ModelStore(tmp_path / "store", pause=lambda seconds: None)
+
+
+def model(source: str, sha256: str | None = SHA256, license_: str | None = None) -> ModelFile:
+    return ModelFile("small", ModelSettings(source, sha256, license_), Path.cwd())
+
+
+def refused(store: ModelStore, file: ModelFile) -> str:
+    with pytest.raises(ModelUnavailable) as caught:
+        store.add(file, Told())
+    assert str(caught.value).startswith("model 'small' ")
+    return str(caught.value)
+
+
+def left_over(store: ModelStore) -> list[str]:
+    """What lies in the store besides whole files and their locks."""
+    return sorted(path.name for path in (store.folder / "incoming").iterdir() if path.suffix != ".lock")
+
+
+def test_a_file_is_fetched_proven_and_told_of(store: ModelStore, web: Web) -> None:
+    told = Told()
+    entry = store.add(model(web.url, license_="apache-2.0"), told)
+    assert entry.path.read_bytes() == WEIGHTS
+    assert entry.path == store.folder / SHA256
+    assert (entry.license, entry.source, entry.size) == ("apache-2.0", web.url, len(WEIGHTS))
+    assert store.entries() == [entry]
+    assert ("fetching", len(WEIGHTS), len(WEIGHTS)) in told
+    assert ("proving", len(WEIGHTS), len(WEIGHTS)) in told
+    assert left_over(store) == []
+
+
+def test_what_is_here_is_not_fetched_again(store: ModelStore, web: Web) -> None:
+    store.add(model(web.url), Told())
+    store.add(model("https://elsewhere.example/other-name.bin"), Told())
+    assert len(web.asked) == 1
+
+
+def test_an_altered_file_of_the_store_is_found_and_fetched_again(store: ModelStore, web: Web) -> None:
+    entry = store.add(model(web.url), Told())
+    assert not store.altered(entry, Told())
+    entry.path.write_bytes(WEIGHTS[::-1])
+    assert store.altered(entry, Told())
+    assert store.add(model(web.url), Told()).path.read_bytes() == WEIGHTS
+
+
+def test_a_connection_that_is_cut_is_taken_up_where_it_ended(store: ModelStore, web: Web) -> None:
+    web.cuts = [1_000_000, 300_000]
+    assert store.add(model(web.url, sha256=None), Told()).sha256 == SHA256
+    assert web.asked == [None, "bytes=1000000-", "bytes=1300000-"]
+
+
+def test_a_file_that_changes_between_two_parts_is_fetched_from_its_beginning(store: ModelStore, web: Web) -> None:
+    web.cuts = [1_000_000]
+
+    def change(seconds: float) -> None:
+        web.content, web.mark = WEIGHTS[::-1], '"v2"'
+
+    changing = ModelStore(store.folder, pause=change)
+    assert changing.add(model(web.url, sha256=None), Told()).path.read_bytes() == WEIGHTS[::-1]
+
+
+def test_a_server_without_ranges_gives_the_file_anew(store: ModelStore, web: Web) -> None:
+    web.ranges, web.cuts = False, [1_000_000]
+    assert store.add(model(web.url), Told()).sha256 == SHA256
+    assert web.asked == [None, "bytes=1000000-"]
+
+
+def test_a_fetch_that_was_given_up_goes_on_at_the_next_try(store: ModelStore, web: Web) -> None:
+    web.cuts = [1_000_000, *[0] * 5]
+    assert "again and again" in refused(store, model(web.url))
+    assert store.entries() == []
+    assert store.add(model(web.url), Told()).path.read_bytes() == WEIGHTS
+    assert web.asked[-1] == "bytes=1000000-"
+
+
+def test_an_interrupted_process_leaves_what_came_and_nothing_under_its_final_name(store: ModelStore, web: Web) -> None:
+    def interrupt(doing: str, done: int, total: int | None) -> None:
+        if done > 500_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.add(model(web.url), interrupt)
+    assert store.entries() == []
+    store.add(model(web.url), Told())
+    assert web.asked[1] is not None
+
+
+def test_a_fetch_that_ended_whole_before_it_was_placed_is_not_fetched_again(store: ModelStore, web: Web) -> None:
+    (store.folder / "incoming").mkdir(parents=True)
+    (store.folder / "incoming" / SHA256).write_bytes(WEIGHTS)
+    assert store.add(model(web.url), Told()).path.read_bytes() == WEIGHTS
+    assert web.asked == [f"bytes={len(WEIGHTS)}-"]
+
+
+def test_what_is_longer_than_the_servers_file_is_thrown_away(store: ModelStore, web: Web) -> None:
+    (store.folder / "incoming").mkdir(parents=True)
+    (store.folder / "incoming" / SHA256).write_bytes(WEIGHTS + b"!")
+    assert store.add(model(web.url), Told()).path.read_bytes() == WEIGHTS
+
+
+def test_another_file_than_the_pinned_one_is_refused_and_thrown_away(store: ModelStore, web: Web) -> None:
+    text = refused(store, model(web.url, sha256="ab" * 32))
+    assert SHA256 in text
+    assert "ab" * 32 in text
+    assert store.entries() == []
+    assert left_over(store) == []
+
+
+def test_a_file_larger_than_the_disk_is_refused_before_a_byte_is_written(store: ModelStore, web: Web) -> None:
+    web.says_length = 1 << 60
+    text = refused(store, model(web.url))
+    assert "there is no room" in text
+    assert "EDGEWISE_MODELS" in text
+    assert left_over(store) == []
+
+
+def test_a_disk_that_is_full_in_the_middle_is_told(store: ModelStore, web: Web) -> None:
+    # A limit on the size of files fails like a full disk, for this process and until the test's end.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        assert "cannot be written (File too large)" in refused(store, model(web.url))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert store.add(model(web.url), Told()).path.read_bytes() == WEIGHTS
+    assert web.asked == [None, "bytes=1000000-"]
+
+
+@pytest.mark.parametrize("status", [401, 404, 503])
+def test_a_server_that_refuses_is_told_with_its_status(store: ModelStore, web: Web, status: int) -> None:
+    web.status = status
+    assert f"answers with status {status}" in refused(store, model(web.url))
+    assert len(web.asked) == 1
+
+
+def test_offline_it_says_at_once_that_the_server_cannot_be_reached(store: ModelStore) -> None:
+    assert "127.0.0.1 cannot be reached (Connection refused)" in refused(store, model("http://127.0.0.1:9/m.bin"))
+
+
+def test_a_redirect_out_of_tls_is_not_followed(store: ModelStore, web: Web) -> None:
+    web.redirect = "http://models.example.com/small.bin"
+    assert "answers with status 302" in refused(store, model(web.url))
+
+
+def test_a_file_from_a_stick_stands_for_the_same_file_from_the_web(store: ModelStore, tmp_path: Path) -> None:
+    (tmp_path / "stick.bin").write_bytes(WEIGHTS)
+    store.add(model(f"file:{tmp_path}/stick.bin", sha256=None), Told())
+    (tmp_path / "stick.bin").unlink()
+    assert store.add(model("https://models.example.com/small.bin"), Told()).path.read_bytes() == WEIGHTS
+
+
+def test_a_label_of_the_store_is_never_fetched(store: ModelStore) -> None:
+    assert "is not in the store; bring it by `edgewise models add" in refused(store, model("store:small.bin"))
+
+
+def test_two_who_want_the_same_file_fetch_it_once(store: ModelStore, web: Web) -> None:
+    web.hold = threading.Event()
+    waits = threading.Event()
+
+    def told(doing: str, done: int, total: int | None) -> None:
+        if doing == "waiting":
+            waits.set()
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(store.add, model(web.url), Told())
+        assert web.arrived.wait(10)
+        second = pool.submit(ModelStore(store.folder).add, model(web.url), told)
+        assert waits.wait(10)
+        web.hold.set()
+        assert first.result(10) == second.result(10)
+    assert len(web.asked) == 1
+
+
+def test_a_lock_ends_with_the_process_that_held_it(store: ModelStore, web: Web) -> None:
+    web.hold = threading.Event()
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from edgewise.backends.models import ModelFile, ModelSettings\n"
+        "from edgewise.backends.models.store import ModelStore\n"
+        "file = ModelFile('small', ModelSettings(sys.argv[2], sys.argv[3]), Path())\n"
+        "ModelStore(Path(sys.argv[1])).add(file, lambda *told: None)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, store.folder, web.url, SHA256]) as process:
+        assert web.arrived.wait(20)
+        process.kill()
+    web.hold.set()
+    assert store.add(model(web.url), Told()).path.read_bytes() == WEIGHTS
+
+
+def test_a_removed_file_is_gone_with_its_notes(store: ModelStore, web: Web) -> None:
+    store.remove(store.add(model(web.url), Told()))
+    assert store.entries() == []
+    assert [path.name for path in store.folder.iterdir()] == ["incoming"]
+
+
+def test_files_without_notes_and_files_of_strangers_do_no_harm(store: ModelStore, web: Web) -> None:
+    entry = store.add(model(web.url), Told())
+    entry.path.with_suffix(".json").write_text(json.dumps(["no notes"]))
+    (store.folder / "README").write_text("a stranger's")
+    assert [(each.source, each.license) for each in store.entries()] == [("unknown", None)]
+
+
+def test_the_folder_is_the_one_named_or_the_users_cache() -> None:
+    assert store_folder({"EDGEWISE_MODELS": "/models"}) == Path("/models")
+    if sys.platform == "linux":
+        assert store_folder({"XDG_CACHE_HOME": "/cache"}) == Path("/cache/edgewise/models")
+        assert store_folder({"XDG_CACHE_HOME": "relative"}) == Path.home() / ".cache/edgewise/models"
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    text = refused(ModelStore(tmp_path / "file" / "store"), model("https://models.example.com/m.bin"))
+    assert f"cannot be stored in {tmp_path}/file/store: {os.strerror(20)}" in text

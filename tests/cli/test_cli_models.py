@@ -1,0 +1,200 @@
+"""`edgewise models`: list, add, pull, verify, remove."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .conftest import Invoke, process
+
+WEIGHTS = b"weights of a small model" * 1000
+SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Serves the file at its own path, and as a Hugging Face repository would."""
+
+    def do_HEAD(self) -> None:
+        self._answer(b"")
+
+    def do_GET(self) -> None:
+        self._answer(WEIGHTS)
+
+    def _answer(self, body: bytes) -> None:
+        found = self.path in ("/small.bin", "/owner/name/resolve/v1/small.bin")
+        self.send_response(200 if found else 404)
+        self.send_header("Content-Length", str(len(WEIGHTS)) if found else "0")
+        self.send_header("ETag", f'"{SHA256}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.end_headers()
+        if found:
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: the command's output is read."""
+
+
+@pytest.fixture
+def web() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EDGEWISE_MODELS", str(tmp_path / "store"))
+    return tmp_path / "store"
+
+
+def configure(folder: Path, source: str, sha256: str | None = SHA256) -> None:
+    """An edgewise.yaml with a local backend on this model."""
+    pin = f", sha256: {sha256}" if sha256 else ""
+    (folder / "edgewise.yaml").write_text(
+        f"""\
+version: 1
+models:
+  small: {{source: "{source}", license: apache-2.0{pin}}}
+backends:
+  phone: {{kind: llama_cpp, model: small, location: device}}
+policy:
+  data_classes: {{public: {{process_in: [any]}}}}
+  default_data_class: public
+"""
+    )
+
+
+@pytest.mark.parametrize("command", ["list", "pull", "add", "verify", "remove"])
+def test_every_command_shows_an_example_of_its_own(invoke: Invoke, command: str) -> None:
+    _, _, shown = invoke("models", command, "--help").output.partition("Examples:")
+    assert f"edgewise models {command}" in shown
+
+
+def test_what_is_missing_is_listed_with_the_command_that_fetches_it_and_pull_does(
+    invoke: Invoke, tmp_path: Path, store: Path, web: str
+) -> None:
+    configure(tmp_path, f"{web}/small.bin")
+    listed = invoke("models", "list").output
+    assert "is not on this device; fetch it by `edgewise models pull small`" in listed
+    pulled = invoke("models", "pull")
+    assert pulled.exit_code == 0
+    assert "licence apache-2.0" in pulled.output
+    assert (store / SHA256).read_bytes() == WEIGHTS
+    assert "here" in invoke("models", "list").output
+    assert "small is good" in invoke("models", "verify").output
+
+
+def test_the_check_of_a_configuration_tells_of_the_missing_file_too(invoke: Invoke, tmp_path: Path, web: str) -> None:
+    configure(tmp_path, f"{web}/small.bin")
+    assert "`edgewise models pull small`" in invoke("check").output
+
+
+def test_what_add_prints_is_what_a_configuration_needs(invoke: Invoke, web: str) -> None:
+    added = invoke("models", "add", f"{web}/small.bin", "--name", "small", "--license", "mit")
+    assert added.exit_code == 0
+    assert yaml.safe_load(added.stdout) == {
+        "models": {"small": {"source": f"{web}/small.bin", "sha256": SHA256, "license": "mit"}}
+    }
+    assert "licence mit" in added.stderr
+
+
+def test_a_file_that_was_added_serves_a_device_without_a_network(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "stick.bin").write_bytes(WEIGHTS)
+    written = yaml.safe_load(invoke("models", "add", "file:stick.bin").stdout)["models"]["model"]
+    assert written == {"source": "store:stick.bin", "sha256": SHA256}
+    (tmp_path / "stick.bin").unlink()
+    configure(tmp_path, written["source"])
+    assert "small is good" in invoke("models", "verify", "small").output
+    configure(tmp_path, "https://models.example.com/small.bin")
+    assert invoke("models", "pull").exit_code == 0
+
+
+def test_programs_get_all_of_it_as_json(invoke: Invoke, tmp_path: Path, store: Path, web: str) -> None:
+    configure(tmp_path, "file:none.bin", sha256=None)
+    invoke("models", "add", f"{web}/small.bin")
+    listed = json.loads(invoke("models", "list", "--format", "json").output)
+    assert listed["store"] == str(store)
+    assert [(each["name"], each["here"]) for each in listed["models"]] == [("small", False)]
+    assert [(each["sha256"], each["size"]) for each in listed["others"]] == [(SHA256, len(WEIGHTS))]
+
+
+def test_an_altered_file_is_told_and_ends_with_failure(invoke: Invoke, tmp_path: Path, store: Path, web: str) -> None:
+    configure(tmp_path, f"{web}/small.bin")
+    invoke("models", "pull")
+    (store / SHA256).write_bytes(WEIGHTS + b"!")
+    verified = invoke("models", "verify")
+    assert verified.exit_code == 1
+    assert "model 'small' is altered" in verified.output
+    assert f"{SHA256[:12]} in the store is altered" in verified.output
+    invoke("models", "pull")
+    assert invoke("models", "verify").exit_code == 0
+
+
+@pytest.mark.parametrize("which", ["small", SHA256, SHA256[:8].upper()])
+def test_a_file_is_removed_by_its_name_or_the_beginning_of_its_sum(
+    invoke: Invoke, tmp_path: Path, store: Path, web: str, which: str
+) -> None:
+    configure(tmp_path, f"{web}/small.bin")
+    invoke("models", "pull")
+    assert f"removed {SHA256[:12]}" in invoke("models", "remove", which).output
+    assert not (store / SHA256).exists()
+
+
+@pytest.mark.parametrize("which", ["small", "", SHA256[:3], "nothing"])
+def test_what_names_no_one_file_removes_none(invoke: Invoke, web: str, store: Path, which: str) -> None:
+    invoke("models", "add", f"{web}/small.bin")
+    assert invoke("models", "remove", which).exit_code == 1
+    assert (store / SHA256).exists()
+
+
+def test_a_name_that_the_configuration_does_not_have_is_told(invoke: Invoke, tmp_path: Path) -> None:
+    configure(tmp_path, "file:none.bin")
+    pulled = invoke("models", "pull", "smal")
+    assert pulled.exit_code == 1
+    assert "did you mean 'small'?" in pulled.stderr
+
+
+def test_a_model_without_a_sum_is_not_pulled_on_trust(invoke: Invoke, tmp_path: Path, store: Path, web: str) -> None:
+    configure(tmp_path, f"{web}/small.bin", sha256=None)
+    pulled = invoke("models", "pull")
+    assert pulled.exit_code == 1
+    assert "needs its sum" in pulled.stderr
+    assert not store.exists()
+
+
+def test_a_wrong_sum_leaves_nothing_behind(invoke: Invoke, tmp_path: Path, store: Path, web: str) -> None:
+    configure(tmp_path, f"{web}/small.bin", sha256="ab" * 32)
+    pulled = invoke("models", "pull")
+    assert pulled.exit_code == 1
+    assert "is not what it should be" in pulled.stderr
+    assert not [path for path in store.iterdir() if path.is_file()]
+
+
+def test_a_file_of_a_hugging_face_repository_is_fetched_by_their_library(tmp_path: Path, store: Path, web: str) -> None:
+    configure(tmp_path, "hf:owner/name/small.bin@v1")
+    environment = {"EDGEWISE_MODELS": str(store), "HF_ENDPOINT": web, "HF_HOME": str(tmp_path / "hf")}
+    with process("models", "pull", cwd=tmp_path, environment=environment) as pull:
+        _, errors = pull.communicate(timeout=60)
+    assert pull.returncode == 0, errors
+    assert (store / SHA256).read_bytes() == WEIGHTS
+
+
+def test_a_repository_that_does_not_have_the_file_is_told(tmp_path: Path, store: Path, web: str) -> None:
+    configure(tmp_path, "hf:owner/name/other.bin")
+    environment = {"EDGEWISE_MODELS": str(store), "HF_ENDPOINT": web, "HF_HOME": str(tmp_path / "hf")}
+    with process("models", "pull", cwd=tmp_path, environment=environment) as pull:
+        _, errors = pull.communicate(timeout=60)
+    assert pull.returncode == 1
+    assert "Hugging Face does not give other.bin of owner/name" in errors
+    assert "Traceback" not in errors
