@@ -212,18 +212,18 @@ def _defaults(settings: PolicySettings) -> Defaults:
 
 
 def _version(settings: PolicySettings, terms: Sequence[BackendTerms], walls: Mapping[str, Wall]) -> str:
-    text = json.dumps([_canonical(settings), _canonical(list(terms)), _canonical(walls)], ensure_ascii=True)
+    text = json.dumps([canonical(settings), canonical(list(terms)), canonical(walls)], ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _canonical(value: Any) -> Any:
+def canonical(value: Any) -> Any:
     """The value as JSON takes it, the same for equal values in every process."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _canonical(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: canonical(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
-        return {name: _canonical(value[name]) for name in sorted(value)}
+        return {name: canonical(value[name]) for name in sorted(value)}
     if isinstance(value, frozenset):
-        return sorted((_canonical(each) for each in value), key=json.dumps)
+        return sorted((canonical(each) for each in value), key=json.dumps)
     if isinstance(value, list | tuple):
-        return [_canonical(each) for each in value]
+        return [canonical(each) for each in value]
     return value.name if isinstance(value, Enum) else value

@@ -50,25 +50,23 @@ def membership(data_class: str) -> str:
     return f"{json.dumps(data_class, ensure_ascii=False)} in {_LOOKS_AT_CLASSES}"
 
 
-class Reading:
-    """Reads trees as formulas. What cannot be told apart by its text gets a number, so that no two are confused."""
+_NUMBERS = count(1)
+"""What cannot be told apart by its text gets a number, so that no two are confused, nor those of two policies."""
 
-    def __init__(self) -> None:
-        self._numbers = count(1)
 
-    def formula(self, tree: Node, data_class: str) -> Formula:
-        """The condition where ``request.data_class`` is this one."""
-        if tree.kind == "call" and tree.value in _OPERATORS:
-            return Combined(_OPERATORS[tree.value], tuple(self.formula(each, data_class) for each in tree.children))
-        known = _about_class(tree, data_class)
-        if known is not None:
-            return known
-        text = _text(tree)
-        if any(each.kind == "other" for each in tree.walk()):
-            text += f" #{next(self._numbers)}"
-        if any(each.kind == "name" and each.value == _LOOKS_AT_ONE_CLASS for each in tree.walk()):
-            text += f" (as {data_class})"
-        return Atom(text)
+def read_formula(tree: Node, data_class: str) -> Formula:
+    """The condition where ``request.data_class`` is this one."""
+    if tree.kind == "call" and tree.value in _OPERATORS:
+        return Combined(_OPERATORS[tree.value], tuple(read_formula(each, data_class) for each in tree.children))
+    known = _about_class(tree, data_class)
+    if known is not None:
+        return known
+    text = _text(tree)
+    if any(each.kind == "other" for each in tree.walk()):
+        text += f" #{next(_NUMBERS)}"
+    if any(each.kind == "name" and each.value == _LOOKS_AT_ONE_CLASS for each in tree.walk()):
+        text += f" (as {data_class})"
+    return Atom(text)
 
 
 def _about_class(node: Node, data_class: str) -> bool | None:

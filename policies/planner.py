@@ -89,6 +89,11 @@ class Policy:
         """All rules, in their order."""
         return self._rules.rules
 
+    def rule_outcomes(self, facts: Facts) -> tuple[bool | None, ...]:
+        """Whether each rule matches, in their order; ``None`` where its condition failed. Raises as `plan` does."""
+        outcomes = self._outcomes(facts, self._judge(facts.labels).data_classes, self._declared_tags(facts.labels)[0])
+        return tuple(True if rule.condition is None else outcomes[rule.condition] for rule in self.rules)
+
     def plan(self, facts: Facts) -> Plan:
         """What this policy grants for these facts. Raises `InvalidRequest` for labels that name what is not there."""
         plan = self._plan(facts)

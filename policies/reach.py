@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from .conditions import Condition
 from .expression import read_tree
 from .facts import BackendTerms
-from .formula import Assignment, Formula, Reading, membership, solve
+from .formula import Assignment, Formula, membership, read_formula, solve
 from .rules import Rule
 from .walls import Walls
 
@@ -26,11 +26,10 @@ class Reach:
         self._walls = walls
         self._terms = tuple(terms)
         self._rules = tuple(rules)
-        reading = Reading()
-        names = (*walls.by_class, "") if not walls.by_class else tuple(walls.by_class)
+        names = tuple(walls.by_class) or ("",)
         trees = [read_tree(condition.program.serialize()) for condition in conditions]
         self._formulas: Mapping[str, list[Formula]] = {
-            name: [reading.formula(tree, name) for tree in trees] for name in names
+            name: [read_formula(tree, name) for tree in trees] for name in names
         }
 
     def objection(self, at: int, classes: Collection[str]) -> str | None:
@@ -67,6 +66,33 @@ class Reach:
             matches = [(self._formulas[name][rule.condition], True) for name in classes or ("",)]
             found = next((each for match in matches if (each := solve([match, *wanted], fixed)) is not None), None)
         return None if found is None else {text: value for text, value in found.items() if text not in fixed}
+
+    def freed(self, at: int, classes: Collection[str], old: Reach, before: int) -> tuple[str, Assignment] | None:
+        """A rule of ``old`` that refused a backend where this policy no longer does, and where that would be.
+
+        Both policies' walls and this one's rules permit the backend to these classes; ``before`` is its position there.
+        """
+        fixed = {membership(name): False for name in self._walls.by_class if self._closed(name, at)}
+        fixed |= {membership(name): True for name in classes}
+        wanted = [
+            (self._formulas[name][rule.condition], False)
+            for rule in self._refusing(at)
+            if rule.condition is not None
+            for name in classes or ("",)
+        ]
+        kept = {rule.settings.when for rule in self._refusing(at)}
+        for rule in old._refusing(before):
+            if rule.condition is None or rule.settings.when in kept:
+                continue
+            for name in classes or ("",):
+                found = solve([(old._formulas[name][rule.condition], True), *wanted], fixed)
+                if found is not None:
+                    return rule.name, {text: value for text, value in found.items() if text not in fixed}
+        return None
+
+    def may_refuse(self, at: int) -> bool:
+        """Whether some rule could take a backend away."""
+        return bool(self._refusing(at))
 
     def constant(self, rule: Rule) -> bool | None:
         """The value of a rule's condition where it is the same for all facts; ``None`` if it is not."""

@@ -5,7 +5,7 @@ A class lists where its data may be; a backend lists where it might go; everythi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 
@@ -85,14 +85,18 @@ class Walls:
 
         Fitting each is fitting their meet; asked one by one, the sentence can name the class.
         """
+        return next(self.objections(classes, residency, location), None)
+
+    def objections(self, classes: Iterable[str], residency: Residency | None, location: Location) -> Iterator[str]:
+        """The objection of each wall that has one."""
         walls = [(f"class {name!r}", self.by_class.get(name, DEVICE_ONLY)) for name in classes]
         if not walls:
             walls = [("content without a data class", DEVICE_ONLY)]
         if residency is not None:
             walls.append(("the caller's residency", Wall.of(residency)))
-        return next(
-            (text for who, wall in walls if (text := wall.objection(who, location, self.describe)) is not None), None
-        )
+        for who, wall in walls:
+            if (text := wall.objection(who, location, self.describe)) is not None:
+                yield text
 
     def meet(self, classes: Iterable[str]) -> Wall:
         """The limits of these classes taken together; of no class, the device's alone."""

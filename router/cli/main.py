@@ -12,6 +12,7 @@ from .ending import Commands, examples
 from .init import init
 from .models import models
 from .plan import plan
+from .policy import policy
 from .serve import serve
 
 
@@ -33,14 +34,8 @@ def edgewise() -> None:
     """
 
 
-@click.group(short_help="Judge a policy.")
-def policy() -> None:
-    """Judge a policy."""
-
-
 for command in (init, ask, plan, check, serve, demo, models):
     edgewise.add_command(command)
-policy.add_command(check)
 edgewise.add_command(policy)
 
 

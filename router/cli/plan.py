@@ -49,7 +49,7 @@ def plan(
 
     made = run(_plan(path, read_prompt(prompt), system, offline, generate_options(given)))
     if output == "json":
-        click.echo(json.dumps(_as_dict(made), indent=2))
+        click.echo(json.dumps(as_dict(made), indent=2))
     else:
         _show(made)
     ctx.exit(ExitCode.OK if made.steps else ExitCode.NOTHING_PERMITTED)
@@ -107,7 +107,8 @@ def _starts(made: Plan, step: Step) -> str:
     return "now" if step is made.steps[0] else "when the one before fails"
 
 
-def _as_dict(made: Plan) -> dict[str, Any]:
+def as_dict(made: Plan) -> dict[str, Any]:
+    """A plan as plain values that JSON takes."""
     return {
         "policy_version": made.policy_version,
         "data_classes": list(made.data_classes),

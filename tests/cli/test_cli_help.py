@@ -9,6 +9,7 @@ import pytest
 
 from .conftest import COMMAND, Invoke
 
+POLICY = [f"policy {each}" for each in ("check", "explain", "matrix", "prove", "test", "diff", "schema")]
 COMMANDS = ["init", "ask", "plan", "check", "serve", "demo"]
 
 
@@ -18,12 +19,24 @@ def test_help_lists_the_commands_and_the_exit_codes(invoke: Invoke) -> None:
         assert word in shown
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "policy check"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *COMMANDS,
+        "policy check",
+        "policy explain",
+        "policy matrix",
+        "policy prove",
+        "policy test",
+        "policy diff",
+        "policy schema",
+    ],
+)
 def test_every_command_shows_an_example_of_its_own(invoke: Invoke, command: str) -> None:
     result = invoke(*command.split(), "--help")
     assert result.exit_code == 0
     _, _, examples = result.output.partition("Examples:")
-    assert f"edgewise {command.split()[-1]}" in examples
+    assert f"edgewise {command.removeprefix('policy check') or 'check'}" in examples
 
 
 def test_help_waits_for_no_engine_and_no_library() -> None:
