@@ -48,7 +48,7 @@ class FailureKind(StrEnum):
     CONTENT_FILTER = "content_filter"
     """The provider refuses this content."""
     INVALID_REQUEST = "invalid_request"
-    """The request is wrong, whoever is asked."""
+    """The backend finds the request itself wrong."""
     PREEMPTED = "preempted"
     """Another attempt was preferred, or the request ended; the attempt was stopped by us."""
 
@@ -95,7 +95,8 @@ DISPOSITIONS: dict[FailureKind, Disposition] = {
     FailureKind.NOT_PERMITTED: Disposition(False, True, False),
     FailureKind.CONTEXT_LENGTH: Disposition(False, True, False),
     FailureKind.CONTENT_FILTER: Disposition(False, False, False),
-    FailureKind.INVALID_REQUEST: Disposition(False, False, False),
+    # What one backend finds invalid another may take; the request is invalid where all agree.
+    FailureKind.INVALID_REQUEST: Disposition(False, True, False),
     FailureKind.PREEMPTED: Disposition(False, True, False),
 }
 

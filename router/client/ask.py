@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +21,11 @@ if TYPE_CHECKING:
 
 _BYTES_PER_TOKEN = 3
 _MOST_LOGPROBS = 20
+_MOST_OUTPUT_TOKENS = 2**31 - 1
 _TOKENS_BESIDE_TEXT = 8
 """What a chat template adds to a message, about."""
 
+_SHORT_NAME = re.compile(r"[\w.:+-]{1,32}")
 _LABEL_KEYS = frozenset(RequestOptions.__annotations__)
 _GENERATE_KEYS = frozenset(GenerateOptions.__annotations__)
 
@@ -33,7 +38,7 @@ def messages_of(prompt: Prompt) -> tuple[Message, ...]:
     if isinstance(prompt, str):
         messages: tuple[Message, ...] = (Message.user(prompt),)
     elif isinstance(prompt, Sequence) and all(isinstance(message, Message) for message in prompt):
-        messages = tuple(message for message in prompt if isinstance(message, Message))
+        messages = tuple(_checked(message) for message in prompt if isinstance(message, Message))
     else:
         raise InvalidRequest(f"the prompt is a {type(prompt).__name__}; give a text or a list of Message")
     if not messages:
@@ -41,6 +46,25 @@ def messages_of(prompt: Prompt) -> tuple[Message, ...]:
     if not any(message.text.strip() for message in messages if message.role is not Role.SYSTEM):
         raise InvalidRequest("the prompt is empty; give a text to answer")
     return messages
+
+
+def _checked(message: Message) -> Message:
+    if not isinstance(message.role, Role):
+        raise InvalidRequest("a message's role is no Role; make messages by Message.system, .user or .assistant")
+    if not isinstance(message.text, str):
+        raise InvalidRequest(f"a message's text is a {type(message.text).__name__}; give a str")
+    if message.data_class is not None and not isinstance(message.data_class, str):
+        raise InvalidRequest("a message's data_class is no name; give a text, or leave it out")
+    return message
+
+
+def shown(value: object) -> str:
+    """A value for an error's text: numbers and short names only, since what stands there by mistake may be content."""
+    if isinstance(value, str):
+        return repr(value) if _SHORT_NAME.fullmatch(value) else "a text"
+    if value is None or isinstance(value, int | float):
+        return repr(value)
+    return f"a {type(value).__name__}"
 
 
 def count_bytes(text: object, what: str) -> int:
@@ -62,19 +86,19 @@ def prompt_tokens(texts: Sequence[str], what: str) -> int:
 def generate_input(messages: tuple[Message, ...], options: GenerateOptions) -> GenerateInput:
     """The content of a ``generate`` or ``stream``."""
     maximum = options.get("max_output_tokens", 256)
-    if not _is_int(maximum) or maximum < 1:
-        raise InvalidRequest(f"max_output_tokens is {maximum!r}; give a whole number of 1 or more")
+    if not _is_int(maximum) or not 1 <= maximum <= _MOST_OUTPUT_TOKENS:
+        raise InvalidRequest(f"max_output_tokens is {shown(maximum)}; give a whole number of 1 or more")
     logprobs = options.get("logprobs")
     if logprobs is not None and not (_is_int(logprobs) and 0 <= logprobs <= _MOST_LOGPROBS):
-        raise InvalidRequest(f"logprobs is {logprobs!r}; give a whole number from 0 to {_MOST_LOGPROBS}, or None")
+        raise InvalidRequest(f"logprobs is {shown(logprobs)}; give a whole number from 0 to {_MOST_LOGPROBS}, or None")
     seed = options.get("seed")
     if seed is not None and not (_is_int(seed) and 0 <= seed < 2**32):
-        raise InvalidRequest(f"seed is {seed!r}; give a whole number from 0 to 2**32 - 1, or None")
+        raise InvalidRequest(f"seed is {shown(seed)}; give a whole number from 0 to 2**32 - 1, or None")
     return GenerateInput(
         messages=messages,
         max_output_tokens=maximum,
         temperature=_number(options.get("temperature", 0.8), "temperature", 0.0, 5.0),
-        top_p=_number(options.get("top_p", 0.95), "top_p", 0.0, 1.0),
+        top_p=_number(options.get("top_p", 0.95), "top_p", 0.001, 1.0),
         seed=seed,
         stop=_stop(options.get("stop", ())),
         response_format=_response_format(options.get("response_format")),
@@ -97,9 +121,12 @@ def labels_of(
     known = _LABEL_KEYS if content is None else _GENERATE_KEYS
     unknown = sorted(set(options) - known)
     if unknown:
-        raise InvalidRequest(f"{task} takes no option {unknown[0]!r}; it takes: {', '.join(sorted(known))}")
+        raise InvalidRequest(f"{task} takes no option {shown(unknown[0])}; it takes: {', '.join(sorted(known))}")
     given = _names(options.get("data_class"), "data_class")
     classes = dict.fromkeys([*given, *(name for name in message_classes if name is not None)])
+    backends = _names(options.get("backend"), "backend")
+    _refuse_what_is_no_name(classes, policy.walls.by_class, "data_class")
+    _refuse_what_is_no_name(backends, [terms.name for terms in policy.terms], "backend")
     return Labels(
         task=task,
         data_classes=tuple(classes),
@@ -111,7 +138,7 @@ def labels_of(
         priority=_priority(options.get("priority", "normal")),
         tags=_tags(options.get("tags")),
         residency=_residency(options.get("residency"), policy),
-        backends=_names(options.get("backend"), "backend"),
+        backends=backends,
         model=model,
         streaming=streaming,
         continues=content is not None and content.continues,
@@ -134,28 +161,24 @@ def _is_int(value: object) -> bool:
 
 def _flag(value: object, what: str) -> bool:
     if not isinstance(value, bool):
-        raise InvalidRequest(f"{what} is {value!r}; give True or False")
+        raise InvalidRequest(f"{what} is {shown(value)}; give True or False")
     return value
 
 
 def _number(value: object, what: str, lowest: float, highest: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not lowest <= value <= highest:
-        raise InvalidRequest(f"{what} is {value!r}; give a number from {lowest:g} to {highest:g}")
+        raise InvalidRequest(f"{what} is {shown(value)}; give a number from {lowest:g} to {highest:g}")
     return float(value)
 
 
 def _budget(value: float | str | None, what: str) -> float | None:
     if value is None:
         return None
-    try:
+    with suppress(ValueError):
         seconds = parse_duration(value)
-    except ValueError as error:
-        reason = str(error)
-    else:
         if seconds > 0:
             return seconds
-        reason = "it is zero, and nothing can be done in no time"
-    raise InvalidRequest(f"{what}: {reason}; give more than 0 seconds, like 2.5 or '800ms'")
+    raise InvalidRequest(f"{what} is {shown(value)}; give more than 0 seconds, like 2.5 or '800ms'")
 
 
 def _priority(value: str) -> Priority:
@@ -163,31 +186,45 @@ def _priority(value: str) -> Priority:
         return Priority(value)
     except ValueError:
         pass
-    raise InvalidRequest(f"priority is {value!r}; give one of: {', '.join(Priority)}")
+    raise InvalidRequest(f"priority is {shown(value)}; give one of: {', '.join(Priority)}")
 
 
 def _names(value: str | Sequence[str] | None, what: str) -> tuple[str, ...]:
     if value is None:
         return ()
-    names = (value,) if isinstance(value, str) else tuple(value)
+    names = (value,) if isinstance(value, str) else _as_tuple(value, what)
     if not names or not all(isinstance(name, str) and name for name in names):
         raise InvalidRequest(f"{what} names nothing; give a name, or a list of names, or leave it out")
     return names
 
 
+def _refuse_what_is_no_name(names: Iterable[str], known: Collection[str], what: str) -> None:
+    """Before the policy looks it up and quotes it: a prompt may stand there by mistake."""
+    if any(name not in known and not _SHORT_NAME.fullmatch(name) for name in names):
+        raise InvalidRequest(f"{what} is a text that is no name; give one of: {', '.join(sorted(known))}")
+
+
+def _as_tuple(value: Sequence[str], what: str) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        raise InvalidRequest(f"{what} is {shown(value)}; give a text or a list of texts")
+    return tuple(value)
+
+
 def _tags(value: Mapping[str, str] | None) -> Mapping[str, str]:
-    tags = dict(value or {})
+    tags = dict(value) if isinstance(value, Mapping) else {} if value is None else {0: 0}
     if not all(isinstance(key, str) and isinstance(text, str) for key, text in tags.items()):
         raise InvalidRequest("tags must be texts, like {'department': 'ward-3'}")
     return MappingProxyType(tags)
 
 
 def _residency(value: Mapping[str, Sequence[str]] | None, policy: Policy) -> Residency | None:
+    if value is not None and not isinstance(value, Mapping):
+        raise InvalidRequest("residency is no mapping; give one like {'process_in': ['DE']}")
     return None if value is None else policy.residency(value)
 
 
 def _stop(value: str | Sequence[str]) -> tuple[str, ...]:
-    sequences = (value,) if isinstance(value, str) else tuple(value)
+    sequences = (value,) if isinstance(value, str) else _as_tuple(value, "stop")
     for sequence in sequences:
         if count_bytes(sequence, "a stop sequence") == 0:
             raise InvalidRequest("a stop sequence is empty; leave it out")
@@ -204,4 +241,16 @@ def _response_format(value: Mapping[str, Any] | None) -> Mapping[str, Any] | Non
             "response_format must be {'type': 'json_object'}, {'type': 'json_schema', 'schema': {…}} "
             "or {'type': 'grammar', 'grammar': '…'}"
         )
-    return value
+    if not isinstance(value.get("grammar", ""), str):
+        raise InvalidRequest("response_format's grammar is no text; give GBNF")
+    return _as_json(value)
+
+
+def _as_json(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The value, if JSON can say it: a schema that holds itself or an object of the program's ends here."""
+    try:
+        plain: Mapping[str, Any] = json.loads(json.dumps(value, allow_nan=False))
+        return plain
+    except (TypeError, ValueError, RecursionError):
+        pass
+    raise InvalidRequest("response_format cannot be said in JSON; build it of dicts, lists, texts and numbers")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 REMEMBERED = 10_000
 
@@ -13,10 +14,12 @@ class Conversations:
     def __init__(self) -> None:
         self._classes: OrderedDict[str, frozenset[str]] = OrderedDict()
 
-    def tighten(self, conversation: str, classes: frozenset[str]) -> frozenset[str]:
-        """Add to what is known of a conversation; returns all of it."""
-        known = self._classes.pop(conversation, frozenset()) | classes
-        self._classes[conversation] = known
+    def classes(self, conversation: str) -> frozenset[str]:
+        """What was seen under this id."""
+        return self._classes.get(conversation, frozenset())
+
+    def remember(self, conversation: str, classes: Iterable[str]) -> None:
+        """Add to what was seen under this id."""
+        self._classes[conversation] = self._classes.pop(conversation, frozenset()).union(classes)
         if len(self._classes) > REMEMBERED:
             self._classes.popitem(last=False)
-        return known

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from ...core.answer import Embeddings, Inference
+from ...core.failure import AttemptError, FailureKind
 from .attempt import Attempt
 from .conduct import Run
 from .outcome import failed, refused
@@ -15,9 +16,17 @@ from .race import Race, RaceFailed
 T = TypeVar("T")
 
 
-async def run_embed(run: Run) -> Embeddings:
-    """Embed. Raises the errors of `router.embed`."""
-    return await _run(run, lambda attempt: attempt.embed())
+async def run_embed(run: Run, texts: int) -> Embeddings:
+    """Embed so many texts. Raises the errors of `router.embed`."""
+
+    async def embed(attempt: Attempt) -> Embeddings:
+        answer = await attempt.embed()
+        if answer.vectors.shape[:1] != (texts,):
+            sentence = f"backend {attempt.step.backend!r} gave {answer.vectors!r} for {texts} texts"
+            raise AttemptError(FailureKind.PROTOCOL, sentence)
+        return answer
+
+    return await _run(run, embed)
 
 
 async def run_infer(run: Run) -> Inference:

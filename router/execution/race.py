@@ -27,6 +27,10 @@ SHORTEST_HEDGE_DELAY = 0.01
 """Seconds before which no attempt is hedged, however fast its backend was: a hiccup is not a fault."""
 
 
+LONGEST_PAUSE_BESIDE_RESERVE = 0.25
+"""Seconds of pushback up to which a retry is worth its wait while the last resort has not started."""
+
+
 class RaceFailed(Exception):
     """No step came through. ``timed_out``: the deadline passed first; else ``failures`` are all there were."""
 
@@ -157,11 +161,17 @@ class Race(Generic[T]):
             self._drop_smaller_contexts(step)
         if self._waiting:
             self._start_next(f"{step.backend} failed: {error.kind}")
-        elif self._may_repeat and may_retry(error) and step.backend not in self._repeated:
+        elif self._may_retry(step, error):
             self._repeated.add(step.backend)
             self._running[self._loop.create_task(self._repeat(step, error))] = Attempt(self._run, step, "retry")
         elif not self._running:
             self._start_next(f"{step.backend} failed: {error.kind}")
+
+    def _may_retry(self, step: Step, error: AttemptError) -> bool:
+        if not self._may_repeat or not may_retry(error) or step.backend in self._repeated:
+            return False
+        # Nobody waits out a long pushback beside a last resort that could answer meanwhile.
+        return self._reserve is None or (error.retry_after or 0.0) <= LONGEST_PAUSE_BESIDE_RESERVE
 
     async def _repeat(self, step: Step, error: AttemptError) -> T:
         task = asyncio.current_task()

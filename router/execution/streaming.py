@@ -95,7 +95,13 @@ class Stream:
                     break
                 failure = await opened.fail(event)
                 assert failure is not None
-                if self._now() >= self._deadline:
+                if self._tokens >= self._max_output_tokens:
+                    # Nothing was left to say but that.
+                    event = Finish(FinishReason.LENGTH, Usage(output_tokens=self._tokens))
+                    break
+                # The attempt had the request's own deadline, whatever the reader's time adds to it here.
+                late = failure.kind is FailureKind.TIMED_OUT and run.deadline.passed(self._now())
+                if late or self._now() >= self._deadline:
                     raise out_of_time(run.decision, self._partial())
                 broken = opened.attempt
                 opened = await self._continue(broken, failure)
@@ -165,7 +171,7 @@ class Stream:
         return await attempt.call(lambda: self._first_event(attempt))
 
     async def _first_event(self, attempt: Attempt) -> _Open:
-        feed = Feed(attempt, attempt.generate("".join(self._raw), max(1, self._max_output_tokens - self._tokens)))
+        feed = Feed(attempt, attempt.generate("".join(self._raw), self._max_output_tokens - self._tokens))
         try:
             first = await feed.next(math.inf)
         except BaseException:

@@ -232,3 +232,18 @@ def test_a_slow_reader_does_not_hold_the_backend(make_router: RouterMaker) -> No
             assert text == "abcdefghij"
 
     run_in_virtual_time(main())
+
+
+def test_nobody_waits_out_a_long_pushback_beside_an_idle_device(make_router: RouterMaker) -> None:
+    from edgewise.router import AttemptError, FailureKind
+
+    busy = Script(failure=AttemptError(FailureKind.OVERLOADED, "no room", retry_after=5.0))
+
+    async def main() -> None:
+        async with make_router(ScriptedBackend("cloud", busy), ScriptedBackend("phone")) as router:
+            answer = await router.generate("Hello", data_class="public")
+            assert answer.backend == "phone"
+            assert answer.decision.ended is not None
+            assert answer.decision.ended < 0.1
+
+    run_in_virtual_time(main())

@@ -23,6 +23,8 @@ RouterMaker = Callable[..., AsyncRouter]
         (7, "int"),
         (["a text"], "list of Message"),
         ("half a character: \ud83d", "UTF-8"),
+        ([Message("boss", "Hello")], "role"),  # type: ignore[arg-type]  # on purpose
+        ([Message.user("Hello", data_class=5)], "data_class"),  # type: ignore[arg-type]  # on purpose
         ([Message.user(b"bytes")], "str"),  # type: ignore[arg-type]  # on purpose
     ],
 )
@@ -34,8 +36,8 @@ def test_a_prompt_that_is_none(make_router: RouterMaker, prompt: object, says: s
     ("options", "says"),
     [
         ({"latency_budget": 0}, "more than 0"),
-        ({"latency_budget": -1}, "zero or more"),
-        ({"latency_budget": float("nan")}, "finite"),
+        ({"latency_budget": -1}, "more than 0"),
+        ({"latency_budget": float("nan")}, "more than 0"),
         ({"latency_budget": "3"}, "'800ms'"),
         ({"latency_budget": "soon"}, "'800ms'"),
         ({"first_token_budget": "0s"}, "more than 0"),
@@ -61,6 +63,13 @@ def test_a_prompt_that_is_none(make_router: RouterMaker, prompt: object, says: s
         ({"idempotency_key": "é"}, "ASCII"),
         ({"tags": {"department": 7}}, "tags"),
         ({"max_tokens": 5}, "max_output_tokens"),
+        ({"data_class": 5}, "data_class"),
+        ({"backend": 5}, "backend"),
+        ({"tags": 5}, "tags"),
+        ({"stop": 5}, "stop"),
+        ({"residency": 5}, "residency"),
+        ({"response_format": {"type": "json_schema", "schema": object()}}, "JSON"),
+        ({"response_format": {"type": "grammar", "grammar": 5}}, "GBNF"),
     ],
 )
 def test_an_option_that_cannot_be(make_router: RouterMaker, options: dict[str, object], says: str) -> None:
@@ -97,3 +106,14 @@ def test_embeddings_of_what_is_no_list_of_texts(make_router: RouterMaker) -> Non
                 await router.infer("", {"x": [1.0]}, data_class="public")
 
     run_in_virtual_time(main())
+
+
+@pytest.mark.parametrize("option", ["data_class", "latency_budget", "priority", "backend", "temperature", "seed"])
+def test_a_prompt_in_the_place_of_an_option_is_not_told(make_router: RouterMaker, option: str) -> None:
+    assert "Quartz" not in refusal(make_router, "Hello", **{option: "Zebulon Quartz has a fever"})
+
+
+def test_a_schema_that_holds_itself(make_router: RouterMaker) -> None:
+    schema: dict[str, object] = {}
+    schema["properties"] = schema
+    assert "JSON" in refusal(make_router, "Hello", response_format={"type": "json_schema", "schema": schema})

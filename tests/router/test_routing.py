@@ -149,9 +149,11 @@ def test_what_needs_a_person_is_reported_loudly_and_left_alone(
     assert SECRET not in caplog.text
 
 
-def test_a_caller_s_own_mistake_ends_the_request_and_harms_nobody(make_router: RouterMaker) -> None:
-    scripts = [failing(FailureKind.INVALID_REQUEST)] * 5 + [Script()]
-    cloud, gateway = ScriptedBackend("cloud", lambda number: scripts[number]), ScriptedBackend("gateway")
+def test_a_caller_s_own_mistake_harms_nobody_and_is_told_where_all_agree(make_router: RouterMaker) -> None:
+    wrong = failing(FailureKind.INVALID_REQUEST)
+    scripts = [wrong] * 5 + [Script()]
+    cloud, gateway = ScriptedBackend("cloud", lambda number: scripts[number]), ScriptedBackend("gateway", wrong)
+    phone = ScriptedBackend("phone")
 
     async def main() -> None:
         async with make_router(cloud, gateway) as router:
@@ -159,9 +161,10 @@ def test_a_caller_s_own_mistake_ends_the_request_and_harms_nobody(make_router: R
                 with pytest.raises(InvalidRequest):
                     await router.generate("Hello", data_class="public")
             assert (await router.generate("Hello", data_class="public")).backend == "cloud"
+        async with make_router(ScriptedBackend("cloud", wrong), phone) as router:
+            assert (await router.generate("Hello", data_class="public")).backend == "phone"
 
     run_in_virtual_time(main())
-    assert gateway.calls == []
 
 
 def test_a_content_filter_s_refusal_reaches_the_caller(make_router: RouterMaker) -> None:
@@ -424,5 +427,22 @@ def test_a_backend_that_fell_silent_is_tried_again_before_long(make_router: Rout
             assert [await ask() for _ in range(10)] == ["phone"] * 10
             silent = False
             assert "cloud" in [await ask() for _ in range(20)]
+
+    run_in_virtual_time(main())
+
+
+def test_embeddings_that_do_not_match_the_texts_are_no_answer(make_router: RouterMaker) -> None:
+    from edgewise.backends import CallContext
+    from edgewise.core.answer import Embeddings
+    from edgewise.core.content import EmbedInput
+
+    class Shifted(ScriptedBackend):
+        async def embed(self, call: EmbedInput, context: CallContext) -> Embeddings:
+            return await super().embed(EmbedInput(call.texts[1:]), context)
+
+    async def main() -> None:
+        async with make_router(Shifted("cloud"), ScriptedBackend("gateway")) as router:
+            vectors = await router.embed(["one", "three"], data_class="public")
+            assert (vectors.shape, vectors.backend) == ((2, 2), "gateway")
 
     run_in_virtual_time(main())

@@ -230,3 +230,18 @@ def test_a_slow_reader_does_not_make_the_backend_look_slow(make_router: RouterMa
             assert after < 1.5 * before
 
     run_in_virtual_time(main())
+
+
+def test_a_stream_that_breaks_after_its_last_token_is_whole(make_router: RouterMaker) -> None:
+    script = Script(words=("one ", "two "), failure=BROKEN, fails_after=2)
+    phone = ScriptedBackend("phone")
+
+    async def main() -> None:
+        async with make_router(ScriptedBackend("cloud", script), phone) as router:
+            chunks = await collect(router, max_output_tokens=2)
+        answer = chunks[-1].answer
+        assert answer is not None
+        assert (answer.text, answer.finish_reason) == ("one two ", FinishReason.LENGTH)
+
+    run_in_virtual_time(main())
+    assert phone.calls == []
