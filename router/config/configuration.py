@@ -12,7 +12,7 @@ from typing import Any
 from ...backends.models import ModelFile, ModelSettings
 from ...backends.registry import BackendKind
 from ...core.errors import ConfigurationError, PolicyError
-from ...core.problem import Path, Problem, Severity
+from ...core.problem import Path, Position, Problem, Severity
 from ...core.suggestion import one_of
 from ...policies import Policy, compile_policy
 from ...policies.own_places import read_places
