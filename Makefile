@@ -14,12 +14,13 @@ else
 LLAMA_BUILD := -DLLAVA_BUILD=OFF
 endif
 
-.PHONY: help demo test check protos bench clean
+.PHONY: help demo test test-servers check protos bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo    route real prompts between a model on this device and a gRPC server, and say why'
 	@echo 'make test    linters, types, import arrows, tests'
+	@echo 'make test-servers  the clients of foreign protocols against the real servers, each in an environment of its own'
 	@echo 'make check   linters, types and import arrows only'
 	@echo 'make bench   time the routed calls against the bare ones, and the planning'
 	@echo 'make protos  generate the Python code of protos/ anew'
@@ -38,6 +39,21 @@ check: $(VENV)/edgewise
 	$(BIN)/python -m mypy tests benchmarks examples docs
 	$(BIN)/lint-imports
 
+# Each server has an environment of its own: their protobuf and grpcio differ from ours and from one another's.
+test-servers: $(VENV)/edgewise .venv-mlserver/ready .venv-triton/ready
+	EDGEWISE_MLSERVER=.venv-mlserver EDGEWISE_TRITON=.venv-triton $(BIN)/python -m pytest tests/real_servers $(PYTEST_ARGS)
+
+.venv-mlserver/ready:
+	$(PYTHON) -m venv .venv-mlserver
+	.venv-mlserver/bin/python -m pip --disable-pip-version-check install -q mlserver==1.7.1
+	@touch $@
+
+# The wheel carries Triton itself. Its Python backend crashes under numpy 2.
+.venv-triton/ready:
+	$(PYTHON) -m venv .venv-triton
+	.venv-triton/bin/python -m pip --disable-pip-version-check install -q --no-deps nvidia-pytriton==0.7.0 'numpy<2'
+	@touch $@
+
 protos: .venv-protos/ready
 	.venv-protos/bin/python protos/generate.py protos
 
@@ -46,7 +62,7 @@ bench: $(VENV)/models
 	$(BIN)/python benchmarks/overhead.py
 
 clean:
-	rm -rf $(VENV) .venv-protos build dist *.egg-info
+	rm -rf $(VENV) .venv-protos .venv-mlserver .venv-triton build dist *.egg-info
 
 $(VENV)/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'edgewise needs Python 3.11 or later: make PYTHON=python3.12 …'; exit 1; }

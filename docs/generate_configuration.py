@@ -113,7 +113,7 @@ def _missing(field: Field[Any]) -> str:
         return "`[" + ", ".join(map(str, default)) + "]`"
     if isinstance(default, float) and "Seconds" in str(field.type):
         return f"`{format_duration(default)}`".replace(" ", "")
-    return f"`{default}`"
+    return f"`{default}`".replace("\n", "\\n")
 
 
 def _anchor(kind: type[Any]) -> str:

@@ -18,7 +18,7 @@ PROTOS = Path(__file__).resolve().parent
 
 def generate(out: Path) -> list[Path]:
     """Write the generated files below ``out``; return them. Exits with protoc's code where it fails."""
-    sources = sorted(PROTOS.glob("v*/*.proto"))
+    sources = sorted(PROTOS.glob("*/*.proto"))
     with tempfile.TemporaryDirectory() as scratch:
         # The virtual path makes the generated imports and descriptors name the installed package.
         arguments = [f"-Iedgewise/protos={PROTOS}", f"--python_out={scratch}", f"--pyi_out={scratch}"]

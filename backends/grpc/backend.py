@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from typing import TypeVar
 
 import grpc.aio
@@ -35,18 +36,18 @@ class GrpcBackend(Backend):
 
     def __init__(self, name: str, settings: GrpcSettings) -> None:
         super().__init__(name)
-        self._protocol = PROTOCOL_TYPES[settings.protocol](settings.model or "")
+        self._protocol = PROTOCOL_TYPES[settings.protocol](settings)
         secret = settings.credentials
         self._metadata = self._protocol.metadata(None if secret is None else secret.reveal())
         self._connection = Connection(settings)
         self._stopped = False
         self._last_failure = ""
         self._capabilities = Capabilities(
-            tasks=frozenset(settings.tasks),
+            tasks=settings.offered,
             context_tokens=settings.context_tokens,
-            continues=settings.continues,
-            constrains=settings.constrains,
-            logprobs=settings.logprobs,
+            continues=settings.continues and self._protocol.continues,
+            constrains=settings.constrains and self._protocol.constrains,
+            logprobs=settings.logprobs and self._protocol.logprobs,
             max_concurrency=settings.max_concurrency,
         )
 
@@ -67,7 +68,7 @@ class GrpcBackend(Backend):
     async def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
         self._require(Task.GENERATE)
         request = self._encode(self._protocol.encode_generate, call, context)
-        decode = self._protocol.decode_generate
+        reader = self._protocol.generate_reader(call)
         line: Line | None = None
         rpc: grpc.aio.UnaryStreamCall[bytes, bytes] | None = None
         try:
@@ -77,15 +78,20 @@ class GrpcBackend(Backend):
             line.calls.add(rpc)
             # Iterating the call instead would put one more generator under every token.
             while isinstance(message := await rpc.read(), bytes):
-                for event in decode(message):
+                for event in reader.read(message):
                     yield event
                     if type(event) is Finish:
                         self._succeeded()
                         await _let_end(rpc)
                         return
+            # The call ended well: reading on from a bad end raises its status.
+            for event in reader.end():
+                self._succeeded()
+                yield event
+                return
             failed = self._noted(line, failure(self.name, FailureKind.TRUNCATED))
         except CALL_ERRORS as error:
-            failed = self._noted(line, attempt_error(self.name, error))
+            failed = self._noted(line, self._judged(Task.GENERATE, error))
         except asyncio.CancelledError:
             if not self._ended_by_stop(line):
                 raise
@@ -98,20 +104,24 @@ class GrpcBackend(Backend):
     async def embed(self, call: EmbedInput, context: CallContext) -> Embeddings:
         self._require(Task.EMBED)
         request = self._encode(self._protocol.encode_embed, call, context)
-        return await self._unary(self._protocol.embed_path, request, self._protocol.decode_embed, context)
+        return await self._unary(Task.EMBED, self._protocol.embed_path, request, self._protocol.decode_embed, context)
 
     async def infer(self, call: InferInput, context: CallContext) -> Inference:
         self._require(Task.INFER)
         request = self._encode(self._protocol.encode_infer, call, context)
         try:
-            return await self._unary(self._protocol.infer_path, request, self._protocol.decode_infer, context)
+            return await self._unary(
+                Task.INFER, self._protocol.infer_path, request, self._protocol.decode_infer, context
+            )
         except AttemptError as error:
             if not call.model or error.kind is not FailureKind.MODEL_UNAVAILABLE:
                 raise
         # The caller named the model, not the configuration: nothing is wrong with the backend.
         raise failure(self.name, FailureKind.UNKNOWN_MODEL)
 
-    async def _unary(self, path: str, request: bytes, decode: Callable[[bytes], A], context: CallContext) -> A:
+    async def _unary(
+        self, task: Task, path: str, request: bytes, decode: Callable[[bytes], A], context: CallContext
+    ) -> A:
         line: Line | None = None
         rpc: grpc.aio.UnaryUnaryCall[bytes, bytes] | None = None
         try:
@@ -122,7 +132,7 @@ class GrpcBackend(Backend):
             self._succeeded()
             return answer
         except CALL_ERRORS as error:
-            failed = self._noted(line, attempt_error(self.name, error))
+            failed = self._noted(line, self._judged(task, error))
         except asyncio.CancelledError:
             if not self._ended_by_stop(line):
                 raise
@@ -163,6 +173,9 @@ class GrpcBackend(Backend):
         if line is not None and rpc is not None:
             rpc.cancel()  # does nothing to one that has ended
             await self._connection.ended(line, rpc)
+
+    def _judged(self, task: Task, error: Exception) -> AttemptError:
+        return attempt_error(self.name, error, partial(self._protocol.judge, task))
 
     def _succeeded(self) -> None:
         self._last_failure = ""

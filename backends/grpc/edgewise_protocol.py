@@ -12,7 +12,7 @@ from ...core.request import Priority
 from ...protos.v1 import model_service_pb2 as wire
 from ..backend import CallContext
 from .tensor_messages import from_message, to_message
-from .wire_protocol import Metadata, WireProtocol
+from .wire_protocol import Metadata, StreamReader, WireProtocol, bearer
 
 _SERVICE = "/edgewise.v1.ModelService"
 
@@ -38,9 +38,10 @@ class EdgewiseProtocol(WireProtocol):
     generate_path = f"{_SERVICE}/Generate"
     embed_path = f"{_SERVICE}/Embed"
     infer_path = f"{_SERVICE}/Infer"
+    continues = constrains = logprobs = True
 
     def metadata(self, credentials: str | None) -> Metadata:
-        return () if credentials is None else (("authorization", f"Bearer {credentials}"),)
+        return bearer(credentials)
 
     def encode_generate(self, call: GenerateInput, context: CallContext, remaining: float) -> bytes:
         request = wire.GenerateRequest(
@@ -57,16 +58,8 @@ class EdgewiseProtocol(WireProtocol):
         )
         return request.SerializeToString()
 
-    def decode_generate(self, message: bytes) -> Iterable[GenerateEvent]:
-        response = wire.GenerateResponse.FromString(message)
-        event = response.WhichOneof("event")
-        if event == "delta":
-            delta = response.delta
-            logprobs = tuple(map(_token_logprob, delta.logprobs)) if delta.logprobs else ()
-            return (Delta(delta.text, delta.tokens, logprobs),)
-        if event == "finish":
-            return self._finish(response.finish)
-        return ()  # a kind of event that a newer server knows
+    def generate_reader(self, call: GenerateInput) -> StreamReader:
+        return _EventReader()
 
     def encode_embed(self, call: EmbedInput, context: CallContext, remaining: float) -> bytes:
         request = wire.EmbedRequest(model=self.model, call=_call_info(context, remaining), texts=call.texts)
@@ -92,13 +85,29 @@ class EdgewiseProtocol(WireProtocol):
         outputs = {name: from_message(tensor) for name, tensor in response.outputs.items()}
         return Inference(outputs, response.origin.model, response.origin.place)
 
-    def _finish(self, finish: wire.Finish) -> Iterable[GenerateEvent]:
-        reason = _REASONS.get(finish.reason)
-        if reason is None:
-            return ()  # no reason is no finish: the stream counts as cut
-        origin = finish.origin
-        queue_depth = origin.load.queue_depth if origin.load.HasField("queue_depth") else None
-        return (Finish(reason, _usage(finish.usage), origin.model, origin.place, queue_depth),)
+
+class _EventReader(StreamReader):
+    """The messages are the events themselves."""
+
+    def read(self, message: bytes) -> Iterable[GenerateEvent]:
+        response = wire.GenerateResponse.FromString(message)
+        event = response.WhichOneof("event")
+        if event == "delta":
+            delta = response.delta
+            logprobs = tuple(map(_token_logprob, delta.logprobs)) if delta.logprobs else ()
+            return (Delta(delta.text, delta.tokens, logprobs),)
+        if event == "finish":
+            return _finish(response.finish)
+        return ()  # a kind of event that a newer server knows
+
+
+def _finish(finish: wire.Finish) -> Iterable[GenerateEvent]:
+    reason = _REASONS.get(finish.reason)
+    if reason is None:
+        return ()  # no reason is no finish: the stream counts as cut
+    origin = finish.origin
+    queue_depth = origin.load.queue_depth if origin.load.HasField("queue_depth") else None
+    return (Finish(reason, _usage(finish.usage), origin.model, origin.place, queue_depth),)
 
 
 def _call_info(context: CallContext, remaining: float) -> wire.CallInfo:

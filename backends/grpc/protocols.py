@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from .edgewise_protocol import EdgewiseProtocol
+from .oip_protocol import OipProtocol
 from .settings import ProtocolName
 from .wire_protocol import WireProtocol
 
 PROTOCOL_TYPES: dict[ProtocolName, type[WireProtocol]] = {
     ProtocolName.EDGEWISE: EdgewiseProtocol,
+    ProtocolName.OIP: OipProtocol,
 }

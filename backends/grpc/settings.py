@@ -12,6 +12,7 @@ from ...core.problem import Path as ProblemPath
 from ...core.problem import Problem
 from ...core.request import Task
 from ...core.settings import FilePath, Seconds, Secret
+from .oip_settings import OipSettings, check_oip
 from .target import parse_target
 
 
@@ -20,6 +21,8 @@ class ProtocolName(StrEnum):
 
     EDGEWISE = "edgewise"
     """`edgewise.v1.ModelService`, what `edgewise serve` speaks."""
+    OIP = "oip"
+    """The Open Inference Protocol v2, `inference.GRPCInferenceService`: Triton, MLServer, KServe, Dynamo."""
 
 
 _ONE_SECOND = Seconds(1.0)
@@ -65,6 +68,18 @@ class GrpcSettings:
     keepalive: Annotated[
         Seconds, "how often a server that owes an answer is asked whether it lives; foreign ones want 5m or more"
     ] = _TEN_SECONDS
+    oip: Annotated[OipSettings | None, "`protocol: oip` only: which tensors carry what"] = None
+
+    @property
+    def offered(self) -> frozenset[Task]:
+        """The tasks that the service can do and its protocol can carry."""
+        return frozenset(self.tasks) & _carried(self)
+
+
+def _carried(settings: GrpcSettings) -> frozenset[Task]:
+    if settings.protocol is ProtocolName.OIP:
+        return (settings.oip or OipSettings()).tasks
+    return frozenset(Task)
 
 
 def check(settings: GrpcSettings) -> Sequence[Problem]:
@@ -73,8 +88,13 @@ def check(settings: GrpcSettings) -> Sequence[Problem]:
     if settings.credentials is not None and not _fits_a_header(settings.credentials.reveal()):
         mend = "give the bare token: visible ASCII, no spaces, no line break at its end"
         problems.append(_problem("credentials", "these cannot be sent", mend))
-    if not settings.tasks:
-        problems.append(_problem("tasks", "the service can do nothing", "name some of " + ", ".join(Task)))
+    if not settings.offered:
+        possible = ", ".join(sorted(_carried(settings)))
+        problems.append(_problem("tasks", "the service can do nothing", f"name some of {possible}"))
+    if settings.oip is not None:
+        problems += check_oip(settings.oip)
+        if settings.protocol is not ProtocolName.OIP:
+            problems.append(_problem("oip", "this protocol has no use for it", "write `protocol: oip`, or remove it"))
     return problems
 
 

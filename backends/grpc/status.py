@@ -6,6 +6,7 @@ A server's own text is read here to tell a few faults apart, and goes no further
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import grpc
 import grpc.aio
@@ -13,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from ...core.failure import AttemptError, FailureKind
 from ...protos.v1.status_details_pb2 import RetryInfo, StatusDetails
+from .wire_protocol import ReportedFailure
 
 FAILURE_KEY = "edgewise-failure"
 """Trailing metadata: the `FailureKind` by name, where a status code says too little."""
@@ -79,14 +81,19 @@ _OTHER_PROTOCOLS = {
 """Signs in the library's text, from 1.71 to 1.85, of a connection that did not come to stand."""
 
 
-CALL_ERRORS = (grpc.aio.AioRpcError, grpc.aio.BaseError, DecodeError, ValueError)
-"""What a call can raise: a status, the library's own complaints, and what a protocol cannot read."""
+CALL_ERRORS = (grpc.aio.AioRpcError, grpc.aio.BaseError, DecodeError, ValueError, ReportedFailure)
+"""What a call can raise: a status, the library's own complaints, what a protocol cannot read or reads of a failure."""
+
+Judge = Callable[[str, str], FailureKind | None]
+"""A protocol's own reading of a status' name and text; ``None`` where it has none."""
 
 
-def attempt_error(backend: str, error: Exception) -> AttemptError:
+def attempt_error(backend: str, error: Exception, judge: Judge) -> AttemptError:
     """What one of `CALL_ERRORS` means. The sentence is ours alone."""
     if isinstance(error, grpc.aio.AioRpcError):
-        return _from_status(backend, error)
+        return _from_status(backend, error, judge)
+    if isinstance(error, ReportedFailure):
+        return failure(backend, error.kind)
     if isinstance(error, grpc.aio.BaseError):
         return failure(backend, FailureKind.INTERNAL)
     return failure(backend, FailureKind.PROTOCOL)
@@ -97,14 +104,12 @@ def failure(backend: str, kind: FailureKind) -> AttemptError:
     return AttemptError(kind, f"backend {backend!r} {_SENTENCES[kind]}")
 
 
-def _from_status(backend: str, error: grpc.aio.AioRpcError) -> AttemptError:
+def _from_status(backend: str, error: grpc.aio.AioRpcError, judge: Judge) -> AttemptError:
     trailing = _trailing(error)
     code = error.code()
-    named = _named_kind(trailing)
-    if named is not None:
-        kind, sentence = named, _SENTENCES[named]
-    else:
-        kind, sentence = _inferred(code, error.details() or "")
+    details = error.details() or ""
+    named = _named_kind(trailing) or judge(code.name, details)
+    kind, sentence = _inferred(code, details) if named is None else (named, _SENTENCES[named])
     return AttemptError(kind, f"backend {backend!r} {sentence} ({code.name})", retry_after=_retry_after(trailing))
 
 

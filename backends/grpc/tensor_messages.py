@@ -31,17 +31,21 @@ def to_message(tensor: Tensor) -> wire.Tensor:
 
 def from_message(message: wire.Tensor) -> Tensor:
     """The tensor of a message. Raises ``ValueError``, without content, where shape and bytes do not fit."""
-    shape = tuple(message.shape)
+    return checked(message.dtype, tuple(message.shape), message.data)
+
+
+def checked(dtype: str, shape: tuple[int, ...], data: bytes) -> Tensor:
+    """The tensor of these parts. Raises ``ValueError``, without content, where they do not fit."""
     if any(length < 0 for length in shape):
         raise ValueError("a tensor's shape has a negative length")
     count = math.prod(shape)
-    if message.dtype == "string":
-        _check_strings(message.data, count)
-    elif message.dtype not in _ITEM_BYTES:
+    if dtype == "string":
+        _check_strings(data, count)
+    elif dtype not in _ITEM_BYTES:
         raise ValueError("a tensor's dtype is unknown; use numpy's names, or `string`")
-    elif count * _ITEM_BYTES[message.dtype] != len(message.data):
+    elif count * _ITEM_BYTES[dtype] != len(data):
         raise ValueError("a tensor's bytes do not fit its shape and dtype")
-    return Tensor(message.dtype, shape, message.data)
+    return Tensor(dtype, shape, data)
 
 
 def _check_strings(data: bytes, count: int) -> None:

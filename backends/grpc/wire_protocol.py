@@ -7,9 +7,32 @@ from collections.abc import Iterable
 
 from ...core.answer import Embeddings, GenerateEvent, Inference
 from ...core.content import EmbedInput, GenerateInput, InferInput
+from ...core.failure import FailureKind
+from ...core.request import Task
 from ..backend import CallContext
+from .settings import GrpcSettings
 
 Metadata = tuple[tuple[str, str], ...]
+
+
+class ReportedFailure(Exception):
+    """A failure that a server reports inside a message rather than by a status. Holds none of its text."""
+
+    def __init__(self, kind: FailureKind) -> None:
+        super().__init__(kind.value)
+        self.kind = kind
+
+
+class StreamReader(ABC):
+    """Reads the messages of one stream, in order."""
+
+    @abstractmethod
+    def read(self, message: bytes) -> Iterable[GenerateEvent]:
+        """The events in one message. Raises as ``decode_*`` does."""
+
+    def end(self) -> Iterable[GenerateEvent]:
+        """The events that a good end of the call stands for. None, here: an answer says that it has finished."""
+        return ()
 
 
 class WireProtocol(ABC):
@@ -17,40 +40,60 @@ class WireProtocol(ABC):
 
     ``encode_*`` makes a request's bytes; it raises ``ValueError`` for what the protocol cannot express. ``decode_*``
     reads a message's bytes; it raises ``ValueError`` or protobuf's ``DecodeError`` for what no such server would
-    send. ``remaining`` is seconds to the deadline. No method does input or output.
+    send, and `ReportedFailure` for a failure told there. ``remaining`` is seconds to the deadline. No method does input
+    or output. What a protocol cannot do at all, ``settings.py`` knows by its name, and nobody asks it here.
     """
 
     generate_path: str = ""
     embed_path: str = ""
     infer_path: str = ""
 
-    def __init__(self, model: str) -> None:
-        self.model = model
+    continues = False
+    """It can ask for an exact continuation of the assistant's last message."""
+    constrains = False
+    """It can ask for a response format."""
+    logprobs = False
+    """It carries log-probabilities."""
+
+    def __init__(self, settings: GrpcSettings) -> None:
+        self.model = settings.model or ""
 
     @abstractmethod
     def metadata(self, credentials: str | None) -> Metadata:
         """What goes with every call. Lower-case keys; no content."""
+
+    def judge(self, task: Task, code: str, details: str) -> FailureKind | None:
+        """What a status means where this protocol's servers mean something else by it than gRPC does.
+
+        ``code`` is the status by name. ``details`` is the server's own text, to be looked at and not passed on.
+        """
+        return None
 
     @abstractmethod
     def encode_generate(self, call: GenerateInput, context: CallContext, remaining: float) -> bytes:
         """The request that starts a stream."""
 
     @abstractmethod
-    def decode_generate(self, message: bytes) -> Iterable[GenerateEvent]:
-        """The events in one message of the stream."""
+    def generate_reader(self, call: GenerateInput) -> StreamReader:
+        """What reads that stream."""
 
-    @abstractmethod
     def encode_embed(self, call: EmbedInput, context: CallContext, remaining: float) -> bytes:
         """The request for embeddings."""
+        raise ValueError("this protocol does not embed")
 
-    @abstractmethod
     def decode_embed(self, message: bytes) -> Embeddings:
         """The answer to it."""
+        raise ValueError("this protocol does not embed")
 
-    @abstractmethod
     def encode_infer(self, call: InferInput, context: CallContext, remaining: float) -> bytes:
         """The request for an inference."""
+        raise ValueError("this protocol does not infer")
 
-    @abstractmethod
     def decode_infer(self, message: bytes) -> Inference:
         """The answer to it."""
+        raise ValueError("this protocol does not infer")
+
+
+def bearer(credentials: str | None) -> Metadata:
+    """The credentials as most services want them."""
+    return () if credentials is None else (("authorization", f"Bearer {credentials}"),)

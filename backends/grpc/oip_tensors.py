@@ -1,0 +1,104 @@
+"""Tensors to the Open Inference Protocol's and back, raw and typed, with their sizes proven. Both ends use it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+
+from ...core.content import Tensor
+from ...protos.foreign import oip_pb2 as wire
+from .oip_settings import DATATYPES
+from .tensor_messages import checked
+
+_NAMES = {dtype: datatype for datatype, dtype in DATATYPES.items()}
+
+_FIELDS = {
+    "bool": ("bools", "?"),
+    "int8": ("ints", "b"),
+    "int16": ("ints", "h"),
+    "int32": ("ints", "i"),
+    "int64": ("longs", "q"),
+    "uint8": ("uints", "B"),
+    "uint16": ("uints", "H"),
+    "uint32": ("uints", "I"),
+    "uint64": ("ulongs", "Q"),
+    "float32": ("floats", "f"),
+    "float64": ("doubles", "d"),
+}
+"""Where typed contents stand, and how one element is laid out in bytes. Half floats can only be sent raw."""
+
+
+def described(name: str, tensor: Tensor) -> wire.Tensor:
+    """The tensor's name, type and shape, without its contents."""
+    return wire.Tensor(name=name, datatype=_NAMES[tensor.dtype], shape=tensor.shape)
+
+
+def typed(name: str, tensor: Tensor) -> wire.Tensor:
+    """The tensor with its elements. Raises ``ValueError`` for half floats."""
+    message = described(name, tensor)
+    if tensor.dtype == "string":
+        message.contents.strings.extend(_elements(tensor.data))
+        return message
+    if tensor.dtype not in _FIELDS:
+        raise ValueError("half floats have no typed contents; send raw ones")
+    field, code = _FIELDS[tensor.dtype]
+    count = len(tensor.data) // struct.calcsize(code)
+    getattr(message.contents, field).extend(struct.unpack(f"<{count}{code}", tensor.data))
+    return message
+
+
+def from_wire(tensors: Sequence[wire.Tensor], raw: Sequence[bytes]) -> dict[str, Tensor]:
+    """The tensors of a message, by name. Raises ``ValueError``, without content, where they do not fit their shapes."""
+    if raw and len(raw) != len(tensors):
+        raise ValueError("there are not as many raw contents as tensors")
+    return {each.name: _tensor(each, raw[at] if raw else None) for at, each in enumerate(tensors)}
+
+
+def _tensor(message: wire.Tensor, raw: bytes | None) -> Tensor:
+    shape = tuple(message.shape)
+    if message.datatype == "BF16" and raw is not None:
+        # numpy has no such type; as float32 nothing is lost.
+        return checked("float32", shape, b"".join(b"\0\0" + raw[at : at + 2] for at in range(0, len(raw), 2)))
+    dtype = DATATYPES.get(message.datatype)
+    if dtype is None:
+        raise ValueError("a tensor's datatype is unknown")
+    return checked(dtype, shape, _typed_bytes(dtype, message.contents) if raw is None else raw)
+
+
+def _typed_bytes(dtype: str, contents: wire.Contents) -> bytes:
+    if dtype == "string":
+        return joined(contents.strings)
+    if dtype not in _FIELDS:
+        raise ValueError("half floats have no typed contents")
+    field, code = _FIELDS[dtype]
+    values = getattr(contents, field)
+    try:
+        return struct.pack(f"<{len(values)}{code}", *values)
+    except struct.error:
+        pass
+    raise ValueError("a tensor's element is out of its type's range")
+
+
+def joined(elements: Iterable[bytes]) -> bytes:
+    """Strings as a tensor's bytes."""
+    return b"".join(struct.pack("<I", len(each)) + each for each in elements)
+
+
+def strings(*texts: str) -> bytes:
+    """The same, from texts. Raises ``ValueError`` for what is no valid Unicode."""
+    return joined([text.encode() for text in texts])
+
+
+def _elements(data: bytes) -> Iterable[bytes]:
+    at = 0
+    while at < len(data):
+        (length,) = struct.unpack_from("<I", data, at)
+        yield data[at + 4 : at + 4 + length]
+        at += 4 + length
+
+
+def texts_of(tensor: Tensor) -> list[str]:
+    """The elements of a string tensor. Raises ``ValueError`` for another."""
+    if tensor.dtype != "string":
+        raise ValueError("a tensor of text is not BYTES")
+    return [each.decode() for each in _elements(tensor.data)]
