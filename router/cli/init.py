@@ -9,7 +9,7 @@ import click
 from .ending import CommandError, examples
 from .machine import LLAMA, MINILM, MINILM_TOKENIZER, ONNX, SMOLLM2, PackagedModel, sha256
 from .options import DEFAULT_FILE
-from .starter import Found, FoundModel, starter
+from .starter import PRESETS, Found, FoundModel, starter
 from .terminal import console
 
 
@@ -17,13 +17,17 @@ from .terminal import console
     epilog=examples(
         "edgewise init",
         "edgewise init --remote 127.0.0.1:50051",
+        "edgewise init --preset health-on-device",
         "edgewise init clinic.yaml --force",
     )
 )
 @click.argument("path", metavar="[PATH]", default=DEFAULT_FILE, type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--remote", metavar="HOST:PORT", help="A model service to use, such as one of `edgewise serve`.")
+@click.option(
+    "--preset", type=click.Choice(PRESETS), help="A policy to start from; each is explained in docs/policy.md."
+)
 @click.option("--force", is_flag=True, help="Replace the file where there is one.")
-def init(path: Path, remote: str | None, force: bool) -> None:
+def init(path: Path, remote: str | None, preset: str | None, force: bool) -> None:
     """Write a commented configuration for what is found on this machine.
 
     PATH is edgewise.yaml where absent. Looks for engines and for packages that carry small models, and
@@ -40,7 +44,7 @@ def init(path: Path, remote: str | None, force: bool) -> None:
             f"{LLAMA.install} && {SMOLLM2.install}; or give --remote HOST:PORT",
         )
     try:
-        path.write_text(starter(found), encoding="utf-8")
+        path.write_text(starter(found, preset), encoding="utf-8")
     except OSError as error:
         raise CommandError(f"cannot write {path}: {error.strerror}", "name a file that you may write") from None
     click.echo(f"wrote {path}: {_account(found)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 
 from .machine import LLAMA, MINILM, MINILM_TOKENIZER, ONNX, SMOLLM2, PackagedModel
 
@@ -36,8 +37,17 @@ class Found:
         return bool(self.models or self.remote)
 
 
-def starter(found: Found) -> str:
-    """The text of a configuration that can be used as it is, and says what to change."""
+PRESETS = ("latency-first", "offline-first", "cost-saver", "eu-residency", "health-on-device", "battery-aware")
+"""Policies to start from, in place of the starter's own."""
+
+
+def preset_text(name: str) -> str:
+    """A preset's ``policy:`` section, with a comment that says what it is for."""
+    return (files("edgewise.policies") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def starter(found: Found, preset: str | None = None) -> str:
+    """The text of a configuration that can be used as it is, and says what to change. ``preset`` is one's name."""
     remote_target = found.remote or "models.example.com:443"
     sections = [
         _HEAD,
@@ -46,7 +56,7 @@ def starter(found: Found) -> str:
         _PHONE if found.generates else _commented(_PHONE, _missing_phone()),
         _EMBEDDER if found.embeds else _commented(_EMBEDDER, _missing_embedder()),
         _remote(remote_target) if found.remote else _commented(_remote(remote_target), _FILL_IN),
-        _POLICY,
+        _POLICY if preset is None else preset_text(preset),
         _SERVE,
     ]
     return "\n".join(sections)

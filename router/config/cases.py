@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -30,7 +30,7 @@ from ...policies.facts import (
 )
 from ...policies.places import Places
 from .excerpt import Excerpts
-from .reader import INVALID, Reader
+from .reader import Reader
 from .text import decode, read_bytes, unreadable
 from .tree import mark_of, parse, show_all
 
@@ -114,26 +114,24 @@ def load_cases(path: str | os.PathLike[str], policy: Policy) -> tuple[CaseSettin
     excerpts = Excerpts(file, text, parsed.texts)
     if parsed.tree is None and not parsed.complaints:
         raise unreadable(file, "is empty", "begin with `cases:`")
-    problems: list[Problem] = []
-    read: Any = INVALID
     complaints = list(parsed.complaints)
+    problems: list[Problem] = []
+    cases: tuple[CaseSettings, ...] = ()
     if parsed.tree is not None:
         show_all(parsed.tree)
         reader = Reader(Path(path).absolute().parent, {})
         read = reader.value(CasesSettings, parsed.tree, (), parsed.tree.mark)
         complaints += reader.complaints
-        if isinstance(read, CasesSettings):
-            problems = [
-                replace(each, position=excerpts.position(mark_of(parsed.tree, each.path)))
-                for each in _judge(read, policy)
-            ]
+        if not complaints:
+            cases = read.cases
+            marks = [(each, mark_of(parsed.tree, each.path)) for each in _judge(cases, policy)]
+            problems = [replace(each, position=excerpts.position(mark)) for each, mark in marks]
     problems += [
         Problem(each.sentence, each.mend, each.path, position=excerpts.position(each.mark)) for each in complaints
     ]
     if problems:
         raise ConfigurationError(sorted(problems, key=lambda each: each.position.line if each.position else 0))
-    assert isinstance(read, CasesSettings)
-    return read.cases
+    return cases
 
 
 def facts_of(given: GivenSettings, policy: Policy) -> Facts:
@@ -183,12 +181,12 @@ def _backend(name: str, given: GivenSettings) -> BackendFacts:
     return BackendFacts(name, prediction, down)
 
 
-def _judge(read: CasesSettings, policy: Policy) -> list[Problem]:
+def _judge(cases: Sequence[CaseSettings], policy: Policy) -> list[Problem]:
     """Names in cases that the policy does not know: such a case would pass or fail for the wrong reason."""
     problems: list[Problem] = []
     backends = [terms.name for terms in policy.terms]
     rules = [rule.name for rule in policy.rules]
-    for at, case in enumerate(read.cases):
+    for at, case in enumerate(cases):
         given, expect = case.given, case.expect
         for part, key, names, known in (
             ("given", "data_class", given.data_class, list(policy.walls.by_class)),

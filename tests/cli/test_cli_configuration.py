@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgewise.router.cli.machine import MINILM, MINILM_TOKENIZER, SMOLLM2
-from edgewise.router.cli.starter import Found, FoundModel, starter
+from edgewise.router.cli.starter import PRESETS, Found, FoundModel, starter
 from edgewise.router.config import loads
 
 from .conftest import COMMAND, Invoke
@@ -61,6 +61,14 @@ def test_the_starter_keeps_health_on_the_device_and_lets_only_public_go_to_an_un
         codes = {each["backend"]: each["code"] for each in planned["refusals"]}
         assert (codes.get("cloud") == "residency") is refused, data_class
         assert "phone" in [step["backend"] for step in planned["steps"]]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_what_init_writes_of_a_preset_passes_check(preset: str, tmp_path: Path) -> None:
+    for found in (Found(GENERATES, EMBEDS, None), Found(GENERATES, EMBEDS, "models.example.com:443")):
+        text = starter(found, preset)
+        assert loads(text, tmp_path).warnings == ()
+        assert f"# {preset}: " in text
 
 
 def test_init_overwrites_only_when_told_to(invoke: Invoke, tmp_path: Path) -> None:
