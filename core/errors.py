@@ -6,6 +6,9 @@ EdgewiseError
 ├── InvalidRequest              the call is wrong, whoever is asked
 ├── ModelUnavailable            a model file is missing, altered or unreadable
 ├── RouterClosed                the router was closed, or is used in a forked child
+├── OutboxError                 the outbox cannot be used, or does not know the receipt
+│   └── OutboxFull              it has no room for another request
+├── DeadLetter                  a queued request ended without an answer; `.reason`
 ├── RequestError                one request did not end with a whole answer; carries its decision
 │   ├── NoBackendPermitted      every backend was left out, each with its reason
 │   │   └── Offline             the same, and being online would have changed it
@@ -57,6 +60,26 @@ class ModelUnavailable(EdgewiseError):
 
 class RouterClosed(EdgewiseError):
     """The router was closed, or belongs to the process that this one was forked from."""
+
+
+class OutboxError(EdgewiseError):
+    """The outbox cannot be used: none is configured, its file cannot be written, it does not know the receipt."""
+
+
+class OutboxFull(OutboxError):
+    """The outbox has no room for another request, by its quota or on the disk."""
+
+
+class DeadLetter(EdgewiseError):
+    """A queued request ended without an answer.
+
+    ``reason`` is one of ``expired``, ``dropped``, ``cancelled``, ``poison``, ``refused``; the text says more.
+    """
+
+    def __init__(self, sentence: str, receipt: str, reason: str) -> None:
+        super().__init__(sentence)
+        self.receipt = receipt
+        self.reason = reason
 
 
 class RequestError(EdgewiseError):

@@ -30,10 +30,12 @@ from .ask import Prompt, count_bytes, generate_input, identifier, labels_of, mes
 from .assemble import build_fleet
 from .conversations import Conversations
 from .options import GenerateOptions, RequestOptions
+from .queue import Queue
 
 if TYPE_CHECKING:
     from ...policies import Policy
     from ..config import Configuration
+    from ..outbox import Receipt, Result, Tally
     from .arrays import Tensors, Vectors
 
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -43,8 +45,8 @@ class AsyncRouter:
     """Routes each request to a permitted backend, and carries it through. Use it within one event loop.
 
     ``backends`` replaces configured backends by name, for tests. ``random_source``, ``wall_clock`` and ``sample`` are
-    the seams for randomness, local time and the device's state. Start it with ``async with`` or the first call;
-    `close` ends it.
+    the seams for randomness, local time and the device's state. ``replay`` sends what `submit` queued, here or in
+    another process, while the router is open. Start it with ``async with`` or the first call; `close` ends it.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class AsyncRouter:
         random_source: random.Random | None = None,
         wall_clock: Callable[[], datetime] = datetime.now,
         sample: Callable[[], DeviceFacts] = sample_device,
+        replay: bool = False,
     ) -> None:
         self.configuration = configuration
         self._replacements = dict(backends or {})
@@ -67,13 +70,16 @@ class AsyncRouter:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._conduct: Conduct | None = None
+        self._queue = Queue(self, configuration, self._random, wall_clock, replay=replay)
 
     @classmethod
-    def from_yaml(cls, path: str | PathLike[str], *, backends: Mapping[str, Backend] | None = None) -> Self:
+    def from_yaml(
+        cls, path: str | PathLike[str], *, backends: Mapping[str, Backend] | None = None, replay: bool = False
+    ) -> Self:
         """A router by a configuration file. Raises `ConfigurationError` with every mistake in it."""
         from ..config import load
 
-        return cls(load(path), backends=backends)
+        return cls(load(path), backends=backends, replay=replay)
 
     async def __aenter__(self) -> Self:
         self._started()
@@ -91,6 +97,7 @@ class AsyncRouter:
         if self._closed:
             return
         self._closed = True
+        await self._queue.close()
         if self._conduct is not None:
             await self._conduct.device.stop()
             await self._conduct.fleet.stop()
@@ -165,6 +172,52 @@ class AsyncRouter:
         content, labels = self._generation(prompt, options, streaming=False)
         return self._decide(content, labels, options).plan
 
+    async def submit(
+        self,
+        prompt: Prompt,
+        *,
+        order_key: str | None = None,
+        ttl: float | str | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> Receipt:
+        """Queue a text or a conversation, to be answered when it can be; the receipt stands for a commit on the disk.
+
+        Requests of one ``order_key``, a name, are answered one after the other. ``ttl`` is the seconds, or a text like
+        ``'24h'``, after which it is given up; ``policy.offline.queue_ttl`` where absent. An ``idempotency_key`` that is
+        queued already gives that one's receipt. Budgets count from each send. Raises `InvalidRequest`, `OutboxFull`,
+        `OutboxError`, and `NoBackendPermitted` where no backend could ever take it.
+        """
+        content, labels = self._generation(prompt, options, streaming=False)
+        run = self._decide(content, labels, options)
+        may_queue = self._policy.may_queue(run.request.labels)
+        return await self._queue.submit(content.messages, run, options, order_key, ttl, may_queue=may_queue)
+
+    async def result(self, receipt: str, timeout: float | str | None = 0.0) -> Answer | None:
+        """The answer of a queued request; ``None`` where there is none within ``timeout`` (``None`` waits on).
+
+        Raises `DeadLetter` where it ended without one, `OutboxError` for a receipt that is not known.
+        """
+        self._started()
+        return await self._queue.outbox.result(receipt, timeout)
+
+    def results(self) -> AsyncGenerator[Result, None]:
+        """What queued requests came to, oldest first, each until it was dealt with; ends when there is no more.
+
+        A result is dealt with when the loop asks for the next one: whoever dies while at it, gets it again.
+        """
+        self._started()
+        return self._queue.outbox.results()
+
+    async def cancel(self, receipt: str) -> bool:
+        """Give a queued request up and erase its content. False where it has ended already, or is not known."""
+        self._started()
+        return await self._queue.outbox.cancel(receipt)
+
+    async def flush(self, progress: Callable[[Tally], None] = lambda tally: None) -> Tally:
+        """Try every queued request once, now. Raises `OutboxError`, also where another process replays."""
+        self._started()
+        return await self._queue.flush(progress)
+
     def _generation(self, prompt: Prompt, options: GenerateOptions, *, streaming: bool) -> tuple[GenerateInput, Labels]:
         messages = messages_of(prompt)
         tokens = prompt_tokens([message.text for message in messages], "a message")
@@ -223,6 +276,7 @@ class AsyncRouter:
             dispatch = Dispatch(lambda: self._policy)
             self._conduct = Conduct(fleet, dispatch, connectivity, Device(self._sample), self._random)
             fleet.start()
+            self._queue.start()
         elif self._loop is not loop:
             raise RouterClosed("this AsyncRouter runs in another event loop; make one for each loop, or use Router")
         return self._conduct

@@ -1,0 +1,97 @@
+"""Between a router and its outbox: opened with the first use, replayed while the router is open."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from ...core.content import Message
+from ...core.decision import RefusalCode
+from ...core.errors import InvalidRequest
+from ..execution.conduct import Run
+from ..execution.outcome import refused
+from .ask import identifier
+from .options import GenerateOptions
+
+if TYPE_CHECKING:
+    from ..config import Configuration
+    from ..outbox import Outbox, Receipt, Tally
+    from .async_router import AsyncRouter
+
+# What neither time nor a better link lifts: only another configuration would.
+_FOR_GOOD = frozenset({RefusalCode.RESIDENCY, RefusalCode.CALLER_NARROWED, RefusalCode.CAPABILITY})
+
+
+class Queue:
+    """A router's outbox, if it uses one."""
+
+    def __init__(
+        self,
+        router: AsyncRouter,
+        configuration: Configuration,
+        random_source: random.Random,
+        wall_clock: Callable[[], datetime],
+        *,
+        replay: bool,
+    ) -> None:
+        self._router = router
+        self._settings = configuration.policy_settings.offline
+        self._random = random_source
+        self._wall_clock = wall_clock
+        self._replay = replay
+        self._outbox: Outbox | None = None
+        self._replaying: asyncio.Task[None] | None = None
+        if replay:
+            _ = self.outbox  # a router that cannot replay says so when it is made
+
+    @property
+    def outbox(self) -> Outbox:
+        """The outbox. Raises `OutboxError` where none is configured."""
+        if self._outbox is None:
+            from ..outbox import Outbox  # SQLite loads when it is used
+
+            self._outbox = Outbox(self._settings, lambda: self._wall_clock().timestamp())
+        return self._outbox
+
+    def start(self) -> None:
+        """Begin to replay, if the router is to."""
+        if self._replay:
+            from ..outbox import Replayer
+
+            self._replaying = asyncio.create_task(Replayer(self.outbox, self._router, self._random).run())
+
+    async def submit(
+        self,
+        messages: Sequence[Message],
+        run: Run,
+        options: GenerateOptions,
+        order_key: str | None,
+        ttl: float | str | None,
+        *,
+        may_queue: bool,
+    ) -> Receipt:
+        """Queue what has been judged. Raises as `AsyncRouter.submit` does."""
+        order_key = identifier(order_key, "order_key")
+        if not may_queue:
+            classes = " + ".join(run.plan.data_classes)
+            raise InvalidRequest(f"content of class {classes} is never queued, by the policy; use `generate`")
+        if not run.plan.steps and {refusal.code for refusal in run.plan.refusals} <= _FOR_GOOD:
+            raise refused(run.plan, run.decision)
+        return await self.outbox.submit(messages, options, run.plan.data_classes, order_key=order_key, ttl=ttl)
+
+    async def flush(self, progress: Callable[[Tally], None]) -> Tally:
+        """Try every queued request once."""
+        from ..outbox import Replayer
+
+        return await Replayer(self.outbox, self._router, self._random, progress).flush()
+
+    async def close(self) -> None:
+        """Stop replaying and free the file."""
+        if self._replaying is not None:
+            self._replaying.cancel()
+            await asyncio.gather(self._replaying, return_exceptions=True)
+        if self._outbox is not None:
+            await self._outbox.close()

@@ -1,0 +1,166 @@
+"""One SQLite file: opened with the durability that a receipt promises, set aside when it is damaged."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ...core.errors import OutboxError
+from .errors import OutboxCorrupt, translated
+from .schema import NotAnOutbox, migrate
+
+log = logging.getLogger("edgewise")
+
+_BUSY_SECONDS = 10.0
+_PARTS = ("", "-wal", "-shm")
+
+
+class Database:
+    """One connection for a process, used by one thread at a time. Opens with the first use, and again after `close`.
+
+    Its methods block. They raise `OutboxError`, never SQLite's own errors.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._connection: sqlite3.Connection | None = None
+        self._presence = -1
+        self._lock = threading.RLock()
+        self._to_scrub = False
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The connection, to read from."""
+        with self._lock, self._typed_errors():
+            yield self._opened()
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: on the disk when the block is left, undone where it raised."""
+        with self._lock, self._typed_errors():
+            connection = self._opened()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            finally:
+                if connection.in_transaction:
+                    connection.rollback()
+            if self._to_scrub:
+                self._scrub(connection)
+
+    def content_erased(self) -> None:
+        """Within `writing`: content was erased, so that the log must not keep it either."""
+        self._to_scrub = True
+
+    def close(self) -> None:
+        """Free the file. Idempotent."""
+        with self._lock:
+            if self._connection is not None:
+                with suppress(sqlite3.Error):
+                    self._scrub(self._connection)
+                self._connection.close()
+                self._connection = None
+            if self._presence >= 0:
+                os.close(self._presence)
+                self._presence = -1
+
+    def _scrub(self, connection: sqlite3.Connection) -> None:
+        """Empty the write-ahead log. Where another process reads just now, the next erasure or closing does it."""
+        busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        self._to_scrub = bool(busy)
+
+    @contextmanager
+    def _typed_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            ours = translated(error, self.path.name)
+        except NotAnOutbox as error:
+            ours = OutboxError(f"the outbox {self.path.name} cannot be used: {error}")
+        else:
+            return
+        if isinstance(ours, OutboxCorrupt):
+            self.close()
+        raise ours from None
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._open()
+        assert self._connection is not None
+        return self._connection
+
+    def _open(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._be_present(fcntl.LOCK_SH)
+        try:
+            try:
+                self._connection = self._connect()
+            except sqlite3.Error as error:
+                if not isinstance(translated(error, self.path.name), OutboxCorrupt):
+                    raise
+                self._set_aside()
+                self._connection = self._connect()
+        finally:
+            if self._connection is None:
+                self.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        self._make_private()
+        connection = sqlite3.connect(
+            self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=64
+        )
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA secure_delete = ON")
+            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if verdict != "ok":
+                damaged = sqlite3.DatabaseError("damaged")
+                damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+                raise damaged
+            migrate(connection)
+        except BaseException:
+            connection.close()
+            raise
+        connection.row_factory = sqlite3.Row
+        return connection
+
+    def _make_private(self) -> None:
+        """For the owner's eyes alone; SQLite gives the log the database's own mode."""
+        try:
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        except FileExistsError:
+            # Not by opening it: closing any descriptor of it would drop another connection's locks in this process.
+            if self.path.stat().st_mode & 0o077:
+                self.path.chmod(0o600)
+
+    def _be_present(self, how: int) -> None:
+        """Whoever uses the file holds this lock, shared; whoever sets it aside holds it alone."""
+        if self._presence < 0:
+            name = self.path.with_name(self.path.name + "-lock")
+            self._presence = os.open(name, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._presence, how)
+
+    def _set_aside(self) -> None:
+        """Move a damaged file away, unless another process works on it: its entries would go with the old file."""
+        try:
+            self._be_present(fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutboxError(
+                f"the outbox {self.path.name} is damaged, and another process has it open; close that one first"
+            ) from None
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
+        aside = f"{self.path.name}.damaged-{stamp}"
+        for part in _PARTS:
+            with suppress(FileNotFoundError):
+                os.rename(f"{self.path}{part}", self.path.with_name(aside + part))
+        self._be_present(fcntl.LOCK_SH)
+        log.error("the outbox %s was damaged; it is set aside as %s, and a new one begins", self.path.name, aside)

@@ -1,0 +1,30 @@
+"""What SQLite's errors mean to whoever uses an outbox."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from ...core.errors import OutboxError, OutboxFull
+
+_CODE = 0xFF  # the rest of an error code says only where it happened
+_CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+class OutboxCorrupt(OutboxError):
+    """The database is damaged. The next use sets it aside and begins a new one."""
+
+
+def translated(error: sqlite3.Error | OSError, file: str) -> OutboxError:
+    """The error as ours. SQLite's own text may quote values, so it is left behind."""
+    if isinstance(error, OSError):
+        return OutboxError(f"the outbox {file} cannot be used: {error.strerror}")
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & _CODE
+    if code in _CORRUPT:
+        return OutboxCorrupt(f"the outbox {file} is damaged; the next use sets it aside and begins a new one")
+    if code == sqlite3.SQLITE_FULL:
+        return OutboxFull(f"there is no room on the disk for the outbox {file}; free some")
+    if code == sqlite3.SQLITE_BUSY:
+        return OutboxError(f"the outbox {file} is held by another process; try again")
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return OutboxError(f"the outbox {file} cannot be opened for writing; look at its folder's permissions")
+    return OutboxError(f"the outbox {file} cannot be used (SQLite error {code})")

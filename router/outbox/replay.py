@@ -1,0 +1,291 @@
+"""Sends what is queued: planned afresh each time, paced, one process at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeVar, Unpack
+
+from ...core.answer import Answer
+from ...core.content import Message
+from ...core.errors import EdgewiseError, InvalidRequest, OutboxError, RouterClosed
+from ...policies.facts import LinkState
+from ...policies.plan import Plan
+from ..client.ask import Prompt
+from ..client.options import GenerateOptions
+from ..link import Connectivity
+from .encoding import decode_request, encode_answer
+from .entry import Ending, Entry, Receipt
+from .leases import Lease
+from .outbox import Outbox, in_executor
+from .pacer import Pacer
+from .verdict import Consequence, judge
+
+T = TypeVar("T")
+log = logging.getLogger("edgewise")
+
+LONGEST_WAIT = 900.0
+"""Seconds between two sends of one entry, at most."""
+
+_FIRST_WAIT = 5.0
+_LOOK_EVERY = 5.0
+_NOTICE_LINK_EVERY = 1.0
+_REFUSED_FOR = 60.0
+_MOST_AT_ONCE = 8
+_CLEAN_EVERY = 60.0
+
+
+class Answering(Protocol):
+    """What answers: an `AsyncRouter`."""
+
+    async def plan(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Plan:
+        """What would happen now."""
+
+    async def generate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Answer:
+        """The ordinary way."""
+
+    @property
+    def connectivity(self) -> Connectivity:
+        """The link."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a replay has done so far."""
+
+    answered: int = 0
+    waiting: int = 0
+    dead: int = 0
+
+
+class _LeaseLost(Exception):
+    """Another process replays."""
+
+
+class Replayer:
+    """Replays one outbox through one router. ``progress`` hears of every change."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        router: Answering,
+        random_source: random.Random,
+        progress: Callable[[Tally], None] = lambda tally: None,
+    ) -> None:
+        self.tally = Tally()
+        self._outbox = outbox
+        self._store = outbox.store
+        self._router = router
+        self._random = random_source
+        self._progress = progress
+        self._lease = Lease(outbox.store.database, secrets.token_hex(8))
+        self._pacer = Pacer(random_source)
+        self._sending: dict[Receipt, asyncio.Task[None]] = {}
+        self._storing: set[asyncio.Future[Any]] = set()
+        self._passed_over: dict[Receipt, float] = {}
+        self._link = LinkState.ONLINE
+        self._renew_at = 0.0
+        self._clean_at = 0.0
+
+    async def run(self) -> None:
+        """Replay until cancelled. An outbox that cannot be used is said, and tried again."""
+        told = ""
+        while True:
+            try:
+                await self._replay(once=False)
+            except _LeaseLost:
+                told = ""
+            except OutboxError as error:
+                if str(error) != told:
+                    log.warning("the queue is not replayed: %s", error)
+                told = str(error)
+            await asyncio.sleep(self._jittered(self._lease.seconds / 3))
+
+    async def flush(self) -> Tally:
+        """Try each queued entry once, now. Raises `OutboxError`, also where another process replays."""
+        try:
+            await self._replay(once=True)
+        except _LeaseLost:
+            raise OutboxError("another process replays this outbox; it will send what waits") from None
+        return self.tally
+
+    async def _replay(self, *, once: bool) -> None:
+        self._renew_at = self._clean_at = 0.0
+        await self._keep_lease()
+        try:
+            self._pacer.restart(self._time())
+            self._link = self._router.connectivity.state
+            if once:
+                await in_executor(self._store.wake)
+            while True:
+                await self._keep_lease()
+                await self._notice_link()
+                if not await self._send_next(once) and not self._sending and once:
+                    return
+        finally:
+            await self._stop_sending()
+            with suppress(OutboxError):
+                await in_executor(self._lease.release)
+
+    async def _send_next(self, once: bool) -> bool:
+        """Start one send, or rest for a while where there is none to start; then it returns false."""
+        entry = await self._next(once)
+        if entry is None:
+            if self._sending or not once:
+                await self._rest()
+            return False
+        await asyncio.sleep(self._pacer.turn(self._time()))
+        if await in_executor(self._store.begin_send, entry.receipt, self._lease, self._outbox.now()):
+            if once:
+                self._passed_over[entry.receipt] = float("inf")
+            task = self._sending[entry.receipt] = asyncio.create_task(self._send(entry))
+            task.add_done_callback(partial(self._sent, entry.receipt))
+        else:
+            self._renew_at = 0.0
+        return True
+
+    async def _next(self, once: bool) -> Entry | None:
+        """The first entry that a plan permits to go now."""
+        while len(self._sending) < _MOST_AT_ONCE:
+            now = self._time()
+            self._passed_over = {receipt: until for receipt, until in self._passed_over.items() if until > now}
+            passing_over = [*self._sending, *self._passed_over]
+            due = await in_executor(self._store.due, self._outbox.now(), LONGEST_WAIT, passing_over)
+            if not due:
+                return None
+            for entry in due:
+                if entry.strikes >= self._outbox.settings.max_sends:
+                    await in_executor(self._bury, entry, Ending.POISON, "each time that it was sent, the process died")
+                    continue
+                reason = await self._why_not(entry)
+                if reason is None:
+                    return entry
+                self._passed_over[entry.receipt] = float("inf") if once else now + self._jittered(_REFUSED_FOR)
+                await self._wait(entry, reason)
+        return None
+
+    async def _why_not(self, entry: Entry) -> str | None:
+        """The reason why no backend may take the entry now; nothing is sent to find out."""
+        prompt, options = _request(entry)
+        try:
+            plan = await self._router.plan(prompt, **options)
+        except InvalidRequest as error:
+            # It was valid when it was submitted: the policy has changed since, and may change back.
+            return str(error)
+        return None if plan.steps else plan.reason
+
+    async def _wait(self, entry: Entry, reason: str) -> None:
+        self.tally.waiting += 1
+        self._progress(self.tally)
+        if entry.sentence != reason:
+            await in_executor(self._store.explain, entry.receipt, reason)
+
+    async def _send(self, entry: Entry) -> None:
+        try:
+            await self._answer(entry)
+        except OutboxError as error:
+            log.warning("what became of a queued request could not be stored; it is sent again: %s", error)
+            self._passed_over[entry.receipt] = self._time() + _REFUSED_FOR
+            with suppress(OutboxError):
+                await in_executor(self._store.take_back, [entry.receipt])
+
+    async def _answer(self, entry: Entry) -> None:
+        prompt, options = _request(entry)
+        try:
+            answer = await self._router.generate(prompt, **options)
+        except RouterClosed:
+            await self._stored(self._store.take_back, [entry.receipt])
+        except EdgewiseError as error:
+            self._pacer.went_badly()
+            await self._stored(self._settle, entry, error)
+        else:
+            self._pacer.went_well()
+            if await self._stored(self._store.finish, entry.receipt, encode_answer(answer), self._outbox.now()):
+                self.tally.answered += 1
+
+    def _settle(self, entry: Entry, error: EdgewiseError) -> None:
+        verdict = judge(error)
+        now = self._outbox.now()
+        struck = verdict.consequence is Consequence.STRUCK
+        if verdict.consequence is Consequence.DEAD:
+            self._bury(entry, Ending.REFUSED, verdict.sentence)
+        elif struck and entry.strikes + 1 >= self._outbox.settings.max_sends:
+            self._bury(entry, Ending.POISON, verdict.sentence)
+        else:
+            self.tally.waiting += 1
+            wait = min(LONGEST_WAIT, self._jittered(_FIRST_WAIT * 2 ** min(entry.waits, 16)))
+            self._store.postpone(entry.receipt, now + wait, verdict.sentence, broken=struck)
+
+    def _bury(self, entry: Entry, ending: Ending, sentence: str) -> None:
+        if self._store.bury(entry.receipt, ending, sentence, self._outbox.now()):
+            self.tally.dead += 1
+
+    async def _stored(self, function: Callable[..., T], *arguments: object) -> T:
+        """Run what must not be cut short: an answer that came is stored, also where the router closes meanwhile."""
+        storing = asyncio.ensure_future(in_executor(function, *arguments))
+        self._storing.add(storing)
+        storing.add_done_callback(self._storing.discard)
+        return await asyncio.shield(storing)
+
+    def _sent(self, receipt: Receipt, task: asyncio.Task[None]) -> None:
+        del self._sending[receipt]
+        self._progress(self.tally)
+        self._outbox.added.set()
+
+    async def _stop_sending(self) -> None:
+        sending = dict(self._sending)
+        for task in sending.values():
+            task.cancel()
+        await asyncio.gather(*sending.values(), return_exceptions=True)
+        await asyncio.gather(*self._storing, return_exceptions=True)
+        stopped = [receipt for receipt, task in sending.items() if task.cancelled()]
+        if stopped:
+            with suppress(OutboxError):
+                await in_executor(self._store.take_back, stopped)
+
+    async def _keep_lease(self) -> None:
+        now = self._time()
+        if now >= self._renew_at:
+            if not await in_executor(self._lease.take, self._outbox.now()):
+                raise _LeaseLost
+            self._renew_at = now + self._lease.seconds / 3
+        if now >= self._clean_at:
+            await in_executor(self._store.expire, self._outbox.now())
+            await in_executor(self._store.forget, self._outbox.now() - self._outbox.settings.results_ttl)
+            self._clean_at = now + _CLEAN_EVERY
+
+    async def _notice_link(self) -> None:
+        before, self._link = self._link, self._router.connectivity.state
+        if before is LinkState.OFFLINE and self._link is not LinkState.OFFLINE:
+            self._passed_over.clear()
+            await in_executor(self._store.wake)
+            self._pacer.restart(self._time())
+
+    async def _rest(self) -> None:
+        """Until something changes in this process, or it is time to look."""
+        until = self._time() + self._jittered(_LOOK_EVERY)
+        while self._time() < until and self._router.connectivity.state is self._link:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_NOTICE_LINK_EVERY):
+                    await self._outbox.added.wait()
+                    break
+        self._outbox.added.clear()
+
+    def _jittered(self, seconds: float) -> float:
+        return seconds * self._random.uniform(0.8, 1.2)
+
+    def _time(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+def _request(entry: Entry) -> tuple[list[Message], GenerateOptions]:
+    assert entry.content is not None, "a queued entry has its content"
+    prompt, options = decode_request(entry.labels, entry.content)
+    options["idempotency_key"] = entry.idempotency_key
+    return prompt, options

@@ -1,0 +1,244 @@
+"""The entries of an outbox: every change is one transaction, on the disk before the method returns.
+
+Methods block. ``now`` is wall-clock time in seconds since 1970.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection
+from pathlib import Path
+
+from .database import Database
+from .entry import KEEPS_CONTENT, PRIORITIES, RANKS, Ending, Entry, NewEntry, Receipt, State
+from .leases import Lease
+from .quota import ROOM_MADE, Quota, victims
+
+_COLUMNS = (
+    "receipt, idempotency_key, state, priority, order_key, submitted_at, expires_at, not_before, sends, strikes, "
+    "waits, labels, content, answer, bytes, ending, sentence, ended_at, taken"
+)
+_EXPIRED = "its time to live passed before it could be answered"
+
+
+class Store:
+    """Queued requests in one file, for any number of threads and processes at once."""
+
+    def __init__(self, path: Path) -> None:
+        self.database = Database(path)
+
+    def close(self) -> None:
+        """Free the file; the next use opens it again."""
+        self.database.close()
+
+    def add(self, new: NewEntry, quota: Quota) -> Receipt:
+        """Queue a request; returns its receipt, or that of the entry that has its idempotency key already.
+
+        Raises `OutboxFull`.
+        """
+        with self.database.writing() as connection:
+            same = connection.execute("SELECT receipt FROM entries WHERE idempotency_key = ?", (new.idempotency_key,))
+            if (known := same.fetchone()) is not None:
+                return Receipt(known[0])
+            self._expire(connection, new.submitted_at)
+            for receipt in victims(connection, quota, new):
+                self._bury(connection, receipt, Ending.DROPPED, ROOM_MADE, new.submitted_at)
+            connection.execute(
+                "INSERT INTO entries (receipt, idempotency_key, priority, order_key, submitted_at, expires_at, labels, "
+                "content, bytes, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued')",
+                (
+                    new.receipt,
+                    new.idempotency_key,
+                    RANKS[new.priority],
+                    new.order_key,
+                    new.submitted_at,
+                    new.expires_at,
+                    new.labels,
+                    new.content,
+                    new.size,
+                ),
+            )
+        return new.receipt
+
+    def find(self, receipt: str, now: float) -> Entry | None:
+        """The entry of a receipt, as it stands now."""
+        found = self._find(receipt)
+        if found is not None and found.state is State.QUEUED and found.expires_at <= now:
+            self.expire(now)
+            return self._find(receipt)
+        return found
+
+    def all(self, now: float, states: Collection[State] = tuple(State)) -> list[Entry]:
+        """The entries in these states, in the order of their submission."""
+        self.expire(now)
+        query = f"SELECT {_COLUMNS} FROM entries WHERE state IN (SELECT value FROM json_each(?)) ORDER BY id"
+        with self.database.reading() as connection:
+            return [_entry(row) for row in connection.execute(query, (json.dumps(list(states)),))]
+
+    def due(self, now: float, longest_wait: float, passing_over: Collection[str] = (), most: int = 64) -> list[Entry]:
+        """Whose turn it is: the highest priority first, then the oldest; within an order key none before an older one.
+
+        A wait longer than ``longest_wait`` is from before the clock was set back, and is over.
+        """
+        query = f"""
+            SELECT {_COLUMNS} FROM entries AS entry
+            WHERE state = 'queued' AND expires_at > ? AND (not_before <= ? OR not_before > ?)
+            AND receipt NOT IN (SELECT value FROM json_each(?))
+            AND NOT EXISTS (
+                SELECT 1 FROM entries AS older
+                WHERE older.state = 'queued' AND older.order_key = entry.order_key AND older.id < entry.id
+                AND older.expires_at > ?
+            )
+            ORDER BY priority DESC, id LIMIT ?
+        """
+        values = (now, now, now + longest_wait, json.dumps(list(passing_over)), now, most)
+        with self.database.reading() as connection:
+            return [_entry(row) for row in connection.execute(query, values)]
+
+    def begin_send(self, receipt: Receipt, lease: Lease, now: float) -> bool:
+        """Note that the content is about to leave; false where it may not: the lease or the entry is gone.
+
+        The strike stands until the outcome takes it back, so that one that kills the process is counted too.
+        """
+        with self.database.writing() as connection:
+            if not lease.held(connection, now):
+                return False
+            changed = connection.execute(
+                "UPDATE entries SET sends = sends + 1, strikes = strikes + 1 WHERE receipt = ? AND state = 'queued'",
+                (receipt,),
+            )
+            return changed.rowcount == 1
+
+    def take_back(self, receipts: Collection[Receipt]) -> None:
+        """Sends that were stopped by us count as none."""
+        with self.database.writing() as connection:
+            connection.execute(
+                "UPDATE entries SET strikes = MAX(0, strikes - 1) "
+                "WHERE state = 'queued' AND receipt IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(receipts)),),
+            )
+
+    def finish(self, receipt: Receipt, answer: str, now: float) -> bool:
+        """Store the answer and be done with the entry, in one step; false where it has ended already."""
+        with self.database.writing() as connection:
+            changed = connection.execute(
+                "UPDATE entries SET state = 'answered', answer = ?, content = NULL, bytes = ?, ended_at = ?, "
+                "sentence = '' WHERE receipt = ? AND state = 'queued'",
+                (answer, len(answer.encode()), now, receipt),
+            )
+            self.database.content_erased()
+            return changed.rowcount == 1
+
+    def postpone(self, receipt: Receipt, until: float, sentence: str, *, broken: bool) -> None:
+        """Let a sent entry wait for its next turn. ``broken`` lets the strike of this send stand."""
+        with self.database.writing() as connection:
+            connection.execute(
+                "UPDATE entries SET not_before = ?, waits = waits + 1, sentence = ?, strikes = MAX(0, strikes - ?) "
+                "WHERE receipt = ? AND state = 'queued'",
+                (until, sentence, 0 if broken else 1, receipt),
+            )
+
+    def explain(self, receipt: Receipt, sentence: str) -> None:
+        """Note why an entry waits that could not be sent at all."""
+        with self.database.writing() as connection:
+            connection.execute(
+                "UPDATE entries SET sentence = ? WHERE receipt = ? AND state = 'queued'", (sentence, receipt)
+            )
+
+    def bury(self, receipt: str, ending: Ending, sentence: str, now: float) -> bool:
+        """Make a queued entry a dead letter; false where it has ended already."""
+        with self.database.writing() as connection:
+            return self._bury(connection, receipt, ending, sentence, now)
+
+    def drop(self, receipt: str, now: float) -> bool:
+        """Erase all content of an entry, whatever its state. False where the receipt is not known."""
+        with self.database.writing() as connection:
+            self._bury(connection, receipt, Ending.DROPPED, "it was dropped by hand", now)
+            changed = connection.execute(
+                "UPDATE entries SET content = NULL, answer = NULL, bytes = 0, taken = 1, ending = 'dropped', "
+                "sentence = 'it was dropped by hand', state = 'dead' WHERE receipt = ?",
+                (receipt,),
+            )
+            self.database.content_erased()
+            return changed.rowcount == 1
+
+    def revive(self, receipt: str, expires_at: float) -> bool:
+        """Queue a dead letter again, or end a queued one's wait; false where its content is gone."""
+        with self.database.writing() as connection:
+            changed = connection.execute(
+                "UPDATE entries SET state = 'queued', not_before = 0, waits = 0, strikes = 0, ending = NULL, "
+                "sentence = '', ended_at = NULL, taken = 0, "
+                "expires_at = CASE state WHEN 'dead' THEN ? ELSE expires_at END "
+                "WHERE receipt = ? AND state != 'answered' AND content IS NOT NULL",
+                (expires_at, receipt),
+            )
+            return changed.rowcount == 1
+
+    def wake(self) -> None:
+        """End every wait: the link is back, or a person asks for it."""
+        with self.database.writing() as connection:
+            connection.execute("UPDATE entries SET not_before = 0, waits = 0 WHERE state = 'queued' AND not_before > 0")
+
+    def take(self, receipt: Receipt) -> None:
+        """The application has dealt with the result."""
+        with self.database.writing() as connection:
+            connection.execute("UPDATE entries SET taken = 1 WHERE receipt = ?", (receipt,))
+
+    def next_result(self, now: float, after: Collection[str] = ()) -> Entry | None:
+        """The oldest result that no application has dealt with."""
+        self.expire(now)
+        query = (
+            f"SELECT {_COLUMNS} FROM entries WHERE state != 'queued' AND NOT taken "
+            "AND receipt NOT IN (SELECT value FROM json_each(?)) ORDER BY ended_at, id LIMIT 1"
+        )
+        with self.database.reading() as connection:
+            row = connection.execute(query, (json.dumps(list(after)),)).fetchone()
+        return None if row is None else _entry(row)
+
+    def expire(self, now: float) -> None:
+        """Make dead letters of what has outlived its time."""
+        with self.database.reading() as connection:
+            query = "SELECT 1 FROM entries WHERE state = 'queued' AND expires_at <= ? LIMIT 1"
+            if connection.execute(query, (now,)).fetchone() is None:
+                return
+        with self.database.writing() as connection:
+            self._expire(connection, now)
+
+    def forget(self, ended_before: float) -> None:
+        """Remove results and dead letters from before this time, with their receipts."""
+        with self.database.writing() as connection:
+            query = "DELETE FROM entries WHERE state != 'queued' AND ended_at <= ?"
+            if connection.execute(query, (ended_before,)).rowcount:
+                self.database.content_erased()
+
+    def _find(self, receipt: str) -> Entry | None:
+        with self.database.reading() as connection:
+            row = connection.execute(f"SELECT {_COLUMNS} FROM entries WHERE receipt = ?", (receipt,)).fetchone()
+        return None if row is None else _entry(row)
+
+    def _expire(self, connection: sqlite3.Connection, now: float) -> None:
+        query = "SELECT receipt FROM entries WHERE state = 'queued' AND expires_at <= ?"
+        for (receipt,) in connection.execute(query, (now,)).fetchall():
+            self._bury(connection, receipt, Ending.EXPIRED, _EXPIRED, now)
+
+    def _bury(self, connection: sqlite3.Connection, receipt: str, ending: Ending, sentence: str, now: float) -> bool:
+        kept = ending in KEEPS_CONTENT
+        changed = connection.execute(
+            "UPDATE entries SET state = 'dead', ending = ?, sentence = ?, ended_at = ?, "
+            "content = CASE ? WHEN 1 THEN content END, bytes = CASE ? WHEN 1 THEN bytes ELSE 0 END "
+            "WHERE receipt = ? AND state = 'queued'",
+            (ending, sentence, now, kept, kept, receipt),
+        )
+        if not kept:
+            self.database.content_erased()
+        return changed.rowcount == 1
+
+
+def _entry(row: sqlite3.Row) -> Entry:
+    values = dict(row)
+    values["state"] = State(values["state"])
+    values["priority"] = PRIORITIES[values["priority"]]
+    values["ending"] = None if values["ending"] is None else Ending(values["ending"])
+    values["taken"] = bool(values["taken"])
+    return Entry(**values)
