@@ -37,7 +37,8 @@ class Problem:
 
     ``path`` names the place by keys and indices (``('policy', 'rules', 0, 'when')``) for whoever judges
     values without knowing the file; whoever read the file adds ``position``. ``offset`` counts characters
-    into a scalar, for mistakes inside an expression.
+    into a scalar, for mistakes inside an expression. ``rests_on`` are the other places that it was concluded
+    from, counted as ``path`` is: where one of them is mistaken itself, this problem says nothing.
     """
 
     sentence: str
@@ -46,6 +47,7 @@ class Problem:
     severity: Severity = Severity.ERROR
     position: Position | None = None
     offset: int = 0
+    rests_on: tuple[Path, ...] = ()
 
     def render(self) -> str:
         """The problem as people read it: file:line:column, the sentence, the line with a caret, the mend."""

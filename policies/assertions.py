@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..core.place import Location, PlaceSet
 from ..core.problem import Path, Problem
@@ -16,24 +17,28 @@ _ANYWHERE, _REMOTE = "any", "remote"
 
 
 def judge_assertions(
-    settings: PolicySettings, terms: Sequence[BackendTerms], places: Places, reach: Reach
+    settings: PolicySettings, terms: Sequence[BackendTerms], places: Places, reach: Reach | None
 ) -> list[Problem]:
-    """Every promise that is not kept, or says nothing. Paths count from the policy."""
+    """Every promise that is not kept, or says nothing. Paths count from the policy.
+
+    Without ``reach``, where what the policy grants cannot be told, only the promises' own words are judged.
+    """
     problems: list[Problem] = []
     for index, each in enumerate(settings.assert_):
         path: Path = ("assert", index, "never")
         never = each.never
         if never.data_class not in settings.data_classes:
             mend = one_of(never.data_class, settings.data_classes)
-            problems.append(Problem(f"there is no data class {never.data_class!r}", mend, (*path, "data_class")))
-            continue
+            declared = (("data_classes", never.data_class),)
+            sentence = f"there is no data class {never.data_class!r}"
+            problems.append(Problem(sentence, mend, (*path, "data_class"), rests_on=declared))
         if not never.reaches:
             mend = "name countries, groups, sites, `any` or `remote`"
             problems.append(Problem("the promise names no place", mend, (*path, "reaches")))
         read: list[Problem] = []
         forbidden = _places(never, places, (*path, "reaches"), read)
         problems += read
-        if not read:
+        if reach is not None and never.data_class in settings.data_classes and not read:
             problems += _broken(never, forbidden, terms, reach, path)
     return problems
 
@@ -44,7 +49,7 @@ def _places(never: NeverSettings, places: Places, path: Path, problems: list[Pro
         if name not in (_ANYWHERE, _REMOTE):
             one: list[Problem] = []
             found = PlaceSet(found.places | places.read((name,), path, one).places)
-            problems += [Problem(each.sentence, each.mend, (*path, at)) for each in one]
+            problems += [replace(each, path=(*path, at)) for each in one]
     return found
 
 

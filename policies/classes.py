@@ -25,7 +25,9 @@ def build_walls(classes: Mapping[str, DataClassSettings], places: Places, proble
         for index, parent in enumerate(each.narrows):
             path: Path = ("data_classes", name, "narrows", index)
             if parent not in classes:
-                problems.append(Problem(f"there is no data class {parent!r}", one_of(parent, classes), path))
+                declared = (("data_classes", parent),)
+                mend = one_of(parent, classes)
+                problems.append(Problem(f"there is no data class {parent!r}", mend, path, rests_on=declared))
             elif name in _ancestors(parent, classes):
                 problems.append(Problem(f"{name!r} narrows itself", "remove one of the circle's `narrows`", path))
     walls: dict[str, Wall] = {}
@@ -60,7 +62,9 @@ def _own_wall(name: str, written: DataClassSettings, places: Places, problems: l
     path: Path = ("data_classes", name)
     if written.process_in is None and not written.narrows:
         mend = "add `process_in: [any]`, or the countries, groups and sites where it may be processed"
-        problems.append(Problem(f"the data class {name!r} does not say where it may be processed", mend, path))
+        sentence = f"the data class {name!r} does not say where it may be processed"
+        concluded_from = ((*path, "process_in"), (*path, "narrows"))
+        problems.append(Problem(sentence, mend, path, rests_on=concluded_from))
     process_in = (
         ANYWHERE if written.process_in is None else places.read(written.process_in, (*path, "process_in"), problems)
     )

@@ -17,6 +17,7 @@ from .classes import build_walls, own_walls, without
 from .conditions import Condition, ConditionSet, Vocabulary, compile_condition
 from .facts import BackendTerms
 from .futility import judge_futility
+from .gaps import Gaps
 from .own_places import expired_groups, read_places
 from .places import Places
 from .plan import Retry, StreamFailover
@@ -31,27 +32,35 @@ RESERVED = frozenset({"remote", "device"})
 
 
 def compile_policy(
-    settings: PolicySettings, terms: Sequence[BackendTerms], places: Places, today: date | None = None
+    settings: PolicySettings,
+    terms: Sequence[BackendTerms],
+    places: Places,
+    today: date | None = None,
+    gaps: Gaps | None = None,
 ) -> tuple[Policy | None, tuple[Problem, ...]]:
     """The policy and its warnings; or ``None`` and every mistake. Problems' paths count from the policy's own section.
 
     ``places`` is without the policy's own sites and groups. ``today`` tells which groups have expired; without it none.
+    With ``gaps`` there is no policy: what can be said of the rest is judged.
     """
     places, problems = read_places(settings, places)
     by_class = build_walls(settings.data_classes, places, problems)
     walls = Walls(by_class, settings.default_data_class, places.describe)
-    _judge_classes(settings, terms, walls, problems)
-    _judge_values(settings, problems)
-    rules, conditions = _build_rules(settings, terms, problems)
-    if _has_errors(problems):
-        return None, tuple(problems)
-    reach = Reach(walls, terms, rules, conditions)
+    _judge_classes(settings, problems)
+    rules, conditions = _build_rules(settings, _targets(terms), gaps, problems)
     unhedged = without(settings.data_classes, "hedge")
+    # What is granted cannot be told while a class, a place, a rule or a backend is wrong.
+    tellable = (gaps is None or gaps.elsewhere) and not _has_errors(problems)
+    reach = Reach(walls, terms, rules, conditions) if tellable else None
+    if reach is not None:
+        problems += _unused_classes(settings, terms, walls)
     problems += judge_assertions(settings, terms, places, reach)
-    written = own_walls(settings.data_classes, places, [])
-    problems += judge_futility(settings, terms, written, walls, rules, unhedged, reach)
+    if reach is not None:
+        written = own_walls(settings.data_classes, places, [])
+        problems += judge_futility(settings, terms, written, walls, rules, unhedged, reach)
     problems += [] if today is None else expired_groups(settings, today)
-    if _has_errors(problems):
+    _judge_values(settings, problems)
+    if gaps is not None or reach is None or _has_errors(problems):
         return None, tuple(problems)
     policy = Policy(
         version=_version(settings, terms, by_class),
@@ -73,19 +82,20 @@ def _has_errors(problems: Sequence[Problem]) -> bool:
     return any(problem.severity is Severity.ERROR for problem in problems)
 
 
-def _judge_classes(
-    settings: PolicySettings, terms: Sequence[BackendTerms], walls: Walls, problems: list[Problem]
-) -> None:
+def _judge_classes(settings: PolicySettings, problems: list[Problem]) -> None:
     default = settings.default_data_class
     if default is not None and default not in settings.data_classes:
         mend = one_of(default, settings.data_classes)
-        problems.append(Problem(f"there is no data class {default!r}", mend, ("default_data_class",)))
+        sentence, declared = f"there is no data class {default!r}", (("data_classes", default),)
+        problems.append(Problem(sentence, mend, ("default_data_class",), rests_on=declared))
     if not settings.data_classes:
         mend = "declare them, such as `data_classes: {public: {process_in: [any]}}` with `default_data_class: public`"
         sentence = "no data classes: content may be on this device only, for nothing else is known to be permitted"
-        problems.append(Problem(sentence, mend, (), Severity.WARNING))
-    if _has_errors(problems):
-        return  # whether a backend may take a class means little while places are wrong
+        problems.append(Problem(sentence, mend, (), Severity.WARNING, rests_on=(("data_classes",),)))
+
+
+def _unused_classes(settings: PolicySettings, terms: Sequence[BackendTerms], walls: Walls) -> list[Problem]:
+    problems = []
     for name in settings.data_classes:
         objections = {each.name: walls.objection((name,), None, each.location) for each in terms}
         if terms and all(objections.values()):
@@ -93,6 +103,7 @@ def _judge_classes(
             mend = "widen the class, or add a backend that fits it"
             path: Path = ("data_classes", name)
             problems.append(Problem(f"no backend may take the class {name!r} ({why})", mend, path, Severity.WARNING))
+    return problems
 
 
 def _judge_values(settings: PolicySettings, problems: list[Problem]) -> None:
@@ -120,7 +131,9 @@ def _judge_values(settings: PolicySettings, problems: list[Problem]) -> None:
         problems.append(Problem("an attempt is made at least once", "write 1 for no retry", path))
     if retry.max_backoff < retry.initial_backoff:
         path = ("resilience", "retry", "max_backoff")
-        problems.append(Problem("the longest wait is shorter than the first", "raise max_backoff", path))
+        first: Path = ("resilience", "retry", "initial_backoff")
+        sentence = "the longest wait is shorter than the first"
+        problems.append(Problem(sentence, "raise max_backoff", path, rests_on=(first,)))
     for index, rule in enumerate(settings.rules):
         if rule.set is not None:
             base: Path = ("rules", index, "set")
@@ -133,10 +146,10 @@ def _judge_values(settings: PolicySettings, problems: list[Problem]) -> None:
 
 
 def _build_rules(
-    settings: PolicySettings, terms: Sequence[BackendTerms], problems: list[Problem]
+    settings: PolicySettings, targets: Mapping[str, frozenset[int]], gaps: Gaps | None, problems: list[Problem]
 ) -> tuple[list[Rule], list[Condition]]:
     vocabulary = Vocabulary(frozenset(settings.data_classes), settings.tags)
-    targets = _targets(terms)
+    others = frozenset[str]() if gaps is None else gaps.names
     rules: list[Rule] = []
     conditions: list[Condition] = []
     names: set[str] = set()
@@ -148,14 +161,15 @@ def _build_rules(
         names.add(written.name)
         if not (written.prefer or written.avoid or written.deny or written.only is not None or written.set is not None):
             mend = "add prefer, avoid, deny, only or set"
-            problems.append(Problem(f"the rule {written.name!r} does nothing", mend, path))
+            effects = tuple((*path, key) for key in ("prefer", "avoid", "deny", "only", "set"))
+            problems.append(Problem("this rule does nothing", mend, path, rests_on=effects))
         position = None
         if written.when is not None:
             position = len(conditions)
             condition = compile_condition(written.when, (*path, "when"), vocabulary, problems)
             if condition is not None:
                 conditions.append(condition)
-        rules.append(_rule(written, position, targets, path, problems))
+        rules.append(_rule(written, position, targets, others, path, problems))
     return rules, conditions
 
 
@@ -163,16 +177,16 @@ def _rule(
     written: RuleSettings,
     condition: int | None,
     targets: Mapping[str, frozenset[int]],
+    others: frozenset[str] | None,
     path: Path,
     problems: list[Problem],
 ) -> Rule:
     def resolve(key: str, names: Sequence[str]) -> frozenset[int]:
         found: set[int] = set()
         for at, name in enumerate(names):
-            if name not in targets:
-                problems.append(
-                    Problem(f"there is no backend or label {name!r}", one_of(name, targets), (*path, key, at))
-                )
+            if others is not None and name not in targets and name not in others:
+                mend = one_of(name, {*targets, *others})
+                problems.append(Problem(f"there is no backend or label {name!r}", mend, (*path, key, at)))
             found |= targets.get(name, frozenset())
         return frozenset(found)
 

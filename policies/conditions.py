@@ -283,7 +283,8 @@ def _literal_problems(tree: Node, path: Path, vocabulary: Vocabulary) -> Iterabl
                 if literal.kind == "text" and literal.value not in values:
                     what = side.value if side.kind == "name" else f"the tag {side.value or 'compared'}"
                     sentence = f"{what} is never {literal.value!r}"
-                    yield Problem(sentence, one_of(literal.value, values), path, offset=literal.offset)
+                    mend = one_of(literal.value, values)
+                    yield Problem(sentence, mend, path, offset=literal.offset, rests_on=_declared(side, literal.value))
 
 
 def _tag_problems(tree: Node, path: Path, vocabulary: Vocabulary) -> Iterable[Problem]:
@@ -291,7 +292,15 @@ def _tag_problems(tree: Node, path: Path, vocabulary: Vocabulary) -> Iterable[Pr
         tag = _tag(node)
         if tag is not None and tag.value not in vocabulary.tags:
             mend = f"declare it: `tags: {{{tag.value}: [its values]}}`, or {one_of(tag.value, vocabulary.tags)}"
-            yield Problem(f"the tag {tag.value!r} is not declared", mend, path, offset=tag.offset)
+            sentence = f"the tag {tag.value!r} is not declared"
+            yield Problem(sentence, mend, path, offset=tag.offset, rests_on=(("tags", tag.value),))
+
+
+def _declared(side: Node, literal: str) -> tuple[Path, ...]:
+    """Where the policy would have to say that this can be so."""
+    if side.kind != "name":
+        return (("tags", tag.value),) if (tag := _tag(side)) is not None else ()
+    return (("data_classes", literal),) if side.value.startswith("request.data_class") else ()
 
 
 def _tag_values(node: Node, vocabulary: Vocabulary) -> frozenset[str] | None:

@@ -49,18 +49,18 @@ class Places:
 
     def read(self, names: Sequence[str], path: Path, problems: list[Problem]) -> PlaceSet:
         """The set that these names mean. A name that means nothing adds a problem and no place."""
-        if "any" in names:
-            if len(names) > 1:
-                problems.append(Problem("`any` stands alone", "write `[any]`, or the places without it", path))
-            return ANYWHERE
+        if "any" in names and len(names) > 1:
+            problems.append(Problem("`any` stands alone", "write `[any]`, or the places without it", path))
         places: set[Place] = set()
         for index, name in enumerate(names):
-            found = self._find(name)
+            found = set() if name == "any" else self._find(name)
             if found is None:
-                problems.append(Problem(f"{name!r} is no known place", self._mend(name), (*path, index)))
+                declared = ("sites", name.removeprefix(_SITE)) if name.startswith(_SITE) else ("groups", name)
+                sentence, mend = f"{name!r} is no known place", self._mend(name)
+                problems.append(Problem(sentence, mend, (*path, index), rests_on=(declared,)))
             else:
                 places |= found
-        return PlaceSet.of(places)
+        return ANYWHERE if "any" in names else PlaceSet.of(places)
 
     def read_residency(self, value: str | Sequence[str] | Mapping[str, Sequence[str]]) -> Residency:
         """A caller's narrowing. One place or a list bounds processing, storing and operators alike.

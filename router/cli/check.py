@@ -81,4 +81,6 @@ def _counted(number: int, what: str) -> str:
 
 
 def _as_dict(problem: Problem) -> dict[str, Any]:
-    return {**asdict(problem), "severity": problem.severity.value, "path": list(problem.path)}
+    described = {**asdict(problem), "severity": problem.severity.value, "path": list(problem.path)}
+    del described["rests_on"]  # only for whoever judges the rest
+    return described

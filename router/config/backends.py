@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any
 
 from ...backends import Backend
 from ...backends.models import ModelFile
 from ...backends.registry import BackendKind, find_kind, kind_names
-from ...core.problem import Path, Problem, Severity
+from ...core.place import Location
+from ...core.problem import Path, Problem
 from ...core.settings import Fraction
-from ...core.suggestion import one_of
+from ...core.suggestion import closest, one_of
 from ...policies.compilation import RESERVED
 from ...policies.facts import BackendTerms
 from ...policies.places import Places
 from .locations import WrittenLocation, build_location
-from .reader import INVALID, Invalid, Reader
+from .mistakes import bears_on
+from .reader import Reader, stand_in
 from .tree import Mark, Node, Scalar, Table
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
@@ -62,12 +64,15 @@ class BackendEntry:
 
 @dataclass(frozen=True, slots=True)
 class WrittenBackend:
-    """An entry as read, before its places are known."""
+    """An entry as read, before its places are known. Without its kind nothing is known of its settings."""
 
     name: str
-    kind: BackendKind
+    kind: BackendKind | None
     settings: Any  # an instance of kind.settings
     common: CommonSettings
+
+
+_COMMON_KEYS = {(field.name,) for field in fields(CommonSettings)}
 
 
 class BackendReader:
@@ -77,52 +82,62 @@ class BackendReader:
         self._reader = reader
         self._extra_kinds = extra_kinds
 
-    def entries(self, section: Node, mark: Mark) -> list[WrittenBackend | Invalid]:
-        """All entries, in the file's order."""
+    def entries(self, section: Node, mark: Mark) -> list[WrittenBackend]:
+        """All entries, in the file's order, each as far as it can be read."""
         path: Path = ("backends",)
         if not isinstance(section, Table) or not section.entries:
             self._reader.complain("there is no backend", "add one, as `name: {kind: …}` below `backends:`", mark, path)
-            return [INVALID]
+            return []
         return [self._entry(name, node, at) for name, (at, node) in section.entries.items()]
 
-    def _entry(self, name: str, node: Node, mark: Mark) -> WrittenBackend | Invalid:
+    def _entry(self, name: str, node: Node, mark: Mark) -> WrittenBackend:
         path: Path = ("backends", name)
         if not _NAME.fullmatch(name):
             self._reader.complain(f"{name!r} is no name for a backend", "use letters, digits, - _ .", mark, path)
         if name in RESERVED:
             mend = "give it another name"
             self._reader.complain(f"rules mean something else by {name!r}", mend, mark, path)
-        kind = self._kind(node, mark, path)
-        if isinstance(kind, Invalid):
-            return INVALID
-        common, settings = self._reader.sections(node, path, [CommonSettings, kind.settings], mark)
-        return INVALID if INVALID in (common, settings) else WrittenBackend(name, kind, settings, common)
-
-    def _kind(self, node: Node, mark: Mark, path: Path) -> BackendKind | Invalid:
-        names = sorted({*kind_names(), *self._extra_kinds})
         if not isinstance(node, Table):
-            return self._reader.complain("here should be keys with values", "write `kind: …` below it", mark, path)
+            self._reader.complain("here should be keys with values", "write `kind: …` below it", mark, path)
+            return WrittenBackend(name, None, None, stand_in(CommonSettings))
+        names = sorted({*kind_names(), *self._extra_kinds})
+        certain, likely = self._kind(node, mark, path, names)
+        if likely is None:
+            # Any key may be the kind's own.
+            (common,) = self._reader.sections(node, path, [CommonSettings], mark, closed=False)
+            return WrittenBackend(name, None, None, common)
+        kind = self._extra_kinds.get(likely) or find_kind(likely)
+        common, settings = self._reader.sections(node, path, [CommonSettings, kind.settings], mark, whole=certain)
+        return WrittenBackend(name, kind if certain else None, settings, common)
+
+    def _kind(self, node: Table, mark: Mark, path: Path, names: Sequence[str]) -> tuple[bool, str | None]:
+        """Whether a kind is named, and its name; or the name of the one that is probably meant, by which to read on."""
+        path = (*path, "kind")
         if "kind" not in node.entries:
-            return self._reader.complain("'kind' is missing", "add `kind: …`; " + one_of("", names), mark, path)
+            self._reader.complain("'kind' is missing", "add `kind: …`; " + one_of("", names), mark, path)
+            return False, None
         written = node.entries["kind"][1]
         if not isinstance(written, Scalar):
-            return self._reader.complain("here should be a single value", one_of("", names), written.mark, path)
+            self._reader.complain("here should be a single value", one_of("", names), written.mark, path)
+            return False, None
         written.shown = True
-        if written.text not in names:
-            mend = one_of(written.text, names)
-            return self._reader.complain(f"there is no kind {written.text!r}", mend, written.mark, (*path, "kind"))
-        return self._extra_kinds.get(written.text) or find_kind(written.text)
+        if written.text in names:
+            return True, written.text
+        mend = one_of(written.text, names)
+        self._reader.complain(f"there is no kind {written.text!r}", mend, written.mark, path)
+        return False, closest(written.text, names)
 
 
-def finish(
-    written: WrittenBackend, models: Mapping[str, ModelFile], places: Places, problems: list[Problem]
-) -> BackendEntry | None:
-    """The entry with its terms; ``None`` where its settings cannot be used."""
+def judge(written: WrittenBackend, places: Places, mistaken: Collection[Path]) -> tuple[Location, list[Problem]]:
+    """The entry's location, and what is wrong with its settings. ``mistaken`` are places that could not be read."""
     path: Path = ("backends", written.name)
-    found = [
-        Problem(each.sentence, each.mend, (*path, *each.path), each.severity, offset=each.offset)
-        for each in written.kind.check(written.settings)
-    ]
+    own_mistaken = [each for each in mistaken if each[:2] == path and each[2:3] not in _COMMON_KEYS]
+    found: list[Problem] = []
+    for each in () if written.kind is None else written.kind.check(written.settings):
+        at = (*path, *each.path)
+        # A kind does not say what its objections rest on.
+        if not any(bears_on(mistake, at) for mistake in own_mistaken):
+            found.append(replace(each, path=at))
     common = written.common
     for index, label in enumerate(common.labels):
         if label in RESERVED:
@@ -132,16 +147,22 @@ def finish(
             found.append(Problem("a price is zero or more", "write US dollars", (*path, "price", key)))
     # A convention of remote kinds: whoever pins roots does so under `tls`.
     pinned = getattr(getattr(written.settings, "tls", None), "root_certificates", None) is not None
-    location = build_location(common.location, written.kind.on_device, pinned, places, (*path, "location"), found)
-    problems += found
-    if any(problem.severity is Severity.ERROR for problem in found):
-        return None
-    capabilities = written.kind.build(written.name, written.settings, models).capabilities
+    on_device = None if written.kind is None else written.kind.on_device
+    location = build_location(common.location, on_device, pinned, places, (*path, "location"), found)
+    return location, found
+
+
+def finish(
+    written: WrittenBackend, kind: BackendKind, location: Location, models: Mapping[str, ModelFile]
+) -> BackendEntry:
+    """An entry without mistakes, with its terms."""
+    common = written.common
+    capabilities = kind.build(written.name, written.settings, models).capabilities
     terms = BackendTerms(
         name=written.name,
         location=location,
         tasks=capabilities.tasks,
-        remote=not written.kind.on_device,
+        remote=not kind.on_device,
         quality=common.quality,
         labels=frozenset(common.labels),
         price_input=common.price.input,
@@ -153,4 +174,4 @@ def finish(
         works_offline=common.works_offline,
         models=capabilities.models,
     )
-    return BackendEntry(written.name, written.kind, written.settings, common, terms)
+    return BackendEntry(written.name, kind, written.settings, common, terms)

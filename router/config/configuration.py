@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path as FileSystemPath
@@ -12,23 +12,28 @@ from typing import Any
 from ...backends.models import ModelFile, ModelSettings
 from ...backends.registry import BackendKind
 from ...core.errors import ConfigurationError, PolicyError
+from ...core.place import Location
 from ...core.problem import Path, Position, Problem, Severity
-from ...core.suggestion import one_of
+from ...core.suggestion import closest, one_of
 from ...policies import Policy, compile_policy
+from ...policies.gaps import Gaps
 from ...policies.own_places import read_places
 from ...policies.settings import PolicySettings
 from ..serving.settings import ServeSettings
 from ..serving.settings import check as check_serve
-from .backends import BackendEntry, BackendReader, WrittenBackend, finish
+from .backends import BackendEntry, BackendReader, WrittenBackend, finish, judge
 from .excerpt import Excerpts
 from .locations import known_places
-from .reader import INVALID, Invalid, Reader
+from .mistakes import independent
+from .reader import Reader
 from .text import LARGEST, decode, read_bytes, unreadable
 from .tree import Complaint, Mark, Node, Table, mark_of, parse, show_all
 
 _MOST_TOLD = 200
 _SECTIONS = ("version", "models", "backends", "policy", "serve")
 _TOP = Mark(1, 1)
+_APART: Sequence[Path] = (("defaults",), ("resilience",), ("offline",))
+"""Parts of the policy that do not say what may go where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +93,10 @@ def _read(
         if not complaints:
             raise unreadable(file, "is empty", "write one by `edgewise init`")
         raise _error([_problem(each, excerpts.before_value(each.mark)) for each in complaints])
-    reading = _Reading(Reader(base, os.environ if environment is None else environment), base, kinds or {})
+    reader = Reader(base, os.environ if environment is None else environment)
+    reading = _Reading(reader, [each.path for each in complaints], base, kinds or {})
     configuration, problems = reading.configuration(file, tree)
-    placed = [_problem(each, excerpts.position(each.mark)) for each in (*complaints, *reading.reader.complaints)]
+    placed = [_problem(each, excerpts.position(each.mark)) for each in (*complaints, *reader.complaints)]
     placed += [replace(each, position=excerpts.position(mark_of(tree, each.path, each.offset))) for each in problems]
     placed.sort(key=lambda each: (each.position.line, each.position.column) if each.position else (0, 0))
     if configuration is None or any(each.severity is Severity.ERROR for each in placed):
@@ -99,10 +105,13 @@ def _read(
 
 
 class _Reading:
-    """Reads the sections of one tree, each as far as it can be read."""
+    """Reads the sections of one tree, each as far as it can be read. ``unread`` are places that are no good YAML."""
 
-    def __init__(self, reader: Reader, base: FileSystemPath, kinds: Mapping[str, BackendKind]) -> None:
+    def __init__(
+        self, reader: Reader, unread: Iterable[Path], base: FileSystemPath, kinds: Mapping[str, BackendKind]
+    ) -> None:
         self.reader = reader
+        self._unread_before = frozenset(unread)
         self._base = base
         self._kinds = kinds
 
@@ -115,43 +124,50 @@ class _Reading:
             return None, []
         for name, (mark, _) in tree.entries.items():
             if name not in _SECTIONS:
-                self.reader.complain(f"there is no section {name!r}", one_of(name, _SECTIONS), mark, (name,))
+                at = closest(name, _SECTIONS) or name
+                self.reader.complain(f"there is no section {name!r}", one_of(name, _SECTIONS), mark, (at,))
         self._version(tree)
         models = self._section(tree, "models", Mapping[str, ModelSettings], {})
         serve = self._section(tree, "serve", ServeSettings, ServeSettings())
         settings = self._section(tree, "policy", PolicySettings, PolicySettings())
-        model_files = (
-            {name: ModelFile(name, each, self._base) for name, each in models.items()}
-            if not isinstance(models, Invalid)
-            else {}
-        )
-        self.reader.models = self._model_names(tree)
+        model_files = {name: ModelFile(name, each, self._base) for name, each in models.items()}
+        self.reader.models = None if ("models",) in self._unread() else list(models)
         mark, section = tree.entries.get("backends", (_TOP, Table({}, _TOP)))
         written = BackendReader(self.reader, self._kinds).entries(section, mark)
-        problems = [] if isinstance(serve, Invalid) else _below("serve", check_serve(serve))
-        if isinstance(settings, Invalid):
-            return None, problems
+        problems = _below("serve", check_serve(serve))
+        unread = self._unread()
         places, _ = read_places(settings, known_places())
-        backends: dict[str, BackendEntry] = {}
-        for each in () if isinstance(models, Invalid) else written:
-            if isinstance(each, WrittenBackend):
-                entry = finish(each, model_files, places, problems)
-                if entry is not None:
-                    backends[entry.name] = entry
+        locations: dict[str, Location] = {}
+        for each in written:
+            locations[each.name], found = judge(each, places, unread)
+            problems += found
+        mistaken = {*unread, *(each.path for each in problems if each.severity is Severity.ERROR)}
+        names = {path[1] for path in mistaken if path[:1] == ("backends",) and len(path) > 1}
+        backends = {
+            each.name: finish(each, each.kind, locations[each.name], model_files)
+            for each in written
+            if each.kind is not None and each.name not in names and self.reader.models is not None
+        }
+        left_out = [each for each in written if each.name not in backends]
         terms = [entry.terms for entry in backends.values()]
-        policy, found = compile_policy(settings, terms, known_places(), date.today())
-        complete = len(backends) == len(written)
-        problems += _below("policy", [each for each in found if complete or _holds_without_backends(each)])
-        if policy is None or isinstance(serve, Invalid) or not complete:
+        gaps = _gaps(left_out, unread) if mistaken else None
+        policy, of_policy = compile_policy(settings, terms, known_places(), date.today(), gaps)
+        problems = independent([*problems, *_below("policy", of_policy)], unread)
+        if policy is None:
             return None, problems
         return Configuration(file, self._base, model_files, backends, serve, settings, policy), problems
 
+    def _unread(self) -> set[Path]:
+        """Where something could not be read so far."""
+        return {*self._unread_before, *(each.path for each in self.reader.complaints)} - {()}
+
     def _version(self, tree: Table) -> None:
         if "version" not in tree.entries:
-            self.reader.complain("'version' is missing", "begin with `version: 1`", _TOP, ())
+            self.reader.complain("'version' is missing", "begin with `version: 1`", _TOP, ("version",))
             return
         mark, node = tree.entries["version"]
-        if self.reader.value(int, node, ("version",), mark) not in (1, INVALID):
+        version = self.reader.value(int, node, ("version",), mark)
+        if version != 1 and ("version",) not in self._unread():
             self.reader.complain("this version is not known", "write `version: 1`", node.mark, ("version",))
 
     def _section(self, tree: Table, name: str, kind: Any, missing: Any) -> Any:
@@ -162,20 +178,20 @@ class _Reading:
             show_all(node)
         return self.reader.value(kind, node, (name,), mark)
 
-    def _model_names(self, tree: Table) -> Sequence[str]:
-        """The names as written: a model with a mistake in it is still there to be named."""
-        node = tree.entries["models"][1] if "models" in tree.entries else None
-        return list(node.entries) if isinstance(node, Table) else []
 
-
-def _holds_without_backends(problem: Problem) -> bool:
-    """Whether a policy's problem stands even where some backends could not be read: it is not about their names."""
-    in_list = problem.path[:1] == ("rules",) and problem.path[2:3] in (("prefer",), ("avoid",), ("deny",), ("only",))
-    return problem.severity is Severity.ERROR and not in_list
+def _gaps(left_out: Sequence[WrittenBackend], unread: Collection[Path]) -> Gaps:
+    """What the policy is judged without, where ``left_out`` are the backends with mistakes."""
+    named = {label for each in left_out for label in (each.name, *each.common.labels)}
+    nameless = any(path[0] == "backends" and (len(path) < 3 or path[2] == "labels") for path in unread)
+    apart = all(path[0] != "policy" or path[1:2] in _APART for path in unread)
+    return Gaps(None if nameless else frozenset(named), elsewhere=apart and not left_out)
 
 
 def _below(section: str, problems: Sequence[Problem]) -> list[Problem]:
-    return [replace(each, path=(section, *each.path)) for each in problems]
+    return [
+        replace(each, path=(section, *each.path), rests_on=tuple((section, *place) for place in each.rests_on))
+        for each in problems
+    ]
 
 
 def _problem(complaint: Complaint, position: Position) -> Problem:

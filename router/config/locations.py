@@ -35,9 +35,14 @@ def known_places() -> Places:
 
 
 def build_location(
-    written: WrittenLocation | None, on_device: bool, pinned: bool, places: Places, path: Path, problems: list[Problem]
+    written: WrittenLocation | None,
+    on_device: bool | None,
+    pinned: bool,
+    places: Places,
+    path: Path,
+    problems: list[Problem],
 ) -> Location:
-    """The location of a backend whose engine does or does not run on this device.
+    """The location of a backend whose engine does or does not run on this device; ``None`` if that is not known.
 
     ``pinned``: the server is proven by certificates of the configuration's own.
     """
@@ -46,6 +51,8 @@ def build_location(
             mend = "write `location: device`, or leave it out"
             problems.append(Problem("this kind of backend runs on this device and nowhere else", mend, path))
         return DEVICE
+    if on_device is None and not isinstance(written, LocationSettings):
+        return Location()
     if written == "device":
         mend = "write where it is: `location: {process_in: […], store_in: […], operators: […]}`"
         sentence = "this kind of backend does not run on this device; a server on it may relay elsewhere"
@@ -54,11 +61,13 @@ def build_location(
         if written is None:
             mend = "add `location: {process_in: […], store_in: […], operators: […]}`"
             sentence = "without a location it may be anywhere: only classes with `[any]` go there"
-            problems.append(Problem(sentence, mend, path[:-1], Severity.WARNING))
+            problems.append(Problem(sentence, mend, path[:-1], Severity.WARNING, rests_on=(path,)))
         return Location()
     if written.evidence is Evidence.ATTESTED and not pinned:
         mend = "add `tls: {root_certificates: …}` with the place's own certificates, or claim `contractual`"
-        problems.append(Problem("nothing proves this place: attested needs pinned roots", mend, (*path, "evidence")))
+        sentence, proof = "nothing proves this place: attested needs pinned roots", (*path[:-1], "tls")
+        if on_device is not None:
+            problems.append(Problem(sentence, mend, (*path, "evidence"), rests_on=(proof,)))
     return Location(
         _somewhere(written.process_in, places, (*path, "process_in"), problems),
         ANYWHERE if written.store_in is None else places.read(written.store_in, (*path, "store_in"), problems),

@@ -1,4 +1,8 @@
-"""A tree of texts becomes frozen dataclasses, driven by their fields; all mistakes at once."""
+"""A tree of texts becomes frozen dataclasses, driven by their fields; all mistakes at once.
+
+Reading never stops: where a value cannot be read a complaint is noted and something stands in for it, so that the rest
+can be judged. What is then found at the place of a complaint, or was concluded from there, says nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,51 +12,73 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from pathlib import Path as FileSystemPath
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ...core.problem import Path
-from ...core.settings import FilePath, ModelName, Secret
-from ...core.suggestion import one_of
+from ...core.settings import ByteSize, FilePath, Fraction, ModelName, Seconds, Secret
+from ...core.suggestion import closest, one_of
 from .scalars import PLAIN, Unfit, read_enum, read_secret, read_text
 from .tree import Complaint, Listing, Mark, Node, Scalar, Table
 
-
-class Invalid:
-    """What reading returns where a complaint was made instead."""
-
-
-INVALID: Final = Invalid()
 _NULLS = ("", "null", "~")
+_STAND_INS: Mapping[Any, Any] = {
+    str: "",
+    bool: False,
+    int: 0,
+    float: 0.0,
+    Seconds: Seconds(0.0),
+    ByteSize: ByteSize(0),
+    Fraction: Fraction(0.0),
+    FilePath: FilePath(""),
+    ModelName: ModelName(""),
+    Secret: Secret(""),
+}
 
 
 class Reader:
     """Reads values of declared types out of a tree, and collects what is wrong with it.
 
-    ``base`` is the folder that relative paths count from; ``models`` are the names that a `ModelName` may be.
+    ``base`` is the folder that relative paths count from; ``models`` are the names that a `ModelName` may be, ``None``
+    if that is not known.
     """
 
     def __init__(self, base: FileSystemPath, environment: Mapping[str, str]) -> None:
         self.complaints: list[Complaint] = []
-        self.models: Sequence[str] = ()
+        self.models: Sequence[str] | None = ()
         self._base = base
         self._environment = environment
 
-    def complain(self, sentence: str, mend: str, mark: Mark, path: Path) -> Invalid:
+    def complain(self, sentence: str, mend: str, mark: Mark, path: Path) -> None:
         """Note a mistake."""
         self.complaints.append(Complaint(sentence, mend, mark, path))
-        return INVALID
 
-    def sections(self, node: Node, path: Path, kinds: Sequence[type[Any]], mark: Mark) -> list[Any]:
-        """One mapping read as several dataclasses that share its keys. `INVALID` stands for each that cannot be had."""
+    def sections(
+        self,
+        node: Node,
+        path: Path,
+        kinds: Sequence[type[Any]],
+        mark: Mark,
+        *,
+        closed: bool = True,
+        whole: bool = True,
+    ) -> list[Any]:
+        """One mapping read as several dataclasses that share its keys.
+
+        Unless ``closed``, other keys may be there too; unless ``whole``, keys may be missing that are needed.
+        """
         if isinstance(node, Scalar) and node.empty:
             node = Table({}, mark)
         if not isinstance(node, Table):
-            return [self._expected("keys with values", "write `key: value`, one a line", node, path)] * len(kinds)
+            self._expected("keys with values", "write `key: value`, one a line", node, path)
+            return [stand_in(kind) for kind in kinds]
         keys = {_key(field): field for kind in kinds for field in fields(kind)}
         for name, (key_mark, _) in node.entries.items():
-            if name not in keys:
-                self.complain(f"there is no key {name!r} here", one_of(name, keys), key_mark, (*path, name))
-        return [self._dataclass(kind, node, path, mark) for kind in kinds]
+            if closed and name not in keys:
+                # At the key that was meant, so that nobody misses that one too.
+                meant = closest(name, keys)
+                at = name if meant is None or meant in node.entries else meant
+                self.complain(f"there is no key {name!r} here", one_of(name, keys), key_mark, (*path, at))
+        return [self._dataclass(kind, node, path, mark, whole) for kind in kinds]
 
     def value(self, kind: Any, node: Node, path: Path, mark: Mark) -> Any:
         """The node as a value of this type. ``mark`` is its key's, for what is missing inside it."""
@@ -69,25 +95,26 @@ class Reader:
             return self.sections(node, path, [kind], mark)[0]
         return self._scalar(kind, node, path)
 
-    def _dataclass(self, kind: type[Any], node: Table, path: Path, mark: Mark) -> Any:
+    def _dataclass(self, kind: type[Any], node: Table, path: Path, mark: Mark, whole: bool) -> Any:
         values: dict[str, Any] = {}
-        broken = False
+        told = {complaint.path for complaint in self.complaints}
         for field, hint in _typed_fields(kind):
             key = _key(field)
-            required = field.default is MISSING and field.default_factory is MISSING
-            if key not in node.entries:
-                if required:
-                    broken = True
-                    self.complain(f"{key!r} is missing: {_meaning(hint)}", f"add `{key}: …`", mark, path)
+            inner_path = (*path, key)
+            before = len(self.complaints)
+            if key in node.entries:
+                key_mark, inner = node.entries[key]
+                value = self.value(hint, inner, inner_path, key_mark)
+            elif not _is_required(field):
                 continue
-            key_mark, inner = node.entries[key]
-            value = self.value(hint, inner, (*path, key), key_mark)
-            if value is not INVALID:
+            else:
+                if whole and inner_path not in told:
+                    self.complain(f"{key!r} is missing: {_meaning(hint)}", f"add `{key}: …`", mark, inner_path)
+                value = stand_in(hint)
+            unread = any(complaint.path == inner_path for complaint in self.complaints[before:])
+            if _is_required(field) or not unread:
                 values[field.name] = value
-            elif required or not _can_be_defaulted(hint):
-                broken = True
-            # Else the default stands in, so that judging goes on and finds the other mistakes.
-        return INVALID if broken else kind(**values)
+        return kind(**values)
 
     def _union(self, options: Sequence[Any], node: Node, path: Path, mark: Mark) -> Any:
         optional = type(None) in options
@@ -100,39 +127,44 @@ class Reader:
             if node.text in words:
                 return node.text
             mend = f"write {' or '.join(words)}, or keys with values below it"
-            return self.complain(f"{node.text!r} is not possible here", mend, node.mark, path)
+            self.complain(f"{node.text!r} is not possible here", mend, node.mark, path)
+            return None if optional else words[0]
         return self.value(next(each for each in options if get_origin(each) is not Literal), node, path, mark)
 
-    def _items(self, kind: Any, node: Node, path: Path) -> Any:
-        if not isinstance(node, Listing):
-            if isinstance(node, Scalar) and not _holds_secret(kind):
-                node.shown = True
-                return self._expected("a list", f"write [{node.text}]", node, path)
-            return self._expected("a list", "write […]", node, path)
-        values = [self.value(kind, item, (*path, at), item.mark) for at, item in enumerate(node.items)]
-        return INVALID if INVALID in values else tuple(values)
+    def _items(self, kind: Any, node: Node, path: Path) -> tuple[Any, ...]:
+        if isinstance(node, Listing):
+            return tuple(self.value(kind, item, (*path, at), item.mark) for at, item in enumerate(node.items))
+        mend = "write […]"
+        if isinstance(node, Scalar) and not _holds_secret(kind):
+            node.shown = True
+            mend = f"write [{node.text}]"
+        self._expected("a list", mend, node, path)
+        return ()
 
     def _mapping(self, kind: Any, node: Node, path: Path, mark: Mark) -> Any:
         if isinstance(node, Scalar) and node.empty:
             node = Table({}, mark)
         if not isinstance(node, Table):
-            return self._expected("names with values", "write `name: …`, one a line", node, path)
-        values = {
-            name: self.value(kind, inner, (*path, name), key_mark) for name, (key_mark, inner) in node.entries.items()
-        }
-        return INVALID if INVALID in values.values() else MappingProxyType(values)
+            self._expected("names with values", "write `name: …`, one a line", node, path)
+            return MappingProxyType({})
+        return MappingProxyType(
+            {name: self.value(kind, inner, (*path, name), key_mark) for name, (key_mark, inner) in node.entries.items()}
+        )
 
     def _scalar(self, kind: Any, node: Node, path: Path) -> Any:
         if not isinstance(node, Scalar):
-            return self._expected("a single value", "write `key: value`", node, path)
+            self._expected("a single value", "write `key: value`", node, path)
+            return stand_in(kind)
         if kind is not Secret:
             node.shown = True
         if node.empty:
-            return self.complain("the value is missing", "write it after the colon", node.mark, path)
+            self.complain("the value is missing", "write it after the colon", node.mark, path)
+            return stand_in(kind)
         try:
             return self._read(kind, node.text)
         except Unfit as unfit:
-            return self.complain(unfit.sentence, unfit.mend, node.mark, path)
+            self.complain(unfit.sentence, unfit.mend, node.mark, path)
+            return stand_in(kind)
 
     def _read(self, kind: Any, text: str) -> Any:
         if kind is Secret:
@@ -140,15 +172,15 @@ class Reader:
         if kind is FilePath:
             return FilePath(str(self._base / FileSystemPath(read_text(text)).expanduser()))
         if kind is ModelName:
-            if text not in self.models:
+            if self.models is not None and text not in self.models:
                 raise Unfit(f"there is no model {text!r}", one_of(text, self.models))
             return ModelName(text)
         if isinstance(kind, type) and issubclass(kind, Enum):
             return read_enum(kind, text)
         return PLAIN[kind](text)
 
-    def _expected(self, what: str, mend: str, node: Node, path: Path) -> Invalid:
-        return self.complain(f"here should be {what}", mend, node.mark, path)
+    def _expected(self, what: str, mend: str, node: Node, path: Path) -> None:
+        self.complain(f"here should be {what}", mend, node.mark, path)
 
 
 def _key(field: Field[Any]) -> str:
@@ -165,11 +197,29 @@ def _meaning(hint: Any) -> str:
     return str(get_args(hint)[1]) if get_origin(hint) is Annotated else "it has no default"
 
 
-def _can_be_defaulted(hint: Any) -> bool:
-    """Whether a default in place of a wrong value misleads nobody who judges the rest: it holds no names."""
-    if get_origin(hint) in (Annotated, Union, types.UnionType, tuple):
-        return all(_can_be_defaulted(each) for each in get_args(hint) if each is not ... and not isinstance(each, str))
-    return get_origin(hint) is None and not is_dataclass(hint) and hint is not str
+def _is_required(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def stand_in(kind: Any) -> Any:
+    """Some value of a type, to go on with where the true one could not be read."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return stand_in(inner[0])
+    if origin in (Union, types.UnionType):
+        return None if type(None) in inner else stand_in(inner[0])
+    if origin is Literal:
+        return inner[0]
+    if origin is tuple:
+        return ()
+    if origin is not None and issubclass(origin, Mapping):
+        return MappingProxyType({})
+    if is_dataclass(kind) and isinstance(kind, type):
+        required = [(field.name, hint) for field, hint in _typed_fields(kind) if _is_required(field)]
+        return kind(**{name: stand_in(hint) for name, hint in required})
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return next(iter(kind))
+    return _STAND_INS[kind]
 
 
 def _holds_secret(kind: Any) -> bool:

@@ -185,9 +185,9 @@ policy:
     )
     assert places_of([each for each in problems if each.severity == "error"]) == [
         (1, 10),
-        (2, 10),
         (2, 14),
         (4, 37),
+        (4, 68),
         (5, 13),
         (6, 22),
         (8, 40),
@@ -195,6 +195,110 @@ policy:
         (10, 22),
         (12, 21),
     ]
+
+
+def test_no_stage_hides_another(mistakes: Mistakes) -> None:
+    problems = mistakes(
+        """\
+version: 2
+models: {m: {source: [x]}}
+backends:
+  a:
+    kind: locall
+    model: n
+    quality: 1.5
+    locaton: device
+    location: {process_in: [UK, any]}
+    labels: [metered]
+  b: {kind: far, target: x, timeout: soon, weight: -1, location: {process_in: [NX]}}
+policy:
+  data_classes: {public: {process_in: any}, health: {process_in: [DE], narrows: [publik]}}
+  default_data_class: helth
+  rules:
+  - {name: r, when: device.charge, deny: [a, b, metered, phon]}
+  - when: '1 + 1'
+  - {name: s, when: request.data_class == "nope", deny: [[b], phon], set: {latency_budget: 0s, hedge: maybe}}
+  assert: [{never: {data_class: helth, reaches: [UK]}}]
+  resilience: {retry: {initial_backoff: soon, max_backoff: 1ms}}
+serve: {drain: fast, max_waiting: -1}
+"""
+    )
+    assert [(each.position.line, each.sentence) for each in problems if each.position] == [
+        (1, "this version is not known"),
+        (2, "here should be a single value"),
+        (5, "there is no kind 'locall'"),
+        (6, "there is no model 'n'"),
+        (7, "'1.5' is not between 0 and 1"),
+        (8, "there is no key 'locaton' here"),
+        (9, "`any` stands alone"),
+        (9, "'UK' is no known place"),
+        (11, "'soon' is not a duration"),
+        (11, "nobody weighs less than nothing"),
+        (11, "'NX' is no known place"),
+        (13, "here should be a list"),
+        (13, "there is no data class 'publik'"),
+        (14, "there is no data class 'helth'"),
+        (16, "there is no 'device.charge' to look at"),
+        (16, "there is no backend or label 'phon'"),
+        (17, "'name' is missing: what the rule is for, in words; decisions quote it"),
+        (17, "this rule does nothing"),
+        (17, "the condition is int, not true or false"),
+        (18, "request.data_class is never 'nope'"),
+        (18, "here should be a single value"),
+        (18, "there is no backend or label 'phon'"),
+        (18, "the duration must be more than zero"),
+        (18, "'maybe' is neither true nor false"),
+        (19, "there is no data class 'helth'"),
+        (19, "'UK' is no known place"),
+        (20, "'soon' is not a duration"),
+        (21, "'fast' is not a duration"),
+        (21, "no fewer than none can wait"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (BACKENDS + "policy: {sites: {s: {in: 5}}, data_classes: {c: {process_in: ['site:s']}}}\n", "'5' is no known"),
+        (BACKENDS + "policy: {sites: {s: {in: []}}, data_classes: {c: {process_in: ['site:s']}}}\n", "a single value"),
+        (BACKENDS + "policy: {sites: [s], data_classes: {c: {process_in: ['site:s']}}}\n", "names with values"),
+        (POLICY.replace("public: {process_in: [any]}", "public: {process_in: any}"), "a list"),
+        (
+            POLICY.replace("{public: {process_in: [any]}}", "[public]")
+            + "  default_data_class: public\n"
+            + "  rules: [{name: r, when: 'request.data_class == \"public\"', deny: [a]}]\n",
+            "names with values",
+        ),
+        (
+            POLICY + '  tags: {t: x}\n  rules: [{name: r, when: \'request.tags["t"] == "x"\', deny: [a]}]\n',
+            "a list",
+        ),
+        (POLICY + "  tags: [t]\n  rules: [{name: r, when: '\"t\" in request.tags', deny: [a]}]\n", "names with values"),
+        (POLICY + "  rules: [{name: r, deny: a}]\n", "a list"),
+        (POLICY + "  rules: [{name: r, dney: [a]}]\n", "no key 'dney'"),
+        (POLICY.replace("target: x", "tagret: x"), "no key 'tagret'"),
+        (POLICY.replace("target: x", "target: x, labels: m") + "  rules: [{name: r, deny: [m]}]\n", "a list"),
+        (POLICY.replace("target: x", "target: x, weight: -1") + "  rules: [{name: r, deny: [a]}]\n", "less than"),
+        (POLICY.replace("{kind: far, target: x}", "far") + "  rules: [{name: r, deny: [m]}]\n", "keys with values"),
+        (FAR + "    tls: 5\n    location: {process_in: [DE], evidence: attested}\n", "keys with values"),
+        (FAR + "    location: 5\n", "not possible here"),
+        ("version: 1\nmodels: 5\nbackends:\n  a: {kind: local, model: m}\n", "names with values"),
+        ("version: 1\nmodles: {m: {source: x}}\nbackends:\n  a: {kind: local, model: m}\n", "no section 'modles'"),
+        ("version: 1\nbackends:\n  a: {kind: nothing_like_it, own: 1, location: device}\n", "no kind"),
+        ("version: x\nbackends:\n  a: {kind: far, target: x}\n", "not a whole number"),
+    ],
+)
+def test_nothing_that_only_follows_from_a_mistake_is_told(mistakes: Mistakes, text: str, sentence: str) -> None:
+    (problem,) = [each for each in mistakes(text) if each.severity == "error"]
+    assert sentence in problem.sentence
+
+
+def test_a_promise_is_judged_beside_mistakes_that_have_no_part_in_it(mistakes: Mistakes) -> None:
+    promise = POLICY + "  assert: [{never: {data_class: public, reaches: [US]}}]\n"
+    for beside in ("serve: {drain: fast}\n", "  defaults: {latency_budget: 0s}\n", "  offline: {queue_ttl: long}\n"):
+        sentences = [each.sentence for each in mistakes(promise + beside) if each.severity == "error"]
+        assert len(sentences) == 2
+        assert any("may reach the backend 'a'" in sentence for sentence in sentences)
 
 
 def test_the_excerpt_shows_the_line_with_a_caret_below(mistakes: Mistakes) -> None:
