@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 
-from ...core.answer import Delta, Finish, FinishReason, GenerateEvent, TokenLogprob, Usage
-from ...core.content import GenerateInput
+from ...core.answer import Delta, Embeddings, Finish, FinishReason, GenerateEvent, TokenLogprob, Usage
+from ...core.content import EmbedInput, GenerateInput, Tensor
 from ...core.failure import AttemptError, FailureKind
 from ...core.request import Task
 from ..backend import Backend, BackendHealth, CallContext, Capabilities
@@ -13,7 +13,7 @@ from ..models import ModelFile
 from ..process.engine import Parcel
 from ..process.frames import JsonObject
 from ..process.worker_process import WorkerProcess
-from .settings import LlamaCppSettings
+from .settings import LlamaCppSettings, LlamaCppTask
 
 _ENGINE = "edgewise.backends.llama_cpp.engine:LlamaCppEngine"
 
@@ -30,13 +30,19 @@ class LlamaCppBackend(Backend):
         self._settings = settings
         self._model = model
         self.worker = WorkerProcess(
-            name, _ENGINE, self._engine_settings, settings_after_crash={"use_extra_buffers": False}
+            name,
+            _ENGINE,
+            self._engine_settings,
+            settings_after_crash={"use_extra_buffers": False},
+            memory_limit=settings.memory_limit,
         )
         """The supervised process."""
 
     @property
     def capabilities(self) -> Capabilities:
-        """Text generation with everything there is to it, one call at a time."""
+        """Text generation with everything there is to it, or embeddings; one call at a time."""
+        if self._settings.task is LlamaCppTask.EMBED:
+            return Capabilities(frozenset({Task.EMBED}))
         return Capabilities(
             frozenset({Task.GENERATE}),
             context_tokens=self._settings.context_tokens,
@@ -59,10 +65,13 @@ class LlamaCppBackend(Backend):
 
     async def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
         """Stream an answer. A prompt that does not fit is CONTEXT_LENGTH before any work is done for it."""
-        parcel = Parcel(_call_fields(call, context))
+        if self._settings.task is not LlamaCppTask.GENERATE:
+            raise self._unsupported(Task.GENERATE)
+        fields = _call_fields(call, context)
+        parcel = Parcel(fields)
         if _may_overflow(call, self._settings.context_tokens):
             # Beside a running call, so that a request which cannot be answered here does not wait for its turn.
-            await self.worker.ask(parcel)
+            await self.worker.ask(Parcel(fields | {"must_fit": True}))
         with await self.worker.stream(parcel, context.priority, context.deadline) as replies:
             async for event in replies:
                 fields = event.fields
@@ -71,6 +80,26 @@ class LlamaCppBackend(Backend):
                 else:
                     usage = Usage(fields["prompt_tokens"], fields["output_tokens"])
                     yield Finish(FinishReason(reason), usage, self._model.name, "device", self.worker.waiting)
+
+    async def count_tokens(self, call: GenerateInput, context: CallContext) -> int:
+        """How many tokens the prompt has, by the model's own template and vocabulary, whether it fits or not.
+
+        Answered beside whatever runs; nothing is generated. It is a call with content like any other, so whoever asks
+        needs a permit.
+        """
+        question = Parcel(_call_fields(call, context) | {"must_fit": False})
+        return int((await self.worker.ask(question)).fields["prompt_tokens"])
+
+    async def embed(self, call: EmbedInput, context: CallContext) -> Embeddings:
+        """One vector a text. A text beyond ``context_tokens`` is CONTEXT_LENGTH; none is cut."""
+        if self._settings.task is not LlamaCppTask.EMBED:
+            raise self._unsupported(Task.EMBED)
+        _require_unicode(call.texts)
+        answer = await self.worker.unary(Parcel({"texts": call.texts}), context.priority, context.deadline)
+        rows, length = answer.fields["shape"]
+        usage = Usage(prompt_tokens=answer.fields["prompt_tokens"])
+        vectors = Tensor("float32", (rows, length), answer.payload)
+        return Embeddings(vectors, usage, model=self._model.name, place="device")
 
     def _engine_settings(self) -> JsonObject:
         """What `LlamaCppEngine.load` takes. Reads the whole model file, to prove it."""
@@ -86,16 +115,14 @@ class LlamaCppBackend(Backend):
             "mmap": settings.mmap,
             "mlock": settings.mlock,
             "use_extra_buffers": settings.use_extra_buffers,
+            "task": settings.task,
+            "pooling": settings.pooling,
+            "normalize": settings.normalize,
         }
 
 
 def _call_fields(call: GenerateInput, context: CallContext) -> JsonObject:
-    for text in (*(message.text for message in call.messages), *call.stop):
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            sentence = "a text is not valid Unicode (it has a lone surrogate)"
-            raise AttemptError(FailureKind.INVALID_REQUEST, sentence) from None
+    _require_unicode([*(message.text for message in call.messages), *call.stop])
     return {
         "messages": [{"role": message.role.value, "content": message.text} for message in call.messages],
         "continues": call.continues,
@@ -108,6 +135,15 @@ def _call_fields(call: GenerateInput, context: CallContext) -> JsonObject:
         "logprobs": call.logprobs,
         "data_classes": sorted(set(context.data_classes)),
     }
+
+
+def _require_unicode(texts: Iterable[str]) -> None:
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            sentence = "a text is not valid Unicode (it has a lone surrogate)"
+            raise AttemptError(FailureKind.INVALID_REQUEST, sentence) from None
 
 
 def _may_overflow(call: GenerateInput, context_tokens: int) -> bool:

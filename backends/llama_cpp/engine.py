@@ -16,14 +16,18 @@ if TYPE_CHECKING:
 
 
 class LlamaCppEngine(Engine):
-    """One model. A call has the fields of `GenerateInput`; a question has the same, and the answer is its length."""
+    """One model. A call has the fields of `GenerateInput`, or ``texts`` to embed.
+
+    A question has the fields of a `GenerateInput`, and the answer is its length.
+    """
 
     _context: Context
     _prompts: PromptWriter
     _top_k: int
+    _normalize: bool
 
     def load(self, settings: JsonObject) -> JsonObject:
-        """Load the model. Returns the size of its vocabulary."""
+        """Load the model. Returns the size of its vocabulary, and whether weights may be repacked."""
         # llama.cpp's threads wait for each other 500 times a token. By default they spin for long, and on a busy
         # machine keep the one they wait for from running: 3 s a token instead of 40 ms. On an idle one it is all one.
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -37,28 +41,41 @@ class LlamaCppEngine(Engine):
             raise AttemptError(FailureKind.MODEL_UNAVAILABLE, sentence) from None
         self._context = Context(settings)
         self._top_k = settings["top_k"]
+        self._normalize = settings["normalize"]
         vocabulary = self._context.vocabulary
         source = self._context.chat_template or CHATML
         template = ChatTemplate(source, bos=vocabulary.bos_text, eos=vocabulary.eos_text)
         self._prompts = PromptWriter(vocabulary, template)
-        return {"vocabulary": vocabulary.size}
+        return {"vocabulary": vocabulary.size, "use_extra_buffers": settings["use_extra_buffers"]}
 
     def run(self, call: Parcel, running: RunningCall) -> Generator[Parcel, None, None]:
-        """Generate an answer."""
+        """Generate an answer, or embed texts."""
+        from .embedding import embed
         from .generation import generate
 
-        prompt = self._prompt(call.fields)
+        texts = call.fields.get("texts")
+        prompt = self._prompt(call.fields) if texts is None else []
         self._context.rearm()
         running.when_cancelled(self._context.abort)
+        if texts is not None:
+            yield from embed(self._context, texts, running, normalize=self._normalize)
+            return
         yield from generate(self._context, prompt, call.fields, running, top_k=self._top_k)
 
     def ask(self, question: Parcel) -> Parcel:
-        """How many tokens a call's prompt has; CONTEXT_LENGTH when it does not fit. Only the vocabulary is used."""
-        return Parcel({"prompt_tokens": len(self._prompt(question.fields))})
+        """How many tokens a call's prompt has. Only the vocabulary is used.
+
+        With ``must_fit`` it is CONTEXT_LENGTH where no answer would fit beside it.
+        """
+        write = self._prompt if question.fields["must_fit"] else self._tokens
+        return Parcel({"prompt_tokens": len(write(question.fields))})
 
     def _prompt(self, call: JsonObject) -> list[int]:
-        tokens = self._prompts.write(call["messages"], continues=call["continues"])
+        tokens = self._tokens(call)
         if len(tokens) >= self._context.size:
             sentence = f"the prompt has {len(tokens)} tokens; with an answer, {self._context.size} are all that fit"
             raise AttemptError(FailureKind.CONTEXT_LENGTH, sentence)
         return tokens
+
+    def _tokens(self, call: JsonObject) -> list[int]:
+        return self._prompts.write(call["messages"], continues=call["continues"])

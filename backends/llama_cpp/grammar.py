@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llama_cpp.llama_grammar import json_schema_to_gbnf
@@ -27,8 +27,26 @@ def grammar_of(response_format: Mapping[str, Any]) -> str:
 def _from_schema(schema: object) -> str:
     if not isinstance(schema, dict):
         raise AttemptError(FailureKind.INVALID_REQUEST, "response_format's schema is not a JSON object")
+    # The converter would fetch others; only an assertion, which Python can be told to leave out, keeps it from that.
+    if any(not reference.startswith("#/") for reference in _references(schema)):
+        sentence = "response_format's schema refers to another document; only references that begin with #/ are read"
+        raise AttemptError(FailureKind.INVALID_REQUEST, sentence)
     try:
         return str(json_schema_to_gbnf(json.dumps(schema)))
     except Exception:  # noqa: BLE001  # the converter raises whatever its walk through an odd schema runs into
         sentence = "response_format's schema has no grammar; simplify it"
         raise AttemptError(FailureKind.INVALID_REQUEST, sentence) from None
+
+
+def _references(node: object) -> Iterator[str]:
+    """What the keys `$ref` anywhere in a schema say."""
+    unread = [node]
+    while unread:
+        match unread.pop():
+            case dict() as table:
+                reference = table.get("$ref")
+                if isinstance(reference, str):
+                    yield reference
+                unread += table.values()
+            case list() as items:
+                unread += items

@@ -33,13 +33,17 @@ class Vocabulary:
         texts = (self._text(n) for n in range(self.size) if llama_cpp.llama_vocab_get_attr(handle, n) & _CONTROL)
         self.control_texts = frozenset(text for text in texts if text)
 
-    def tokenise(self, text: str, *, control: bool) -> list[int]:
-        """The tokens of a text; with ``control``, control tokens written out in it become themselves."""
+    def tokenise(self, text: str, *, control: bool, framed: bool = False) -> list[int]:
+        """The tokens of a text.
+
+        With ``control``, control tokens written out in it become themselves; with ``framed``, the model's own tokens
+        for a text's beginning and end stand around it.
+        """
         data = text.encode()
         room = len(data) + 2
         while True:
             tokens = (llama_cpp.llama_token * room)()
-            count = llama_cpp.llama_tokenize(self.handle, data, len(data), tokens, room, False, control)
+            count = llama_cpp.llama_tokenize(self.handle, data, len(data), tokens, room, framed, control)
             if count >= 0:
                 return tokens[:count]
             room = -count
@@ -114,6 +118,14 @@ class Context:
         pointer = llama_cpp.llama_get_logits_ith(self.handle, -1)
         return numpy.ctypeslib.as_array(pointer, (self.vocabulary.size,))
 
+    def embed(self, tokens: Sequence[int]) -> numpy.ndarray[tuple[int], numpy.dtype[numpy.float32]] | None:
+        """One text's vector, by a context that was opened for `embed`; None when aborted."""
+        self.forget()
+        if not self.append(tokens):
+            return None
+        pointer = llama_cpp.llama_get_embeddings_seq(self.handle, 0)
+        return numpy.array(numpy.ctypeslib.as_array(pointer, (llama_cpp.llama_model_n_embd(self._model),)))
+
     def forget(self) -> None:
         """Empty the memory."""
         llama_cpp.llama_memory_clear(self._memory, True)
@@ -145,11 +157,28 @@ class Context:
         # A sliding window that forgets could not be cut back to a common beginning.
         params.swa_full = True
         params.no_perf = True
+        if settings["task"] == "embed":
+            # A model without a causal order reads a text in one piece.
+            params.n_batch = params.n_ubatch = settings["context_tokens"]
+            params.embeddings = True
+            params.pooling_type = self._pooling(settings["pooling"])
         handle = llama_cpp.llama_init_from_model(self._model, params)
         if handle is None:
             sentence = f"model {settings['name']!r} finds no memory for its context; lower context_tokens"
             raise AttemptError(FailureKind.MODEL_UNAVAILABLE, sentence)
         return int(handle)
+
+    def _pooling(self, wanted: str) -> int:
+        if wanted != "model":
+            return int(getattr(llama_cpp, f"LLAMA_POOLING_TYPE_{wanted.upper()}"))
+        architecture = self._metadata("general.architecture")
+        says = self._metadata(f"{architecture}.pooling_type")
+        return int(says) if says.isdecimal() and int(says) else int(llama_cpp.LLAMA_POOLING_TYPE_MEAN)
+
+    def _metadata(self, key: str) -> str:
+        buffer = ctypes.create_string_buffer(128)
+        found = llama_cpp.llama_model_meta_val_str(self._model, key.encode(), buffer, len(buffer))
+        return buffer.value.decode("utf-8", "replace") if found > 0 else ""
 
 
 def _load_model(settings: JsonObject) -> int:

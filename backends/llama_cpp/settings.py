@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated
 
 from ...core.problem import Problem
-from ...core.settings import ModelName
+from ...core.settings import ByteSize, ModelName
+
+
+class LlamaCppTask(StrEnum):
+    """What a model is loaded for."""
+
+    GENERATE = "generate"
+    EMBED = "embed"
+
+
+class LlamaCppPooling(StrEnum):
+    """How the vectors of a text's tokens become one."""
+
+    MODEL = "model"
+    """As the model file says; the mean where it says nothing."""
+    MEAN = "mean"
+    CLS = "cls"
+    LAST = "last"
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +33,7 @@ class LlamaCppSettings:
     """One GGUF model, loaded once, answering one request at a time."""
 
     model: Annotated[ModelName, "the GGUF model to load, by its name under `models:`"]
+    task: Annotated[LlamaCppTask, "what to load it for"] = LlamaCppTask.GENERATE
     context_tokens: Annotated[int, "how many tokens prompt and answer may have together"] = 2048
     threads: Annotated[int | None, "processor threads; without it, the physical cores this process may use"] = None
     gpu_layers: Annotated[int, "how many layers run on the GPU; -1 is all of them"] = 0
@@ -25,6 +44,13 @@ class LlamaCppSettings:
     use_extra_buffers: Annotated[
         bool, "repack weights for this processor's matrix units; turned off by itself after a native crash"
     ] = True
+    pooling: Annotated[LlamaCppPooling, "`embed` only: how a text's token vectors become one; `model` is its own"] = (
+        LlamaCppPooling.MODEL
+    )
+    normalize: Annotated[bool, "`embed` only: make every vector one long"] = True
+    memory_limit: Annotated[
+        ByteSize | None, "end the worker when it holds more memory of its own than this; a mapped file does not count"
+    ] = None
 
 
 def check_settings(settings: LlamaCppSettings) -> Sequence[Problem]:
@@ -32,6 +58,8 @@ def check_settings(settings: LlamaCppSettings) -> Sequence[Problem]:
     least = {"context_tokens": 16, "batch_tokens": 1, "gpu_layers": -1, "top_k": 0}
     if settings.threads is not None:
         least["threads"] = 1
+    if settings.memory_limit is not None:
+        least["memory_limit"] = 1
     return [
         Problem(f"{name} is {getattr(settings, name)}", f"give {name} at least {minimum}", (name,))
         for name, minimum in least.items()

@@ -13,6 +13,7 @@ from itertools import count
 from ...core.failure import AttemptError, FailureKind
 from .engine import Parcel
 from .frames import Frame, FrameError, FrameReader, JsonObject, encode
+from .memory import own_memory
 from .replies import WINDOW, Replies
 
 _MAIN = "edgewise.backends.process.main"
@@ -36,7 +37,8 @@ class Child(asyncio.Protocol):
 
     When it has ended, ``on_death`` is called, then all its calls fail, then ``died`` is done; each with the reason.
 
-    It is pinged all its life; when it answers nothing for ``hang_after`` seconds it is killed. Time is counted in
+    It is pinged all its life; when it answers nothing for ``hang_after`` seconds it is killed. At each ping its memory
+    is compared with ``memory_limit``, in bytes. Time is counted in
     unanswered pings and not by a clock, so that a machine that slept, or an application that was stopped, does not
     blame it.
     """
@@ -47,12 +49,14 @@ class Child(asyncio.Protocol):
         name: str,
         *,
         hang_after: float,
+        memory_limit: int | None,
         on_death: Callable[[WorkerDied], None],
     ) -> None:
         self._process = process
         self._on_death = on_death
         self._name = name
         self._hang_after = hang_after
+        self._memory_limit = memory_limit
         self._loop = asyncio.get_running_loop()
         self._reader = FrameReader()
         self._ids = count(1)
@@ -69,7 +73,13 @@ class Child(asyncio.Protocol):
 
     @classmethod
     async def spawn(
-        cls, factory: str, name: str, *, hang_after: float, on_death: Callable[[WorkerDied], None]
+        cls,
+        factory: str,
+        name: str,
+        *,
+        hang_after: float,
+        memory_limit: int | None = None,
+        on_death: Callable[[WorkerDied], None],
     ) -> Child:
         """Start a process for the engine ``factory``. Raises `AttemptError` when the system starts none."""
         ours, theirs = socket.socketpair()
@@ -83,7 +93,7 @@ class Child(asyncio.Protocol):
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
-            child = cls(process, name, hang_after=hang_after, on_death=on_death)
+            child = cls(process, name, hang_after=hang_after, memory_limit=memory_limit, on_death=on_death)
             await asyncio.get_running_loop().create_connection(lambda: child, sock=ours)
         except OSError as error:
             ours.close()
@@ -193,6 +203,13 @@ class Child(asyncio.Protocol):
             seconds = self._patience * self._hang_after / _PINGS_UNTIL_HUNG
             sentence = f"the engine of backend {self._name!r} answered nothing for {seconds:.3g} s and was ended"
             self._kill(WorkerDied(FailureKind.STALLED, sentence))
+            return
+        if self._memory_limit is not None and (held := own_memory(self.pid)) > self._memory_limit:
+            sentence = (
+                f"the engine of backend {self._name!r} held {held >> 20} MiB of memory, more than its limit of "
+                f"{self._memory_limit >> 20} MiB, and was ended"
+            )
+            self._kill(WorkerDied(FailureKind.CRASHED, sentence))
             return
         self._unanswered += 1
         self._send({"op": "ping"})

@@ -29,12 +29,12 @@ class WorkerProcess:
     in the loop's default executor, and its `ModelUnavailable` becomes MODEL_UNAVAILABLE. After a crash of native code
     ``settings_after_crash`` are laid over them, for good. ``concurrency`` calls run at once, on as many engine threads;
     others wait, by priority and then by arrival, also while the engine loads or comes back. A worker that answers no
-    ping for ``hang_after`` seconds is killed. After five crashes within a minute it stays down until `start` is called
-    again.
+    ping for ``hang_after`` seconds is killed, and so is one that holds more than ``memory_limit`` bytes. After five
+    crashes within a minute it stays down until `start` is called again.
 
     Belongs to the event loop that `start` runs on. Raises `AttemptError` only: a worker's death is CRASHED (by a
-    signal or an exit), STALLED (it hung) or PROTOCOL (it sent nonsense), an exception of the engine is INTERNAL, a
-    model that does not load is MODEL_UNAVAILABLE.
+    signal, an exit, or its memory limit), STALLED (it hung) or PROTOCOL (it sent nonsense), an exception of the engine
+    is INTERNAL, a model that does not load is MODEL_UNAVAILABLE.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class WorkerProcess:
         settings_after_crash: JsonObject | None = None,
         concurrency: int = 1,
         hang_after: float = 5.0,
+        memory_limit: int | None = None,
     ) -> None:
         self._name = name
         self._factory = factory
@@ -53,6 +54,7 @@ class WorkerProcess:
         self._settings_after_crash = settings_after_crash or {}
         self._concurrency = concurrency
         self._hang_after = hang_after
+        self._memory_limit = memory_limit
         self._turns = Turns(concurrency)
         self._health = BackendHealth(HealthState.LOADING, "the engine has not been started")
         self._settled = asyncio.Event()
@@ -174,7 +176,9 @@ class WorkerProcess:
 
     async def _live_once(self, settings: JsonObject) -> WorkerDied:
         """One process's life: why it died. Raises `AttemptError` when it lives but cannot load."""
-        child = await Child.spawn(self._factory, self._name, hang_after=self._hang_after, on_death=self._lose)
+        child = await Child.spawn(
+            self._factory, self._name, hang_after=self._hang_after, memory_limit=self._memory_limit, on_death=self._lose
+        )
         try:
             self._info = await child.load(settings, threads=self._concurrency)
             self._child = child

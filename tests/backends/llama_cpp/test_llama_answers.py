@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edgewise.backends import CallContext
 from edgewise.core.answer import Delta, Finish, FinishReason
-from edgewise.core.content import Message
+from edgewise.core.content import GenerateInput, Message
+from edgewise.core.deadline import Deadline
 from edgewise.core.failure import AttemptError, FailureKind
 
 if TYPE_CHECKING:
@@ -123,6 +125,12 @@ async def test_a_format_that_nothing_can_follow_is_the_callers_mistake(
     assert "secret" not in str(caught.value)
 
 
+async def test_a_schema_elsewhere_is_refused_before_the_converter_sees_it(phone: Asker) -> None:
+    nested = {"type": "object", "properties": {"a": {"anyOf": [{"$ref": "https://schemas.example/secret.json"}]}}}
+    with pytest.raises(AttemptError, match="refers to another document"):
+        await phone.answer(FRANCE, response_format={"type": "json_schema", "schema": nested})
+
+
 async def test_a_prompt_too_long_is_refused_with_the_counts_and_without_waiting_for_a_turn(phone: Asker) -> None:
     busy = asyncio.create_task(phone.answer(FRANCE, max_output_tokens=400, stop=()))
     while not phone.backend.worker.running:  # noqa: ASYNC110  # a turn is no event
@@ -173,3 +181,12 @@ async def test_the_memory_serves_only_calls_of_the_same_data_classes(phone: Aske
     assert await reused("public", "tagged") == 0
     assert await reused("public", "tagged") > 30
     assert await reused("public", "tagged", seed=1) == 0
+
+
+async def test_tokens_are_counted_as_a_generation_counts_them_and_beyond_the_context_too(phone: Asker) -> None:
+    context = CallContext("request", Deadline(1e12))
+    _, finish = await phone.answer(FRANCE, max_output_tokens=1)
+    counted = await phone.backend.count_tokens(GenerateInput((FRANCE,)), context)
+    assert counted == finish.usage.prompt_tokens
+    long = GenerateInput((Message.user("word " * 5000),))
+    assert await phone.backend.count_tokens(long, context) > 5000

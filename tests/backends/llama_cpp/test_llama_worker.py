@@ -86,6 +86,22 @@ async def test_a_crash_in_a_generation_fails_it_and_the_next_works(small_phone: 
     assert small_phone.backend.health().state is HealthState.READY
 
 
+@pytest.mark.parametrize(("number", "kept"), [(signal.SIGILL, False), (signal.SIGKILL, True)])
+async def test_only_after_a_native_crash_it_comes_back_without_repacked_weights(
+    small_phone: Asker, number: signal.Signals, kept: bool
+) -> None:
+    worker = small_phone.backend.worker
+    assert worker.info["use_extra_buffers"]
+    assert worker.pid is not None
+    stream = small_phone.backend.generate(GenerateInput((FRANCE,), max_output_tokens=80), CONTEXT)
+    await anext(stream)
+    os.kill(worker.pid, number)
+    with pytest.raises(AttemptError, match=number.name):
+        _ = [event async for event in stream]
+    await small_phone.answer(FRANCE, max_output_tokens=1)
+    assert worker.info["use_extra_buffers"] is kept
+
+
 async def test_a_slow_reader_gets_everything(phone: Asker) -> None:
     expected, _ = await phone.answer(FRANCE)
     call = GenerateInput((FRANCE,), temperature=0.0, seed=1, max_output_tokens=24)

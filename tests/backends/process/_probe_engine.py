@@ -52,6 +52,13 @@ class ProbeEngine(Engine):
             self._produced += 1
             yield Parcel({"number": self._produced})
 
+    def take_memory(self, call: Parcel, running: RunningCall) -> Generator[Parcel, None, None]:
+        """Hold ``n`` bytes until cancelled."""
+        held = b"x" * call.fields["n"]
+        while not running.cancelled:
+            time.sleep(0.001)
+        yield Parcel({"held": len(held)})
+
     def hold(self, call: Parcel, running: RunningCall) -> Generator[Parcel, None, None]:
         """One event, then work until cancelled."""
         yield Parcel({"started": True})

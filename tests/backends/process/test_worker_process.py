@@ -221,6 +221,16 @@ async def test_after_a_native_crash_the_other_settings_are_used() -> None:
     await worker.stop()
 
 
+async def test_a_worker_beyond_its_memory_limit_is_ended_with_the_reason_and_comes_back() -> None:
+    worker = WorkerProcess("probe", PROBE, {}, memory_limit=400 << 20)
+    await worker.start()
+    beyond = await _failure(worker, {"do": "take_memory", "n": 500 << 20})
+    assert beyond.kind is FailureKind.CRASHED
+    assert "more than its limit of 400 MiB" in str(beyond)
+    await _echo(worker)
+    await worker.stop()
+
+
 async def test_five_crashes_in_a_minute_are_enough_and_a_new_start_tries_again() -> None:
     worker = WorkerProcess("probe", PROBE, {})
     await worker.start()
