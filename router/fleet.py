@@ -21,6 +21,9 @@ from .execution.slots import Slots
 
 log = logging.getLogger("edgewise")
 
+STOP_SECONDS = 5.0
+"""So long a backend may take to stop before it is left behind."""
+
 
 class Member:
     """One backend at work: its terms, its breaker, its slots, and an estimator for each kind of work."""
@@ -112,12 +115,15 @@ class Fleet:
             task.exception()  # read, so that the loop does not report what the attempt's record already has
 
     async def stop(self) -> None:
-        """Stop every backend, and wait until nothing of theirs runs."""
+        """Stop every backend and wait until nothing of theirs runs; not for ever, where one does not stop."""
         for task in self._starting:
             task.cancel()
         await asyncio.gather(*self._starting, return_exceptions=True)
-        await asyncio.gather(*list(self._ending), return_exceptions=True)
-        results = await asyncio.gather(*(member.backend.stop() for member in self), return_exceptions=True)
+        results = await asyncio.gather(
+            *(asyncio.wait_for(member.backend.stop(), STOP_SECONDS) for member in self), return_exceptions=True
+        )
         for member, result in zip(self, results, strict=True):
             if isinstance(result, Exception):
                 log.warning("backend %r did not stop cleanly: %s", member.name, type(result).__name__)
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=STOP_SECONDS)

@@ -53,6 +53,9 @@ class Attempt:
             return await work()
         except BaseException as raised:  # noqa: BLE001  # judged below, outside of the handler
             error = raised
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and not task.cancelling():
+            error = self.cancelled_itself()
         # Raised outside of the handler, so that a library's exception, whose text may hold content, is not its context.
         failure = self.settle(error)
         self.free()
@@ -127,6 +130,11 @@ class Attempt:
         """The failure of a stream that ended without a `Finish`."""
         return AttemptError(FailureKind.TRUNCATED, f"backend {self.step.backend!r} ended without a finish reason")
 
+    def cancelled_itself(self) -> AttemptError:
+        """The failure of a backend that raised a cancellation which nobody had asked for."""
+        sentence = f"backend {self.step.backend!r} cancelled itself, where only AttemptError is allowed"
+        return AttemptError(FailureKind.INTERNAL, sentence)
+
     def settle(self, error: BaseException | None) -> AttemptError | None:
         """Judge the attempt; returns the failure as the request should see it, ``None`` for success and cancellation.
 
@@ -196,17 +204,20 @@ class Attempt:
             if self._counted:
                 self.member.breaker.abandoned()
             return
+        if self._first_at is not None:
+            # It was at work: whoever leaves a stream early says nothing against its backend.
+            self.member.breaker.succeeded()
+            return
+        labels = self.run.request.labels
         silent = self._loop.time() - self._called_at
-        if self._first_at is not None or silent <= self.step.prediction.first.quantile_95():
+        self.member.estimators[labels.task].observe_no_first(labels.prompt_tokens, silent)
+        if silent <= self.step.prediction.first.quantile_95():
             self.member.breaker.abandoned()
-        else:
-            # Silence for longer than this backend ever takes is a failure, whoever answered in the end.
-            self.record.sentence = "stopped after a silence longer than expected"
-            late = AttemptError(FailureKind.TIMED_OUT, "no answer for longer than it ever takes")
-            self.member.report(late, self.run.request.labels.task)
-        if self._first_at is None and silent > 0:
-            estimator = self.member.estimators[self.run.request.labels.task]
-            estimator.observe_no_first(self.run.request.labels.prompt_tokens, silent)
+            return
+        # Silence for longer than this backend ever takes is a failure, whoever answered in the end.
+        late = AttemptError(FailureKind.TIMED_OUT, "stopped after a silence longer than it ever takes")
+        self.record.failure, self.record.sentence = late.kind, late.sentence
+        self.member.report(late, labels.task)
 
     def _context(self) -> CallContext:
         request = self.run.request

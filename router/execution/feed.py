@@ -30,6 +30,7 @@ class Feed:
         self._reader: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._due = 0.0
+        self._closing = False
         self._timer: asyncio.TimerHandle | None = None
         self._taking = self._loop.create_task(self._take())
 
@@ -52,6 +53,7 @@ class Feed:
 
     async def close(self) -> None:
         """Stop the work behind the stream, and wait until it has stopped."""
+        self._closing = True
         if self._timer is not None:
             self._timer.cancel()
         self._taking.cancel()
@@ -71,10 +73,15 @@ class Feed:
                     self._room = loop.create_future()
                     await self._room
             self._end = attempt.truncated()
+        except asyncio.CancelledError:
+            if self._closing:
+                raise
+            self._end = attempt.cancelled_itself()
         except Exception as error:  # noqa: BLE001  # the attempt judges it
             self._end = error
-        if self._reader is not None:
-            _wake(self._reader)
+        finally:
+            if self._reader is not None:
+                _wake(self._reader)
 
     def _arm(self) -> None:
         if self._timer is not None:

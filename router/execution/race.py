@@ -129,7 +129,7 @@ class Race(Generic[T]):
         self._take(step)
         attempt = self._launch(step, reason)
         self._run.conduct.fleet[step.backend].retry_budget.earn()
-        if self._first is None and self._run.request.labels.idempotent:
+        if self._first is None and self._run.plan.hedge and self._run.request.labels.idempotent:
             self._first = attempt
             delay = max(SHORTEST_HEDGE_DELAY, step.prediction.first.quantile_95())
             self._hedge_due = self._loop.time() + delay

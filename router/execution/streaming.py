@@ -25,8 +25,25 @@ SHORTEST_STALL = 0.5
 LONGEST_STALL = 10.0
 
 
+LEAST_STALL = 0.05
+LEAST_STALL_FACTOR = 5.0
+"""The same where the last safe moment of whoever could continue has come: then a short silence is enough."""
+
 CLOSE_WAIT = 0.02
 """Seconds for which a failed or left stream waits for its backend to stop; after that it stops on its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Silence:
+    """How long a stream may be silent: ``limit`` seconds, but not past ``last_safe``, and never under ``least``."""
+
+    limit: float
+    least: float
+    last_safe: float
+
+    def due(self, now: float) -> float:
+        """When a silence that begins now is too long."""
+        return min(now + self.limit, max(self.last_safe, now + self.least))
 
 
 @dataclass(slots=True)
@@ -77,9 +94,9 @@ class Stream:
         seam: Seam | None = None
         try:
             while True:
-                stall = self._stall_after(opened.attempt)
+                silence = self._longest_silence(opened.attempt)
                 # The hot loop. Per token: one wait, one chunk, a few attributes.
-                while isinstance(event := await self._next(opened, stall), Delta):
+                while isinstance(event := await self._next(opened, silence), Delta):
                     text = self._take(event)
                     if text or event.logprobs:
                         given = self._now()
@@ -111,12 +128,12 @@ class Stream:
             raise
         yield self._last_chunk(opened.attempt, event, seam)
 
-    async def _next(self, opened: _Open, stall: float | None) -> GenerateEvent | Exception:
+    async def _next(self, opened: _Open, silence: _Silence | None) -> GenerateEvent | Exception:
         """The stream's next event, or what it failed with."""
         first, opened.first = opened.first, None
         if first is not None:
             return first
-        due = self._deadline if stall is None else min(self._deadline, self._now() + stall)
+        due = self._deadline if silence is None else min(self._deadline, silence.due(self._now()))
         event = await opened.feed.next(due)
         return self._stalled(opened.attempt) if event is None else event
 
@@ -216,13 +233,19 @@ class Stream:
         self._run.decision.seams.append(seam)
         return seam
 
-    def _stall_after(self, attempt: Attempt) -> float | None:
+    def _longest_silence(self, attempt: Attempt) -> _Silence | None:
         """After how long a silence the stream counts as stalled; ``None`` where nobody could continue it anyway."""
         others = [step for step in self._not_failed() if step.backend != attempt.step.backend]
-        if not any(self._can_continue(step) for step in others):
+        able = [step for step in others if self._can_continue(step)]
+        if not able:
             return None
         usual = attempt.member.estimators[self._run.request.labels.task].output_token_p95()
-        return min(max(SHORTEST_STALL, STALL_FACTOR * usual), LONGEST_STALL)
+        last_safe = self._deadline - able[0].prediction.total.quantile_95()
+        return _Silence(
+            limit=min(max(SHORTEST_STALL, STALL_FACTOR * usual), LONGEST_STALL),
+            least=max(LEAST_STALL, LEAST_STALL_FACTOR * usual),
+            last_safe=last_safe,
+        )
 
     def _stalled(self, attempt: Attempt) -> AttemptError:
         if self._now() >= self._deadline:

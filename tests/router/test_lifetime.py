@@ -165,3 +165,39 @@ def test_any_thread_may_close_a_stream(configuration: Configuration) -> None:
                 pass
             chunks.close()
             assert reader.result(5.0) == []
+
+
+def test_an_interrupt_ends_a_blocking_stream_as_an_interrupt(configuration: Configuration) -> None:
+    import signal
+
+    silent = Script(words=("one ", "two"), silent_after=1)
+    with Router(configuration, backends={"cloud": ScriptedBackend("cloud", silent)}) as router:
+        chunks = router.stream("Hello", data_class="public", backend="cloud", latency_budget=60.0)
+        assert next(chunks).text == "one "
+        timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            next(chunks)
+        with pytest.raises(StopIteration):
+            next(chunks)
+
+
+def test_closing_does_not_wait_for_ever(make_router: RouterMaker) -> None:
+    from edgewise.testing import run_in_virtual_time
+
+    class Stubborn(ScriptedBackend):
+        async def generate(self, call, context):  # type: ignore[no-untyped-def]
+            try:
+                async for event in super().generate(call, context):
+                    yield event
+            finally:
+                await asyncio.sleep(1e9)
+
+    async def main() -> None:
+        router = make_router(Stubborn("cloud", Script(silent_after=1)))
+        with pytest.raises(DeadlineExceeded):
+            await router.generate("Hello", data_class="public", latency_budget=1.0)
+        await router.close()
+        assert asyncio.get_running_loop().time() < 20.0
+
+    run_in_virtual_time(main())

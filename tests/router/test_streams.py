@@ -245,3 +245,56 @@ def test_a_stream_that_breaks_after_its_last_token_is_whole(make_router: RouterM
 
     run_in_virtual_time(main())
     assert phone.calls == []
+
+
+def test_a_short_budget_leaves_time_for_the_device_to_continue(make_router: RouterMaker) -> None:
+    stalled = Script(words=("one ", "two ", "three"), silent_after=2)
+    cloud = ScriptedBackend("cloud", lambda number: stalled if number >= 60 else Script())
+    phone = ScriptedBackend("phone", Script(words=("three",)))
+
+    async def main() -> None:
+        async with make_router(cloud, phone) as router:
+            for _ in range(60):
+                await router.generate("Hello", data_class="secret")
+                await router.generate("Hello", data_class="public")
+            chunks = await collect(router, latency_budget=0.4)
+        assert "".join(chunk.text for chunk in chunks) == "one two three"
+
+    run_in_virtual_time(main())
+
+
+def test_a_backend_that_cancels_itself_has_failed_and_nobody_else_is_cancelled(make_router: RouterMaker) -> None:
+    class Cancelling(ScriptedBackend):
+        async def generate(self, call, context):  # type: ignore[no-untyped-def]
+            async for event in super().generate(call, context):
+                yield event
+                raise asyncio.CancelledError
+
+    async def main() -> None:
+        async with make_router(Cancelling("cloud"), ScriptedBackend("phone")) as router:
+            chunks = await collect(router)
+            assert [chunk.seam.to_backend for chunk in chunks if chunk.seam] == ["phone"]
+            answer = await router.generate("Hello", data_class="public")
+            assert (answer.backend, answer.decision.attempts[0].failure) == ("phone", FailureKind.INTERNAL)
+
+    run_in_virtual_time(main())
+
+
+def test_streams_left_early_do_not_keep_a_recovered_backend_out(make_router: RouterMaker) -> None:
+    broken = True
+    cloud = ScriptedBackend("cloud", lambda _: Script(failure=BROKEN) if broken else Script())
+
+    async def main() -> None:
+        nonlocal broken
+        async with make_router(cloud, ScriptedBackend("phone")) as router:
+            for _ in range(4):
+                await collect(router)
+            broken = False
+            await asyncio.sleep(10.0)
+            for _ in range(3):
+                async with aclosing(router.stream("Hello", data_class="public")) as chunks:
+                    await anext(chunks)
+                plan = await router.plan("Hello", data_class="public")
+                assert plan.steps[0].backend == "cloud"
+
+    run_in_virtual_time(main())
