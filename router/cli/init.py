@@ -23,9 +23,7 @@ from .terminal import console
 )
 @click.argument("path", metavar="[PATH]", default=DEFAULT_FILE, type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--remote", metavar="HOST:PORT", help="A model service to use, such as one of `edgewise serve`.")
-@click.option(
-    "--preset", type=click.Choice(PRESETS), help="A policy to start from; each is explained in docs/policy.md."
-)
+@click.option("--preset", type=click.Choice(PRESETS), help="A policy to start from; docs/policy.md explains each.")
 @click.option("--force", is_flag=True, help="Replace the file where there is one.")
 def init(path: Path, remote: str | None, preset: str | None, force: bool) -> None:
     """Write a commented configuration for what is found on this machine.

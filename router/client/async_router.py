@@ -65,6 +65,7 @@ class AsyncRouter:
         self._wall_clock = wall_clock
         self._sample = sample
         self._policy: Policy = configuration.policy
+        self._reloading = asyncio.Lock()
         self._conversations = Conversations()
         self._process = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -101,6 +102,20 @@ class AsyncRouter:
         if self._conduct is not None:
             await self._conduct.device.stop()
             await self._conduct.fleet.stop()
+
+    async def reload(self, path: str | PathLike[str] | None = None) -> None:
+        """Take a new version of the configuration, by default of its own file, in one step between two requests.
+
+        Raises `ConfigurationError` where it does not load or wants other backends; then nothing has changed. Requests
+        under way keep their plans, and each attempt that they still start is judged by the newest walls.
+        """
+        from .reload import new_version
+
+        self._started()
+        loop = asyncio.get_running_loop()
+        async with self._reloading:  # an older version must not overtake a newer one
+            self.configuration = await loop.run_in_executor(None, new_version, self.configuration, path)
+            self._policy = self.configuration.policy
 
     @property
     def connectivity(self) -> Connectivity:

@@ -73,6 +73,10 @@ class Router:
         """End all work and free everything. Idempotent; later calls raise `RouterClosed`."""
         self._end()
 
+    def reload(self, path: str | PathLike[str] | None = None) -> None:
+        """Take a new version of the configuration between two requests. See `AsyncRouter.reload`."""
+        self._run(self._async.reload(path))
+
     @property
     def connectivity(self) -> BlockingConnectivity:
         """The link: look at it, or ``force('offline')``."""

@@ -1,0 +1,33 @@
+"""A new version of a configuration for a router that runs: judged as a whole, or nothing changes."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+from ...core.errors import ConfigurationError
+from ...core.problem import Problem
+from ..config import Configuration, load
+
+_MEND = "keep `backends:` and `models:` as they are but for location, quality, price and labels; or make a new router"
+
+
+def new_version(running: Configuration, path: str | PathLike[str] | None) -> Configuration:
+    """The configuration of a file (the running one's own, where absent). Blocks.
+
+    Raises `ConfigurationError` for a file that does not load, or wants other backends than those that run.
+    """
+    new = load(running.file if path is None else path)
+    problems: list[Problem] = []
+    if list(new.backends) != list(running.backends):
+        names = ", ".join(running.backends)
+        problems.append(Problem(f"a running router keeps its backends: {names}, in this order", _MEND, ("backends",)))
+    for name in new.backends.keys() & running.backends.keys():
+        one, other = running.backends[name], new.backends[name]
+        if one.kind.name != other.kind.name or one.settings != other.settings:
+            sentence = f"the settings of the backend {name!r} are others than those that it runs by"
+            problems.append(Problem(sentence, _MEND, ("backends", name)))
+    if new.models != running.models:
+        problems.append(Problem("the models are others than those that run", _MEND, ("models",)))
+    if problems:
+        raise ConfigurationError(sorted(problems, key=lambda each: each.path))
+    return new

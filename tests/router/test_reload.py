@@ -1,0 +1,144 @@
+"""A router takes a new version of its file between two requests, or keeps the one it has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from edgewise.backends import CallContext
+from edgewise.core.answer import GenerateEvent
+from edgewise.core.content import GenerateInput
+from edgewise.core.errors import BackendError, ConfigurationError, NoBackendPermitted
+from edgewise.core.failure import AttemptError, FailureKind
+from edgewise.router import AsyncRouter, Router
+from edgewise.testing import Script, ScriptedBackend
+
+TEXT = """\
+version: 1
+backends:
+  cloud:
+    kind: grpc
+    target: 127.0.0.1:50051
+    location: {process_in: [NL], store_in: [], operators: [US], evidence: contractual}
+    quality: 0.9
+  gateway:
+    kind: grpc
+    target: 127.0.0.1:50052
+    location: {process_in: [DE], store_in: [], operators: [DE], evidence: contractual}
+    quality: 0.6
+policy:
+  data_classes:
+    personal: {process_in: [EU], operators: [EU, US]}
+  defaults: {latency_budget: 20s}
+"""
+STRICT = TEXT.replace("operators: [EU, US]", "operators: [EU]")
+
+
+class Gated(ScriptedBackend):
+    """Enters a call, and goes on when it is told to."""
+
+    def __init__(self, name: str, script: Script | None = None) -> None:
+        super().__init__(name, script)
+        self.entered = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
+        self.entered.set()
+        await self.go_on.wait()
+        async with aclosing(super().generate(call, context)) as events:
+            async for event in events:
+                yield event
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """The configuration's file."""
+    path = tmp_path / "edgewise.yaml"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+def write(file: Path, text: str) -> None:
+    file.write_text(text, encoding="utf-8")
+
+
+def remove(file: Path) -> None:
+    file.unlink()
+
+
+def scripted() -> dict[str, ScriptedBackend]:
+    return {name: ScriptedBackend(name) for name in ("cloud", "gateway")}
+
+
+async def test_the_next_request_goes_by_the_new_version(file: Path) -> None:
+    backends = scripted()
+    async with AsyncRouter.from_yaml(file, backends=dict(backends)) as router:
+        before = router.policy_version
+        assert (await router.generate("one")).backend == "cloud"
+        write(file, STRICT)
+        await router.reload()
+        answer = await router.generate("two")
+        assert (answer.backend, len(backends["cloud"].calls)) == ("gateway", 1)
+        assert answer.decision.policy_version == router.policy_version != before
+
+
+def test_a_blocking_router_reloads_another_file_too(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "strict.yaml").write_text(STRICT, encoding="utf-8")
+    with Router.from_yaml(file, backends=dict(scripted())) as router:
+        router.reload(tmp_path / "strict.yaml")
+        assert router.generate("a text").backend == "gateway"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "told"),
+    [
+        ("operators: [EU, US]", "operators: [UE, US]", "no known place"),
+        ("policy:", "policy: [", "not YAML"),
+        ("127.0.0.1:50051", "127.0.0.1:50059", "'cloud' are others"),
+        ("  gateway:", "  region:", "keeps its backends: cloud, gateway"),
+    ],
+)
+async def test_a_bad_version_changes_nothing_and_says_why(file: Path, right: str, wrong: str, told: str) -> None:
+    async with AsyncRouter.from_yaml(file, backends=dict(scripted())) as router:
+        version = router.policy_version
+        write(file, STRICT.replace(right, wrong) if right in STRICT else TEXT.replace(right, wrong))
+        with pytest.raises(ConfigurationError, match=told):
+            await router.reload()
+        assert router.policy_version == version
+        assert (await router.generate("a text")).backend == "cloud"
+
+
+async def test_a_file_that_is_gone_changes_nothing(file: Path) -> None:
+    async with AsyncRouter.from_yaml(file, backends=dict(scripted())) as router:
+        remove(file)
+        with pytest.raises(ConfigurationError, match="cannot be read"):
+            await router.reload()
+        assert (await router.generate("a text")).backend == "cloud"
+
+
+async def test_what_a_backend_declares_may_change_while_it_runs(file: Path) -> None:
+    async with AsyncRouter.from_yaml(file, backends=dict(scripted())) as router:
+        write(file, TEXT.replace("operators: [US]", "operators: [CN]"))
+        await router.reload()
+        assert (await router.generate("a text")).backend == "gateway"
+        with pytest.raises(NoBackendPermitted, match="CN"):
+            await router.generate("a text", backend="cloud")
+
+
+async def test_a_request_under_way_starts_nothing_that_the_new_walls_forbid(file: Path) -> None:
+    lost = AttemptError(FailureKind.UNREACHABLE, "it is away")
+    first, other = Gated("cloud", Script(failure=lost)), ScriptedBackend("gateway")
+    async with AsyncRouter.from_yaml(file, backends={"cloud": first, "gateway": other}) as router:
+        request = asyncio.create_task(router.generate("a text", latency_budget=20.0))
+        async with asyncio.timeout(10):
+            await first.entered.wait()
+        write(file, TEXT.replace("process_in: [EU], operators: [EU, US]", "process_in: [NL], operators: [US]"))
+        await router.reload()
+        first.go_on.set()
+        with pytest.raises(BackendError, match="no longer permitted"):
+            await request
+        assert other.calls == []
