@@ -133,8 +133,9 @@ class AsyncRouter:
         For the options see `GenerateOptions`. Raises `InvalidRequest`, or a `RequestError` with its decision:
         `NoBackendPermitted`, `Offline`, `DeadlineExceeded`, `Overloaded`, `BackendError`.
         """
+        started_at = asyncio.get_running_loop().time()
         content, labels = self._generation(prompt, options, streaming=False)
-        run = self._decide(content, labels, options)
+        run = self._decide(content, labels, options, started_at)
         return await run_generate(run, content.stop, content.max_output_tokens)
 
     def stream(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> AsyncGenerator[Chunk, None]:
@@ -144,8 +145,9 @@ class AsyncRouter:
         else when the generator is collected. For the options see `GenerateOptions`. Raises what `generate` raises, and
         `PartialAnswer`.
         """
+        started_at = asyncio.get_running_loop().time()
         content, labels = self._generation(prompt, options, streaming=True)
-        run = self._decide(content, labels, options)
+        run = self._decide(content, labels, options, started_at)
         return Stream(run, content.stop, content.max_output_tokens).chunks()
 
     async def embed(self, texts: Sequence[str], **options: Unpack[RequestOptions]) -> Vectors:
@@ -153,14 +155,15 @@ class AsyncRouter:
 
         Raises what `generate` raises.
         """
+        started_at = asyncio.get_running_loop().time()
         if isinstance(texts, str) or not isinstance(texts, Sequence):
             raise InvalidRequest("embed wants a list of texts, like ['a text']")
         content = EmbedInput(tuple(texts))
         if not content.texts:
             raise InvalidRequest("embed wants at least one text")
         labels = labels_of(Task.EMBED, options, self._policy, tokens=prompt_tokens(content.texts, "a text"))
-        run = self._decide(content, labels, options)
-        answer = await run_embed(run)
+        run = self._decide(content, labels, options, started_at)
+        answer = await run_embed(run, len(content.texts))
         from .arrays import Vectors  # numpy loads when it is used
 
         return Vectors.of(answer, run.decision)
@@ -172,11 +175,14 @@ class AsyncRouter:
         """
         from .arrays import Tensors, tensors_of
 
+        loop = asyncio.get_running_loop()
+        started_at = loop.time()
         if count_bytes(model, "the model's name") == 0:
             raise InvalidRequest("the model's name is empty; name the model to run")
-        content = InferInput(model, tensors_of(inputs))
         labels = labels_of(Task.INFER, options, self._policy, tokens=0, model=model)
-        run = self._decide(content, labels, options)
+        # Long lists take numpy seconds, in which nobody else's deadline may wait.
+        content = InferInput(model, await loop.run_in_executor(None, tensors_of, inputs))
+        run = self._decide(content, labels, options, started_at)
         return Tensors(await run_infer(run), run.decision)
 
     async def plan(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Plan:
@@ -184,8 +190,8 @@ class AsyncRouter:
 
         Raises `InvalidRequest`; a plan that permits nothing is returned like any other.
         """
-        content, labels = self._generation(prompt, options, streaming=False)
-        return self._decide(content, labels, options).plan
+        _, labels = self._generation(prompt, options, streaming=False)
+        return self._plan(self._request_id(), self._within_conversation(labels, options))
 
     async def submit(
         self,
@@ -203,7 +209,7 @@ class AsyncRouter:
         `OutboxError`, and `NoBackendPermitted` where no backend could ever take it.
         """
         content, labels = self._generation(prompt, options, streaming=False)
-        run = self._decide(content, labels, options)
+        run = self._decide(content, labels, options, asyncio.get_running_loop().time())
         may_queue = self._policy.may_queue(run.request.labels)
         return await self._queue.submit(content.messages, run, options, order_key, ttl, may_queue=may_queue)
 
@@ -248,17 +254,23 @@ class AsyncRouter:
         )
         return content, labels
 
-    def _decide(self, content: Content, labels: Labels, options: RequestOptions) -> Run:
+    def _decide(self, content: Content, labels: Labels, options: RequestOptions, started_at: float) -> Run:
         """A request's facts, plan and record: all that comes before the first attempt."""
-        conduct = self._started()
-        loop = asyncio.get_running_loop()
-        started_at = loop.time()
-        labels = self._within_conversation(labels, identifier(options.get("conversation"), "conversation"))
-        request_id = f"{self._random.getrandbits(64):016x}"
         key = identifier(options.get("idempotency_key"), "idempotency_key") or f"{self._random.getrandbits(128):032x}"
-        plan = self._policy.plan(self._facts(conduct, request_id, labels))
-        request = Request(request_id, labels, Sealed(content, request_id), started_at, key)
-        return Run(conduct, request, plan, _record(request, plan, loop.time() - started_at))
+        labels = self._within_conversation(labels, options)
+        request = Request(request_id := self._request_id(), labels, Sealed(content, request_id), started_at, key)
+        deciding_at = asyncio.get_running_loop().time()
+        plan = self._plan(request_id, labels)
+        if conversation := options.get("conversation"):
+            self._conversations.remember(conversation, plan.data_classes)
+        planning = asyncio.get_running_loop().time() - deciding_at
+        return Run(self._started(), request, plan, _record(request, plan, planning))
+
+    def _request_id(self) -> str:
+        return f"{self._random.getrandbits(64):016x}"
+
+    def _plan(self, request_id: str, labels: Labels) -> Plan:
+        return self._policy.plan(self._facts(self._started(), request_id, labels))
 
     def _facts(self, conduct: Conduct, request_id: str, labels: Labels) -> Facts:
         now = self._wall_clock()
@@ -271,16 +283,19 @@ class AsyncRouter:
             backends=tuple([member.facts(labels) for member in conduct.fleet]),
         )
 
-    def _within_conversation(self, labels: Labels, conversation: str | None) -> Labels:
+    def _within_conversation(self, labels: Labels, options: RequestOptions) -> Labels:
+        """The labels with the data classes that the conversation has had before."""
+        conversation = identifier(options.get("conversation"), "conversation")
         if conversation is None:
             return labels
-        effective = self._policy.effective_classes(labels)
-        tightened = self._conversations.tighten(conversation, frozenset(effective))
-        return replace(labels, data_classes=tuple(sorted(tightened)), unclassed=False)
+        classes = self._conversations.classes(conversation).union(self._policy.effective_classes(labels))
+        return replace(labels, data_classes=tuple(sorted(classes)), unclassed=False)
 
     def _started(self) -> Conduct:
         if self._process != os.getpid():
-            raise RouterClosed("this router belongs to the parent process; make a new one after the fork")
+            raise RouterClosed(
+                "this router belongs to the parent process; make routers after the fork, or spawn instead"
+            )
         if self._closed:
             raise RouterClosed("this router is closed; make a new one")
         loop = asyncio.get_running_loop()
