@@ -13,6 +13,7 @@ from .init import init
 from .models import models
 from .plan import plan
 from .policy import policy
+from .queue import queue
 from .serve import serve
 
 
@@ -34,7 +35,7 @@ def edgewise() -> None:
     """
 
 
-for command in (init, ask, plan, check, serve, demo, models):
+for command in (init, ask, plan, check, serve, demo, models, queue):
     edgewise.add_command(command)
 edgewise.add_command(policy)
 

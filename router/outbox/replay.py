@@ -22,7 +22,7 @@ from ..client.options import GenerateOptions
 from ..link import Connectivity
 from .encoding import decode_request, encode_answer
 from .entry import Ending, Entry, Receipt
-from .leases import Lease
+from .leases import LEASE_SECONDS, Lease
 from .outbox import Outbox, in_executor
 from .pacer import Pacer
 from .verdict import Consequence, judge
@@ -69,7 +69,10 @@ class _LeaseLost(Exception):
 
 
 class Replayer:
-    """Replays one outbox through one router. ``progress`` hears of every change."""
+    """Replays one outbox through one router, as fast as ``pacer`` says. ``progress`` hears of every change.
+
+    Where it crashes, another one takes over after ``lease_seconds``.
+    """
 
     def __init__(
         self,
@@ -77,6 +80,8 @@ class Replayer:
         router: Answering,
         random_source: random.Random,
         progress: Callable[[Tally], None] = lambda tally: None,
+        pacer: Pacer | None = None,
+        lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         self.tally = Tally()
         self._outbox = outbox
@@ -84,8 +89,8 @@ class Replayer:
         self._router = router
         self._random = random_source
         self._progress = progress
-        self._lease = Lease(outbox.store.database, secrets.token_hex(8))
-        self._pacer = Pacer(random_source)
+        self._lease = Lease(outbox.store.database, secrets.token_hex(8), lease_seconds)
+        self._pacer = pacer or Pacer(random_source)
         self._sending: dict[Receipt, asyncio.Task[None]] = {}
         self._storing: set[asyncio.Future[Any]] = set()
         self._passed_over: dict[Receipt, float] = {}
