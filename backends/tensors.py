@@ -93,18 +93,23 @@ def _checked_count(tensor: Tensor, name: str) -> int:
     return elements
 
 
+def _utf8(text: str) -> bytes | None:
+    """The text's bytes; ``None`` for a lone surrogate. An error raised from here would carry the text with it."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return None
+
+
 def _encoded(texts: Iterable[object], name: str) -> Iterator[bytes]:
     for text in texts:
         if not isinstance(text, str):
             raise InvalidRequest(
                 f"{_subject(name)} holds Python objects that are not str ({type(text).__name__}); {_LEGAL}"
             )
-        try:
-            encoded = text.encode()
-        except UnicodeEncodeError:
-            raise InvalidRequest(
-                f"{_subject(name)} has a string that is not valid Unicode (a lone surrogate)"
-            ) from None
+        encoded = _utf8(text)
+        if encoded is None:
+            raise InvalidRequest(f"{_subject(name)} has a string that is not valid Unicode (a lone surrogate)")
         if len(encoded) > _LONGEST_STRING:
             raise InvalidRequest(f"{_subject(name)} has a string of more than {_LONGEST_STRING} bytes")
         yield len(encoded).to_bytes(_LENGTH_BYTES, "little")

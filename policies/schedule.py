@@ -16,7 +16,8 @@ def reserve(
     """The last resort's position in the order and when it starts, in seconds from the request's entry.
 
     It is the best step on this device, else the last one. ``None`` where there is none to reserve: it is first
-    anyway, nothing may run beside another attempt, or it is too late for it and not worth a try.
+    anyway, nothing may run beside another attempt, or it is known to be too late for it and not worth a try. A guess
+    about a backend that is not known denies nothing.
     """
     if not overlap or len(ordered) < 2:
         return None
@@ -26,7 +27,8 @@ def reserve(
     moment = last_safe_moment(ordered[at].prediction, latency_budget, first_token_budget)
     if moment >= 0.0:
         return at, moment
-    return (at, 0.0) if ordered[at].p_done >= _WORTH_A_TRY else None
+    worth_it = ordered[at].p_done >= _WORTH_A_TRY or not ordered[at].prediction.known
+    return (at, 0.0) if worth_it else None
 
 
 def last_safe_moment(prediction: Prediction, latency_budget: float, first_token_budget: float | None) -> float:

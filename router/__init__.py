@@ -28,8 +28,12 @@ from ..core.errors import (
 from ..core.failure import AttemptError, FailureKind
 
 if TYPE_CHECKING:
+    from ..policies.plan import Plan
+    from .client.arrays import Tensors, Vectors
     from .client.async_router import AsyncRouter
     from .client.blocking_router import BlockingStream, Router
+    from .client.options import GenerateOptions, RequestOptions
+    from .link import Connectivity
 
 __all__ = [
     "Answer",
@@ -40,12 +44,14 @@ __all__ = [
     "BlockingStream",
     "Chunk",
     "ConfigurationError",
+    "Connectivity",
     "DeadLetter",
     "DeadlineExceeded",
     "Decision",
     "EdgewiseError",
     "FailureKind",
     "FinishReason",
+    "GenerateOptions",
     "InvalidRequest",
     "Message",
     "ModelUnavailable",
@@ -55,19 +61,33 @@ __all__ = [
     "OutboxFull",
     "Overloaded",
     "PartialAnswer",
+    "Plan",
     "PolicyError",
     "Refusal",
     "RefusalCode",
     "RequestError",
+    "RequestOptions",
     "Role",
     "Router",
     "RouterClosed",
     "Seam",
+    "Tensors",
     "TokenLogprob",
     "Usage",
+    "Vectors",
 ]
 
-_LAZY = {"AsyncRouter": "async_router", "BlockingStream": "blocking_router", "Router": "blocking_router"}
+_LAZY = {
+    "AsyncRouter": ".client.async_router",
+    "BlockingStream": ".client.blocking_router",
+    "Connectivity": ".link",
+    "GenerateOptions": ".client.options",
+    "Plan": "..policies.plan",
+    "RequestOptions": ".client.options",
+    "Router": ".client.blocking_router",
+    "Tensors": ".client.arrays",
+    "Vectors": ".client.arrays",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -76,7 +96,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f".client.{_LAZY[name]}", __name__), name)
+    return getattr(import_module(_LAZY[name], __name__), name)
 
 
 def __dir__() -> list[str]:

@@ -57,4 +57,12 @@ def tensors_of(inputs: Mapping[str, object]) -> dict[str, Tensor]:
         raise InvalidRequest("infer wants named tensors, like {'features': array}")
     if not all(isinstance(name, str) and name for name in inputs):
         raise InvalidRequest("a tensor's name is not a text; name the tensors as the model does")
-    return {name: to_tensor(numpy.asarray(value)) for name, value in inputs.items()}
+    return {name: to_tensor(_array(name, value), name=name) for name, value in inputs.items()}
+
+
+def _array(name: str, value: object) -> numpy.ndarray:
+    try:
+        return numpy.asarray(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InvalidRequest(f"tensor {name!r} is nothing that numpy makes an array of; are its rows of one length?")

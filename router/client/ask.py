@@ -126,7 +126,8 @@ def labels_of(
     classes = dict.fromkeys([*given, *(name for name in message_classes if name is not None)])
     backends = _names(options.get("backend"), "backend")
     _refuse_what_is_no_name(classes, policy.walls.by_class, "data_class")
-    _refuse_what_is_no_name(backends, [terms.name for terms in policy.terms], "backend")
+    if backends:
+        _refuse_what_is_no_name(backends, [terms.name for terms in policy.terms], "backend")
     return Labels(
         task=task,
         data_classes=tuple(classes),

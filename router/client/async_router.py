@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import replace
 from datetime import datetime
 from os import PathLike
@@ -19,6 +20,7 @@ from ...core.errors import InvalidRequest, RouterClosed
 from ...core.request import Labels, Request, Task
 from ...policies.facts import DeviceFacts, Facts, TimeFacts
 from ...policies.plan import Plan
+from ..decision_log import DecisionLog
 from ..device import Device, sample_device
 from ..dispatch import Dispatch
 from ..execution.arrays import run_embed, run_infer
@@ -66,6 +68,8 @@ class AsyncRouter:
         self._sample = sample
         self._policy: Policy = configuration.policy
         self._reloading = asyncio.Lock()
+        decisions = configuration.decision_log
+        self._log = None if decisions is None else DecisionLog(decisions, wall_clock)
         self._conversations = Conversations()
         self._process = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -102,6 +106,8 @@ class AsyncRouter:
         if self._conduct is not None:
             await self._conduct.device.stop()
             await self._conduct.fleet.stop()
+        if self._log is not None:
+            await self._log.close()
 
     async def reload(self, path: str | PathLike[str] | None = None) -> None:
         """Take a new version of the configuration, by default of its own file, in one step between two requests.
@@ -136,7 +142,8 @@ class AsyncRouter:
         started_at = asyncio.get_running_loop().time()
         content, labels = self._generation(prompt, options, streaming=False)
         run = self._decide(content, labels, options, started_at)
-        return await run_generate(run, content.stop, content.max_output_tokens)
+        with self._recording(run):
+            return await run_generate(run, content.stop, content.max_output_tokens)
 
     def stream(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> AsyncGenerator[Chunk, None]:
         """Answer a text or a conversation, chunk by chunk; the last chunk carries the whole `Answer`.
@@ -148,7 +155,8 @@ class AsyncRouter:
         started_at = asyncio.get_running_loop().time()
         content, labels = self._generation(prompt, options, streaming=True)
         run = self._decide(content, labels, options, started_at)
-        return Stream(run, content.stop, content.max_output_tokens).chunks()
+        chunks = Stream(run, content.stop, content.max_output_tokens).chunks()
+        return chunks if self._log is None else self._recorded(run, chunks)
 
     async def embed(self, texts: Sequence[str], **options: Unpack[RequestOptions]) -> Vectors:
         """Embed texts: a float32 array ``[n, d]`` in their order.
@@ -163,7 +171,8 @@ class AsyncRouter:
             raise InvalidRequest("embed wants at least one text")
         labels = labels_of(Task.EMBED, options, self._policy, tokens=prompt_tokens(content.texts, "a text"))
         run = self._decide(content, labels, options, started_at)
-        answer = await run_embed(run, len(content.texts))
+        with self._recording(run):
+            answer = await run_embed(run, len(content.texts))
         from .arrays import Vectors  # numpy loads when it is used
 
         return Vectors.of(answer, run.decision)
@@ -183,7 +192,8 @@ class AsyncRouter:
         # Long lists take numpy seconds, in which nobody else's deadline may wait.
         content = InferInput(model, await loop.run_in_executor(None, tensors_of, inputs))
         run = self._decide(content, labels, options, started_at)
-        return Tensors(await run_infer(run), run.decision)
+        with self._recording(run):
+            return Tensors(await run_infer(run), run.decision)
 
     async def plan(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Plan:
         """What would happen to a `generate` with these options, without sending anything.
@@ -265,6 +275,16 @@ class AsyncRouter:
             self._conversations.remember(conversation, plan.data_classes)
         planning = asyncio.get_running_loop().time() - deciding_at
         return Run(self._started(), request, plan, _record(request, plan, planning))
+
+    def _recording(self, run: Run) -> AbstractContextManager[None]:
+        """Records the decision at the end of the block, where there is a log."""
+        return nullcontext() if self._log is None else self._log.recording(run.decision, run.request.labels)
+
+    async def _recorded(self, run: Run, chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+        with self._recording(run):
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    yield chunk
 
     def _request_id(self) -> str:
         return f"{self._random.getrandbits(64):016x}"

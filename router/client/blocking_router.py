@@ -88,22 +88,42 @@ class Router:
         return self._async.policy_version
 
     def generate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Answer:
-        """Answer a text or a conversation, whole. See `AsyncRouter.generate`."""
+        """Answer a text or a conversation, whole.
+
+        ``prompt`` is a text, or a list of `Message`. Options, all optional (see `GenerateOptions` for each):
+        ``data_class`` (a name or several; the policy's default), ``latency_budget`` (seconds or ``'800ms'``; the
+        policy's), ``max_output_tokens`` (256), ``temperature`` (0.8; 0 is greedy), ``top_p`` (0.95), ``seed``, ``stop``,
+        ``response_format``, ``logprobs``, ``priority`` (``'normal'``), ``tags``, ``residency``, ``backend``,
+        ``idempotent`` (True), ``idempotency_key``, ``conversation``.
+
+        Blocks until the answer is whole, at most for the budget. Raises `InvalidRequest`, or a `RequestError` with its
+        decision: `NoBackendPermitted`, `Offline`, `DeadlineExceeded`, `Overloaded`, `BackendError`.
+        """
         return self._run(self._async.generate(prompt, **options))
 
     def stream(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> BlockingStream:
-        """Answer a text or a conversation, chunk by chunk. See `AsyncRouter.stream`.
+        """Answer a text or a conversation, chunk by chunk; the last chunk carries the whole `Answer`.
 
+        The options are `generate`'s, and ``first_token_budget`` (seconds or ``'800ms'``) for the first chunk. Raises
+        what `generate` raises, and `PartialAnswer`, whose ``partial`` has the text so far.
         The iterator also is a context manager; leaving it, or its ``close()``, stops the work.
         """
         return BlockingStream(self, prompt, options)
 
     def embed(self, texts: Sequence[str], **options: Unpack[RequestOptions]) -> Vectors:
-        """Embed texts: a float32 array ``[n, d]`` in their order. See `AsyncRouter.embed`."""
+        """Embed n texts: a float32 array ``[n, d]`` in their order, which knows its ``backend`` and ``decision``.
+
+        Takes the options of `RequestOptions`: ``data_class``, ``latency_budget`` and so on. Raises what `generate`
+        raises.
+        """
         return self._run(self._async.embed(texts, **options))
 
     def infer(self, model: str, inputs: Mapping[str, Any], **options: Unpack[RequestOptions]) -> Tensors:
-        """Run a model on named tensors. See `AsyncRouter.infer`."""
+        """Run a model on named tensors; returns named arrays, as a dict that knows its ``backend`` and ``decision``.
+
+        ``inputs`` are numpy arrays of the model's own shapes and types, or what numpy makes arrays of. Takes the
+        options of `RequestOptions`. Raises what `generate` raises; a wrong name, type or shape is an `InvalidRequest`.
+        """
         return self._run(self._async.infer(model, inputs, **options))
 
     def plan(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Plan:

@@ -68,9 +68,11 @@ class Estimator:
         self._per_token = LogNormalPosterior(prior.output_token, prior.sigma) if prior.output_token else None
         self._length = LogNormalPosterior(_LENGTH_MEDIAN, _LENGTH_SIGMA)
         self._load = LogNormalPosterior(prior.load, prior.sigma)
+        self._predicted: dict[tuple[int, int], Prediction] = {}
 
     def observe_first(self, prompt_tokens: int, seconds: float) -> None:
         """A first token (or a whole result) came after so long."""
+        self._predicted.clear()
         self._observed_at = self._clock()
         relative = seconds / self._line(prompt_tokens)
         if self._first.score(relative) < RECOVERED:
@@ -79,20 +81,24 @@ class Estimator:
 
     def observe_no_first(self, prompt_tokens: int, seconds: float) -> None:
         """An attempt was stopped after so long without a first token."""
+        self._predicted.clear()
         self._observed_at = self._clock()
         self._first.observe_at_least(seconds / self._line(prompt_tokens))
 
     def observe_rest(self, tokens: int, seconds: float) -> None:
         """So many tokens after the first took so long."""
+        self._predicted.clear()
         if self._per_token is not None and tokens > 0 and seconds > 0:
             self._per_token.observe(seconds / tokens)
 
     def observe_length(self, tokens: int) -> None:
         """A whole answer had so many tokens."""
+        self._predicted.clear()
         self._length.observe(max(1, tokens))
 
     def observe_load(self, seconds: float) -> None:
         """A cold load took so long."""
+        self._predicted.clear()
         self._load.observe(seconds)
 
     def output_token_p95(self) -> float:
@@ -103,18 +109,26 @@ class Estimator:
     def predict(self, labels: Labels, waiting: float, loading: bool) -> Prediction:
         """What this request would take here from now, after ``waiting`` mean answers ahead of it."""
         self._age()
+        tokens = _rounded_up(labels.prompt_tokens)
+        if waiting or loading:
+            return self._predict(tokens, labels.max_output_tokens, waiting, loading)
+        key = (tokens, labels.max_output_tokens)
+        prediction = self._predicted.get(key)
+        if prediction is None:
+            prediction = self._predicted[key] = self._predict(tokens, labels.max_output_tokens, 0.0, loading=False)
+        return prediction
+
+    def _predict(self, prompt_tokens: int, max_output_tokens: int, waiting: float, loading: bool) -> Prediction:
         known = self._first.observations >= KNOWN
-        mu, sigma = self._first.mu + math.log(self._line(labels.prompt_tokens)), self._first.sigma
+        first = LogNormal(self._first.mu + math.log(self._line(prompt_tokens)), self._first.sigma)
         delay = math.exp(self._load.mu + 0.5 * self._load.sigma**2) if loading else 0.0
         if self._per_token is None:
-            whole = LogNormal(mu, sigma)
-            if waiting or delay:
-                whole = _sum(whole, None, delay + waiting * whole.median())
+            delay += waiting * first.median()
+            whole = _sum(first, None, delay) if delay else first
             return Prediction(whole, whole, known)
-        first = LogNormal(mu, sigma)
-        rest = self._rest(labels.max_output_tokens)
-        if waiting or delay:
-            delay += waiting * (first.median() + rest.median())
+        rest = self._rest(max_output_tokens)
+        delay += waiting * (first.median() + rest.median())
+        if delay:
             first = _sum(first, None, delay)
         return Prediction(first, _sum(first, rest, 0.0), known)
 
@@ -125,6 +139,7 @@ class Estimator:
             return
         self._aged_at = now
         avoided = self._first.mu > math.log(2.0) and now - self._observed_at > AVOIDED_AFTER
+        self._predicted.clear()
         share = 1.0 - 0.5 ** (elapsed / (AVOIDED_HALF_LIFE if avoided else HALF_LIFE))
         self._first.forget(share)
         if self._per_token is not None:
@@ -142,6 +157,12 @@ class Estimator:
         elif mu + _P95 * sigma > limit:
             sigma = (limit - mu) / _P95
         return LogNormal(mu + self._per_token.mu, math.hypot(sigma, self._per_token.sigma))
+
+
+def _rounded_up(tokens: int) -> int:
+    """To the next of about 11 % steps: requests of like length share a prediction, which is no more exact than that."""
+    shift = max(0, tokens.bit_length() - 4)
+    return -(-tokens >> shift) << shift
 
 
 def _sum(a: LogNormal, b: LogNormal | None, constant: float) -> LogNormal:

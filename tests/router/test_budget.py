@@ -247,3 +247,19 @@ def test_nobody_waits_out_a_long_pushback_beside_an_idle_device(make_router: Rou
             assert answer.decision.ended < 0.1
 
     run_in_virtual_time(main())
+
+
+def test_a_guess_about_the_device_does_not_deny_it_beside_a_silent_server(make_router: RouterMaker) -> None:
+    from edgewise.backends import Capabilities
+    from edgewise.core.request import Task
+
+    one_at_a_time = Capabilities(tasks=frozenset({Task.GENERATE}), max_concurrency=1)
+    phone = ScriptedBackend("phone", Script(first_after=0.1), capabilities=one_at_a_time)
+
+    async def main() -> None:
+        async with make_router(ScriptedBackend("cloud", SILENT), phone) as router:
+            calls = (router.generate("Hello", data_class="public", latency_budget=4.0) for _ in range(30))
+            answers = await asyncio.gather(*calls)
+            assert {answer.backend for answer in answers} == {"phone"}
+
+    run_in_virtual_time(main())

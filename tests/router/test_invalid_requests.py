@@ -117,3 +117,17 @@ def test_a_schema_that_holds_itself(make_router: RouterMaker) -> None:
     schema: dict[str, object] = {}
     schema["properties"] = schema
     assert "JSON" in refusal(make_router, "Hello", response_format={"type": "json_schema", "schema": schema})
+
+
+def test_tensors_that_cannot_be_are_told_without_their_values(make_router: RouterMaker) -> None:
+    async def main() -> None:
+        async with make_router(ScriptedBackend("cloud")) as router:
+            for value in ([[1], [1, 2]], ["Zebulon \ud800"], 10**400):
+                with pytest.raises(InvalidRequest) as caught:
+                    await router.infer("m", {"x": value}, data_class="public")
+                error: BaseException | None = caught.value
+                while error is not None:
+                    assert "Zebulon" not in f"{error!r} {getattr(error, 'object', '')}"
+                    error = error.__cause__ or error.__context__
+
+    run_in_virtual_time(main())
