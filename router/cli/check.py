@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from ...core.errors import ConfigurationError, ModelUnavailable
-from .ending import ExitCode, examples
-from .options import DEFAULT_FILE, format_option
+from .ending import ExitCode, examples, problem_as_dict
+from .options import config_option, format_option
 
 if TYPE_CHECKING:
     from ...core.problem import Problem
@@ -25,17 +25,21 @@ if TYPE_CHECKING:
         "edgewise check clinic.yaml --format json",
     )
 )
-@click.argument("path", metavar="[FILE]", default=DEFAULT_FILE, envvar="EDGEWISE_CONFIG")
+@click.argument("file", metavar="[FILE]", required=False)
+@config_option
 @format_option
 @click.pass_context
-def check(ctx: click.Context, path: str, output: str) -> None:
+def check(ctx: click.Context, file: str | None, path: Path, output: str) -> None:
     """Judge a configuration: every mistake at once, each with its line and its mend. Starts nothing.
 
-    FILE is edgewise.yaml where absent. Warnings are shown, and are no mistakes.
+    FILE is another way to name the configuration. Warnings are shown, and are no mistakes.
     """
-    problems, well = _judge(Path(path))
+    if file is not None and ctx.get_parameter_source("path") is ParameterSource.COMMANDLINE:
+        raise click.UsageError("give FILE or --config, not both")
+    path = path if file is None else Path(file)
+    problems, well = _judge(path)
     if output == "json":
-        click.echo(json.dumps({"ok": well, "problems": [_as_dict(problem) for problem in problems]}, indent=2))
+        click.echo(json.dumps({"ok": well, "problems": [problem_as_dict(problem) for problem in problems]}, indent=2))
     else:
         for problem in problems:
             click.echo(problem.render())
@@ -78,9 +82,3 @@ def _verdict(problems: Sequence[Problem], well: bool) -> str:
 
 def _counted(number: int, what: str) -> str:
     return f"{number} {what}" + ("" if number == 1 else "s")
-
-
-def _as_dict(problem: Problem) -> dict[str, Any]:
-    described = {**asdict(problem), "severity": problem.severity.value, "path": list(problem.path)}
-    del described["rests_on"]  # only for whoever judges the rest
-    return described

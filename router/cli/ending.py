@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
+from dataclasses import asdict
 from enum import IntEnum
 from typing import Any
 
@@ -16,6 +20,7 @@ from ...core.errors import (
     NoBackendPermitted,
     RequestError,
 )
+from ...core.problem import Problem
 from .terminal import console
 
 
@@ -29,6 +34,9 @@ class ExitCode(IntEnum):
     DEADLINE_EXCEEDED = 4
     INTERRUPTED = 130
 
+
+_UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
+"""How writing to standard output fails, beside a broken pipe, which ends a command without a word."""
 
 MEANINGS = (
     (ExitCode.OK, "all went well"),
@@ -84,12 +92,20 @@ def error_as_dict(error: EdgewiseError) -> dict[str, Any]:
     decision = decision_of(error)
     described: dict[str, Any] = {"type": type(error).__name__, "sentence": str(error)}
     if isinstance(error, ConfigurationError):
-        described["problems"] = len(error.problems)
+        described["sentence"] = "the configuration has mistakes"
+        described["problems"] = [problem_as_dict(problem) for problem in error.problems]
     if partial := getattr(error, "partial", ""):
         described["partial"] = partial
     if decision is not None:
         described["decision"] = decision.to_dict()
     return {"error": described}
+
+
+def problem_as_dict(problem: Problem) -> dict[str, Any]:
+    """A mistake of a configuration as plain values that JSON takes."""
+    described = {**asdict(problem), "severity": problem.severity.value, "path": list(problem.path)}
+    del described["rests_on"]  # only for whoever judges the rest
+    return described
 
 
 class Commands(click.Group):
@@ -102,7 +118,16 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. A typed error is printed as one; anything else is a bug and keeps its traceback."""
         try:
+            if sys.stdout is None:
+                raise CommandError("standard output is closed", "open it, or send it to a file")
             return super().invoke(ctx)
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
+            show(CommandError(f"cannot write to standard output: {error.strerror}", "send it elsewhere"))
+            # What is still buffered cannot be written at exit either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(ExitCode.FAILED)
         except EdgewiseError as error:
             show(error)
             ctx.exit(exit_code(error))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import click
+
+from ...core.duration import parse_duration
 
 if TYPE_CHECKING:
     from ..client.options import GenerateOptions
@@ -28,6 +31,21 @@ _PlainName = Literal[
     "stop",
 ]
 DEFAULT_FILE = "edgewise.yaml"
+_NUMBER = re.compile(r"\d{1,9}(\.\d{0,9})?|\.\d{1,9}", re.ASCII)
+
+
+def _seconds(ctx: click.Context, option: click.Parameter, text: str | None) -> float | None:
+    """A duration as in the configuration, as seconds; a bare number is seconds, as in Python."""
+    if text is None:
+        return None
+    try:
+        seconds = parse_duration(float(text) if _NUMBER.fullmatch(text) else text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a duration; write it like 800ms, 2s or 2.5", ctx, option) from None
+    if seconds <= 0:
+        raise click.BadParameter(f"{text!r} leaves no time; give more than 0 seconds", ctx, option)
+    return seconds
+
 
 config_option = click.option(
     "-c",
@@ -54,8 +72,18 @@ offline_option = click.option("--offline", is_flag=True, help="As if the airplan
 
 _REQUEST_OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option("--data-class", multiple=True, metavar="NAME", help="The prompt's data class; may be repeated."),
-    click.option("--latency-budget", metavar="TIME", help="The whole answer within this time, such as 2s."),
-    click.option("--first-token-budget", metavar="TIME", help="The first text within this time, such as 800ms."),
+    click.option(
+        "--latency-budget",
+        callback=_seconds,
+        metavar="TIME",
+        help="The whole answer within this time, such as 2s; without a unit it is seconds.",
+    ),
+    click.option(
+        "--first-token-budget",
+        callback=_seconds,
+        metavar="TIME",
+        help="The first text within this time, such as 800ms; without a unit it is seconds.",
+    ),
     click.option("--backend", multiple=True, metavar="NAME", help="None but this backend; may be repeated."),
     click.option("--process-in", multiple=True, metavar="PLACE", help="Process nowhere but here; may be repeated."),
     click.option(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .ending import ExitCode, examples
+from ...core.errors import EdgewiseError
+from .ending import ExitCode, error_as_dict, examples, exit_code
 from .options import (
     config_option,
     format_option,
@@ -47,7 +48,13 @@ def plan(
     """
     from .running import run
 
-    made = run(_plan(path, read_prompt(prompt), system, offline, generate_options(given)))
+    try:
+        made = run(_plan(path, read_prompt(prompt), system, offline, generate_options(given)))
+    except EdgewiseError as error:
+        if output == "json":
+            click.echo(json.dumps(error_as_dict(error), indent=2))
+            ctx.exit(exit_code(error))
+        raise
     if output == "json":
         click.echo(json.dumps(as_dict(made), indent=2))
     else:

@@ -53,8 +53,9 @@ def serve(ctx: click.Context, path: Path, listen: str | None, place: str | None)
 
 
 async def _serve(configuration: Configuration, settings: ServeSettings) -> ExitCode:
-    from ..serving.server import ModelServer
+    from ..serving.server import ModelServer, judge_address
 
+    judge_address(settings)  # loading models takes its time
     stop = _Stop()
     backends = _on_device(configuration)
     async with _started(backends, stop) as ready:

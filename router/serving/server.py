@@ -44,6 +44,18 @@ _OPTIONS = [
 ]
 
 
+def judge_address(settings: ServeSettings) -> None:
+    """Raise `ConfigurationError` for bad settings and for an address that cannot be had, without listening there."""
+    errors = [_in_serve(problem) for problem in check(settings) if problem.severity is Severity.ERROR]
+    if errors:
+        raise ConfigurationError(errors)
+    target = parse_listen(settings.listen)
+    # Of a socket that is answered, the library would take the file away from whoever listens there.
+    obstacle = _obstacle(target) if target.port is not None else "is in use" if _is_answered(target.path) else None
+    if obstacle is not None:
+        raise _unavailable(settings, obstacle)
+
+
 class ModelServer:
     """Offers started backends, by the names given. Forwards nothing; starts and stops no backend."""
 
@@ -62,9 +74,7 @@ class ModelServer:
     async def start(self) -> None:
         """Listen and serve. Raises `ConfigurationError` for bad settings and for an address that cannot be had."""
         settings = self._settings
-        errors = [_in_serve(problem) for problem in check(settings) if problem.severity is Severity.ERROR]
-        if errors:
-            raise ConfigurationError(errors)
+        judge_address(settings)
         quieten()
         interceptors = [TokenCheck(settings.tokens)] if settings.tokens else []
         server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
@@ -96,16 +106,16 @@ class ModelServer:
 def _bind(server: grpc.aio.Server, settings: ServeSettings) -> str:
     """Have ``server`` listen; the address as a target."""
     target = parse_listen(settings.listen)
-    if target.port is None and _is_answered(target.path):
-        # The library would take the socket's file away from whoever listens there.
-        raise _unavailable(settings, "is in use")
     try:
         if settings.certificate is None:
             port = server.add_insecure_port(target.address)
         else:
             port = server.add_secure_port(target.address, _credentials(settings))
     except RuntimeError:
-        reason = _why_not(target)
+        if target.port is None:
+            reason = "cannot be had; does its folder exist, and may you write there?"
+        else:
+            reason = _obstacle(target) or "cannot be had"
     else:
         return target.address if target.port is None else f"{target.address.rpartition(':')[0]}:{port}"
     raise _unavailable(settings, reason)
@@ -121,10 +131,8 @@ def _is_answered(path: str) -> bool:
         return probe.connect_ex(path) == 0
 
 
-def _why_not(target: Target) -> str:
-    """The operating system's own reason, which the library does not pass on."""
-    if target.port is None:
-        return "cannot be had; does its folder exist, and may you write there?"
+def _obstacle(target: Target) -> str | None:
+    """Why nobody can listen on a port now: the operating system's own reason, which the library does not pass on."""
     try:
         found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     except OSError:
@@ -137,7 +145,7 @@ def _why_not(target: Target) -> str:
             except OSError as error:
                 in_use = error.errno == errno.EADDRINUSE
                 return "is already in use" if in_use else f"cannot be had: {error.strerror}"
-    return "cannot be had"
+    return None
 
 
 def _credentials(settings: ServeSettings) -> grpc.ServerCredentials:

@@ -127,6 +127,13 @@ def test_check_shows_every_mistake_with_its_line_and_its_mend(tmp_path: Path) ->
     assert "\x1b" not in ended.stdout
 
 
+def test_check_takes_the_file_in_both_ways(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "wrong.yaml").write_text(WRONG, encoding="utf-8")
+    named, given = invoke("check", "wrong.yaml"), invoke("check", "-c", "wrong.yaml")
+    assert (given.exit_code, given.output) == (1, named.output)
+    assert invoke("check", "-c", "wrong.yaml", "wrong.yaml").exit_code == 2
+
+
 def test_check_gives_problems_to_programs(invoke: Invoke, tmp_path: Path) -> None:
     (tmp_path / "wrong.yaml").write_text(WRONG, encoding="utf-8")
     result = invoke("check", "wrong.yaml", "--format", "json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from edgewise.core.failure import AttemptError, FailureKind
 from edgewise.testing import Script
 
-from .conftest import Invoke, process, write_configuration
+from .conftest import COMMAND, Invoke, process, write_configuration
 
 MakeServer = Callable[[Script], str]
 
@@ -144,3 +145,77 @@ def test_an_interrupt_ends_an_answer_cleanly_and_keeps_what_came(
         out, err = asked.communicate(timeout=30)
     assert asked.returncode == 130
     assert (out, err) == ("\n", "interrupted\n")
+
+
+@pytest.mark.parametrize("given", ["2.5", "2500ms", ".5", "3s"])
+def test_a_duration_may_be_a_bare_number_of_seconds(
+    invoke: Invoke, closed_address: str, given: str, tmp_path: Path
+) -> None:
+    write_configuration(tmp_path, cloud=closed_address)
+    planned = json.loads(invoke("plan", "--latency-budget", given, "--format", "json", "Hello").stdout)
+    assert planned["latency_budget"] == {"2.5": 2.5, "2500ms": 2.5, ".5": 0.5, "3s": 3.0}[given]
+
+
+@pytest.mark.parametrize(
+    "command", [["ask", "Hello"], ["ask", "--format", "json", "Hello"], ["plan", "Hello"], ["check"]]
+)
+def test_output_that_cannot_be_written_is_said_in_one_line(
+    make_server: MakeServer, tmp_path: Path, command: list[str]
+) -> None:
+    write_configuration(tmp_path, cloud=make_server(Script()))
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [*COMMAND, *command], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines() == [
+        "error: cannot write to standard output: No space left on device",
+        "  mend: send it elsewhere",
+    ]
+
+
+def test_a_closed_output_is_said_and_a_broken_pipe_is_not(make_server: MakeServer, tmp_path: Path) -> None:
+    write_configuration(tmp_path, cloud=make_server(Script()))
+    said = {}
+    for shell in ('"$@" >&-', 'set -o pipefail; "$@" | head -0'):
+        ended = subprocess.run(
+            ["bash", "-c", shell, "bash", *COMMAND, "ask", "Hello"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert ended.returncode == 1
+        said[shell] = ended.stderr
+    assert list(said.values()) == [
+        "error: standard output is closed\n  mend: open it, or send it to a file\n",
+        "",
+    ]
+
+
+def test_a_model_that_is_missing_is_told_once(invoke: Invoke, tmp_path: Path) -> None:
+    text = (
+        "version: 1\nmodels:\n  own: {source: 'file:own.gguf'}\nbackends:\n  phone: {kind: llama_cpp, model: own}\n"
+        "policy:\n  data_classes:\n    public: {process_in: [any]}\n"
+    )
+    (tmp_path / "edgewise.yaml").write_text(text, encoding="utf-8")
+    result = invoke("ask", "Hello")
+    assert result.exit_code == 1
+    assert result.stderr.count("own.gguf") == 1
+
+
+def test_a_wrong_configuration_is_json_too(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "edgewise.yaml").write_text("version: 2\n", encoding="utf-8")
+    for command in ("ask", "plan"):
+        result = invoke(command, "--format", "json", "Hello")
+        error = json.loads(result.stdout)["error"]
+        assert (result.exit_code, error["type"], error["sentence"]) == (
+            1,
+            "ConfigurationError",
+            "the configuration has mistakes",
+        )
+        assert [each["sentence"] for each in error["problems"] if each["severity"] == "error"] == [
+            "there is no backend",
+            "this version is not known",
+        ]

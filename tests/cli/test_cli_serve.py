@@ -50,6 +50,8 @@ def test_a_port_in_use_is_said_in_one_sentence(invoke: Invoke, tmp_path: Path) -
             out, err = server.communicate(timeout=60)
     assert (server.returncode, out) == (1, "")
     assert f"the address {address} is already in use" in err
+    assert "loading" not in err
+    assert "add_port" not in err
     assert "Traceback" not in err
 
 
