@@ -17,8 +17,9 @@ from edgewise.backends.grpc import GrpcSettings
 from edgewise.backends.llama_cpp import LlamaCppSettings
 from edgewise.backends.models import ModelSettings
 from edgewise.backends.onnx import OnnxSettings
-from edgewise.core.duration import format_duration
+from edgewise.core.duration import parse_duration
 from edgewise.core.settings import ByteSize, FilePath, Fraction, ModelName, Seconds, Secret
+from edgewise.policies.plan import StreamFailover
 from edgewise.policies.settings import PolicySettings
 from edgewise.router.config.backends import CommonSettings
 from edgewise.router.serving import ServeSettings
@@ -82,7 +83,7 @@ def _written(kind: Any) -> str:
     if kind in _WORDS:
         return _WORDS[kind]
     if isinstance(kind, type) and issubclass(kind, Enum):
-        return ", ".join(f"`{member}`" for member in kind)
+        return ", ".join(f"`{member}`" for member in kind if member is not StreamFailover.RESTART)  # only a call may
     if is_dataclass(kind) and isinstance(kind, type):
         return f"[keys](#{_anchor(kind)})"
     origin, inner = get_origin(kind), [each for each in get_args(kind) if each not in (type(None), ...)]
@@ -112,8 +113,14 @@ def _missing(field: Field[Any]) -> str:
     if isinstance(default, tuple):
         return "`[" + ", ".join(map(str, default)) + "]`"
     if isinstance(default, float) and "Seconds" in str(field.type):
-        return f"`{format_duration(default)}`".replace(" ", "")
+        return f"`{_duration(default)}`"
     return f"`{default}`".replace("\n", "\\n")
+
+
+def _duration(seconds: float) -> str:
+    """The shortest text that is read as this duration."""
+    texts = (f"{seconds / parse_duration(f'1{unit}'):g}{unit}" for unit in ("d", "h", "m", "s", "ms"))
+    return next(text for text in texts if "." not in text and parse_duration(text) == seconds)
 
 
 def _anchor(kind: type[Any]) -> str:

@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 
+from edgewise.core.duration import parse_duration
 from edgewise.core.failure import AttemptError, FailureKind
 from edgewise.policies.conditions import VARIABLES
 from edgewise.router import Router
@@ -44,6 +45,13 @@ def _block(text: str, language: str) -> str:
 def test_the_reference_has_every_key_as_it_is_read() -> None:
     fresh = _module(ROOT / "docs" / "generate_configuration.py").rewritten(REFERENCE)
     assert fresh == REFERENCE, "run `python docs/generate_configuration.py`"
+
+
+def test_the_reference_s_durations_can_be_written_as_they_stand_there() -> None:
+    shown = re.findall(r"^\| `\w+` \| duration \| `(.+?)` \|", REFERENCE, re.MULTILINE)
+    assert len(shown) > 5
+    assert all(parse_duration(each) > 0 for each in shown)
+    assert not re.search(r"^\| `stream_failover` \|.*`restart`.*", REFERENCE, re.MULTILINE)
 
 
 def test_the_reference_has_every_variable_of_conditions() -> None:
