@@ -92,8 +92,8 @@ class Router:
 
         ``prompt`` is a text, or a list of `Message`. Options, all optional (see `GenerateOptions` for each):
         ``data_class`` (a name or several; the policy's default), ``latency_budget`` (seconds or ``'800ms'``; the
-        policy's), ``max_output_tokens`` (256), ``temperature`` (0.8; 0 is greedy), ``top_p`` (0.95), ``seed``, ``stop``,
-        ``response_format``, ``logprobs``, ``priority`` (``'normal'``), ``tags``, ``residency``, ``backend``,
+        policy's), ``max_output_tokens`` (256), ``temperature`` (0.8; 0 is greedy), ``top_p`` (0.95), ``seed``,
+        ``stop``, ``response_format``, ``logprobs``, ``priority``, ``tags``, ``residency``, ``backend``,
         ``idempotent`` (True), ``idempotency_key``, ``conversation``.
 
         Blocks until the answer is whole, at most for the budget. Raises `InvalidRequest`, or a `RequestError` with its
