@@ -60,6 +60,7 @@ protos: .venv-protos/ready
 bench: $(VENV)/models
 	$(BIN)/python benchmarks/planning.py
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/local.py
 
 clean:
 	rm -rf $(VENV) .venv-protos .venv-mlserver .venv-triton build dist *.egg-info

@@ -35,6 +35,7 @@ class LlamaCppBackend(Backend):
             self._engine_settings,
             settings_after_crash={"use_extra_buffers": False},
             memory_limit=settings.memory_limit,
+            idle_unload=settings.idle_unload,
         )
         """The supervised process."""
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Annotated
 
 from ...core.problem import Problem
-from ...core.settings import ByteSize, ModelName
+from ...core.settings import ByteSize, ModelName, Seconds
 
 
 class LlamaCppTask(StrEnum):
@@ -48,6 +48,9 @@ class LlamaCppSettings:
         LlamaCppPooling.MODEL
     )
     normalize: Annotated[bool, "`embed` only: make every vector one long"] = True
+    idle_unload: Annotated[
+        Seconds | None, "give the memory back when nothing was asked for this long; the next request waits for a load"
+    ] = None
     memory_limit: Annotated[
         ByteSize | None, "end the worker when it holds more memory of its own than this; a mapped file does not count"
     ] = None
@@ -60,6 +63,8 @@ def check_settings(settings: LlamaCppSettings) -> Sequence[Problem]:
         least["threads"] = 1
     if settings.memory_limit is not None:
         least["memory_limit"] = 1
+    if settings.idle_unload is not None:
+        least["idle_unload"] = 1
     return [
         Problem(f"{name} is {getattr(settings, name)}", f"give {name} at least {minimum}", (name,))
         for name, minimum in least.items()

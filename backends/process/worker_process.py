@@ -30,7 +30,8 @@ class WorkerProcess:
     ``settings_after_crash`` are laid over them, for good. ``concurrency`` calls run at once, on as many engine threads;
     others wait, by priority and then by arrival, also while the engine loads or comes back. A worker that answers no
     ping for ``hang_after`` seconds is killed, and so is one that holds more than ``memory_limit`` bytes. After five
-    crashes within a minute it stays down until `start` is called again.
+    crashes within a minute it stays down until `start` is called again. Where nothing is asked of it for
+    ``idle_unload`` seconds the process is ended, and the next call waits for a new one.
 
     Belongs to the event loop that `start` runs on. Raises `AttemptError` only: a worker's death is CRASHED (by a
     signal, an exit, or its memory limit), STALLED (it hung) or PROTOCOL (it sent nonsense), an exception of the engine
@@ -47,6 +48,7 @@ class WorkerProcess:
         concurrency: int = 1,
         hang_after: float = 5.0,
         memory_limit: int | None = None,
+        idle_unload: float | None = None,
     ) -> None:
         self._name = name
         self._factory = factory
@@ -55,6 +57,9 @@ class WorkerProcess:
         self._concurrency = concurrency
         self._hang_after = hang_after
         self._memory_limit = memory_limit
+        self._idle_unload = idle_unload
+        self._wanted = asyncio.Event()
+        self._last_used = 0.0
         self._turns = Turns(concurrency)
         self._health = BackendHealth(HealthState.LOADING, "the engine has not been started")
         self._settled = asyncio.Event()
@@ -97,6 +102,7 @@ class WorkerProcess:
             self._become(HealthState.LOADING, "the engine loads its model")
             self._turns.close()
             self._life = asyncio.get_running_loop().create_task(self._live())
+        self._wanted.set()
         await self._settled.wait()
         if self._failure is not None:
             raise AttemptError(self._failure.kind, self._failure.sentence)
@@ -117,6 +123,7 @@ class WorkerProcess:
         Raises TIMED_OUT, and sends nothing, where the deadline has passed by then.
         """
         self._refuse_late(deadline)
+        self._wanted.set()
         while True:
             await self._turns.take(priority)
             if self._child is not None:
@@ -125,7 +132,7 @@ class WorkerProcess:
             self._turns.give_back()
         try:
             self._refuse_late(deadline)
-            return self._child.call("call", call, on_end=self._turns.give_back)
+            return self._child.call("call", call, on_end=self._end_turn)
         except AttemptError:
             self._turns.give_back()
             raise
@@ -138,10 +145,12 @@ class WorkerProcess:
 
     async def ask(self, question: Parcel) -> Parcel:
         """Have `Engine.ask` answer, beside whatever runs. Waits only for the engine to be ready."""
+        self._wanted.set()
         while self._child is None:
             await self._settled.wait()
             if self._failure is not None:
                 raise AttemptError(self._failure.kind, self._failure.sentence)
+        self._last_used = asyncio.get_running_loop().time()
         return await _only(self._child.call("ask", question, on_end=_nothing))
 
     async def _live(self) -> None:
@@ -159,6 +168,12 @@ class WorkerProcess:
             except AttemptError as error:
                 self._give_up(error)
                 return
+            if reason is None:
+                self._become(
+                    HealthState.LOADING, "the engine had nothing to do and was unloaded; a call loads it again"
+                )
+                await self._wanted.wait()
+                continue
             crashes.append(clock())
             if len(crashes) == _CRASHES_TO_GIVE_UP and crashes[-1] - crashes[0] < _WITHIN:
                 sentence = f"{reason.sentence}, {_CRASHES_TO_GIVE_UP} times within a minute; it is not started again"
@@ -174,8 +189,11 @@ class WorkerProcess:
             return await asyncio.to_thread(self._settings)
         return self._settings
 
-    async def _live_once(self, settings: JsonObject) -> WorkerDied:
-        """One process's life: why it died. Raises `AttemptError` when it lives but cannot load."""
+    async def _live_once(self, settings: JsonObject) -> WorkerDied | None:
+        """One process's life: why it died, or None when it was ended for having nothing to do.
+
+        Raises `AttemptError` when it lives but cannot load.
+        """
         child = await Child.spawn(
             self._factory, self._name, hang_after=self._hang_after, memory_limit=self._memory_limit, on_death=self._lose
         )
@@ -185,11 +203,34 @@ class WorkerProcess:
             self._become(HealthState.READY, "")
             self._turns.open()
             self._settled.set()
-            return await asyncio.shield(child.died)
+            return await self._watch(child)
         except WorkerDied as reason:
             return reason
         finally:
             await child.stop()
+
+    async def _watch(self, child: Child) -> WorkerDied | None:
+        """Wait for the process's death, or until nothing has been asked of it for long."""
+        if self._idle_unload is None:
+            return await asyncio.shield(child.died)
+        clock = asyncio.get_running_loop().time
+        self._last_used = clock()
+        rest = self._idle_unload
+        while rest > 0:
+            await asyncio.wait([child.died], timeout=rest)
+            if child.died.done():
+                return child.died.result()
+            busy = self._turns.taken or self._turns.waiting
+            rest = self._idle_unload if busy else self._last_used + self._idle_unload - clock()
+        # From here on calls wait for the next process.
+        self._child = None
+        self._turns.close()
+        self._wanted.clear()
+        return None
+
+    def _end_turn(self) -> None:
+        self._last_used = asyncio.get_running_loop().time()
+        self._turns.give_back()
 
     def _refuse_late(self, deadline: Deadline | None) -> None:
         if deadline is not None and deadline.passed(asyncio.get_running_loop().time()):

