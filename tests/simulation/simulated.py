@@ -1,0 +1,302 @@
+"""Backends that behave as a world says, in virtual time, and keep a record of what they received and said."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import struct
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from edgewise.backends import Backend, BackendHealth, CallContext, Capabilities, HealthState
+from edgewise.backends.models import ModelFile
+from edgewise.backends.registry import BackendKind
+from edgewise.core.answer import Delta, Embeddings, Finish, FinishReason, GenerateEvent, Inference, TokenLogprob, Usage
+from edgewise.core.content import Content, EmbedInput, GenerateInput, InferInput, Role, Tensor
+from edgewise.core.failure import AttemptError, FailureKind
+from edgewise.core.request import Task
+
+from .faults import Fault, Manner
+from .requests import SAID, STOP
+from .world import BackendPlan, Episode
+
+_TO_NOTICE = 0.001
+"""Seconds in which a call notices that it was cancelled."""
+
+
+@dataclass(slots=True)
+class Call:
+    """A call as the backend received it.
+
+    ``partial`` is the assistant's text that it is to continue. ``finished``: the backend ended it by itself; ``whole``:
+    with a finish.
+    """
+
+    number: int
+    backend: str
+    request_id: str
+    content: Content
+    partial: str
+    began: float
+    said: list[str] = field(default_factory=list)
+    finished: bool = False
+    whole: bool = False
+    ended: float | None = None
+    slow_to_stop: float = 0.0
+    wait: asyncio.Future[None] | None = None
+    doom: AttemptError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedSettings:
+    """What the configuration of a simulated backend says of it."""
+
+    tasks: Annotated[tuple[str, ...], "what it can do"]
+    context_tokens: Annotated[int, "prompt and answer together"]
+    continues: Annotated[bool, "it continues the assistant's text"]
+    logprobs: Annotated[bool, "it reports log-probabilities"]
+    max_concurrency: Annotated[int, "calls at once"]
+
+
+class _Configured(Backend):
+    """Stands for a simulated backend in the configuration. The world's own replace it before any call."""
+
+    def __init__(self, name: str, settings: SimulatedSettings) -> None:
+        super().__init__(name)
+        self._capabilities = Capabilities(
+            tasks=frozenset(map(Task, settings.tasks)),
+            context_tokens=settings.context_tokens,
+            continues=settings.continues,
+            constrains=True,
+            logprobs=settings.logprobs,
+            max_concurrency=settings.max_concurrency,
+        )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    def health(self) -> BackendHealth:
+        return BackendHealth(HealthState.READY)
+
+
+def _build(name: str, settings: SimulatedSettings, models: Mapping[str, ModelFile]) -> Backend:
+    return _Configured(name, settings)
+
+
+KINDS = {
+    name: BackendKind(name, SimulatedSettings, on_device=on_device, build=_build)
+    for name, on_device in (("simulated_device", True), ("simulated_remote", False))
+}
+
+
+class SimulatedBackend(_Configured):
+    """One backend of a world. ``calls`` holds all that it received; ``broken`` what nobody may ask of it."""
+
+    def __init__(self, plan: BackendPlan, seed: int) -> None:
+        settings = SimulatedSettings(
+            plan.tasks, plan.context_tokens, plan.continues, plan.logprobs, plan.max_concurrency
+        )
+        super().__init__(plan.name, settings)
+        self.plan = plan
+        self.calls: list[Call] = []
+        self.broken: list[str] = []
+        self._running: dict[int, Call] = {}
+        self._random = random.Random(f"{plan.name} {seed}")
+        self._loaded_at = math.inf
+        self._lasting: Fault | None = None
+
+    @property
+    def running(self) -> int:
+        """Calls that have not ended."""
+        return len(self._running)
+
+    def health(self) -> BackendHealth:
+        """Loading after the start, and after a crash."""
+        loading = asyncio.get_running_loop().time() < self._loaded_at
+        return BackendHealth(HealthState.LOADING if loading else HealthState.READY)
+
+    async def start(self) -> None:
+        """Load."""
+        loop = asyncio.get_running_loop()
+        self._loaded_at = loop.time() + self.plan.load
+        for episode in self.plan.episodes:
+            loop.call_at(episode.start, self._strike, episode)
+        await asyncio.sleep(self.plan.load)
+
+    async def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
+        """Words that no other call says."""
+        with self._taken(call, context) as taken:
+            if call.logprobs is not None and not self.plan.logprobs:
+                self.broken.append("was asked for log-probabilities, which it has not")
+            words = self._answer(taken, call)
+            fault, after = self._fate(taken, len(words))
+            try:
+                await self._loaded(taken)
+                every = self.plan.every
+                for at in range(len(words) + 1):
+                    if fault is not None and at == after:
+                        if fault.manner is Manner.CUT:
+                            taken.finished = True
+                            return
+                        every = await self._suffer(fault, taken, every)
+                    if at == len(words):
+                        break
+                    pause = every if at else self.plan.first_after
+                    await self._pause(taken, pause * self._random.uniform(0.8, 1.3))
+                    taken.said.append(words[at])
+                    yield Delta(words[at], 1, () if call.logprobs is None else (TokenLogprob(words[at], -0.5),))
+                taken.finished = taken.whole = True
+                usage = Usage(taken.number, len(words))
+                yield Finish(FinishReason.STOP, usage, f"{self.name}-model", self.name)
+            finally:
+                if not taken.finished and taken.slow_to_stop:
+                    await asyncio.sleep(taken.slow_to_stop)
+
+    async def embed(self, call: EmbedInput, context: CallContext) -> Embeddings:
+        """Each text's length, and the call's number."""
+        with self._taken(call, context) as taken:
+            await self._work(taken)
+            data = b"".join(struct.pack("<2f", len(text), taken.number) for text in call.texts)
+            return Embeddings(Tensor("float32", (len(call.texts), 2), data), model=f"{self.name}-model")
+
+    async def infer(self, call: InferInput, context: CallContext) -> Inference:
+        """The inputs, as outputs."""
+        with self._taken(call, context) as taken:
+            await self._work(taken)
+            return Inference(dict(call.inputs), model=f"{self.name}-model")
+
+    async def _work(self, taken: Call) -> None:
+        fault, _ = self._fate(taken, 0)
+        await self._loaded(taken)
+        if fault is not None and fault.manner is not Manner.CUT:
+            await self._suffer(fault, taken, 0.0)
+        await self._pause(taken, self.plan.first_after * self._random.uniform(0.8, 1.3))
+
+    @contextmanager
+    def _taken(self, content: Content, context: CallContext) -> Iterator[Call]:
+        partial = ""
+        if isinstance(content, GenerateInput) and content.messages[-1].role is Role.ASSISTANT:
+            partial = content.messages[-1].text
+            if not self.plan.continues:
+                self.broken.append("was asked to continue a text, which it cannot")
+        now = asyncio.get_running_loop().time()
+        number = len(self.calls)
+        taken = Call(number, self.name, context.request_id, content, partial, now)
+        taken.slow_to_stop = self.plan.slow_to_stop if isinstance(content, GenerateInput) else 0.0
+        self.calls.append(taken)
+        self._running[number] = taken
+        if len(self._running) > self.plan.max_concurrency:
+            # Those whose callers have just gone are about to notice; the backend's own limit covers that moment.
+            settled = _TO_NOTICE + self.plan.slow_to_stop
+            asyncio.get_running_loop().call_later(settled, self._count, set(self._running))
+        try:
+            yield taken
+        finally:
+            del self._running[number]
+            taken.ended = asyncio.get_running_loop().time()
+
+    def _count(self, at_once: set[int]) -> None:
+        if len(at_once & self._running.keys()) > self.plan.max_concurrency:
+            self.broken.append("got more calls at once than it takes")
+
+    def _answer(self, taken: Call, call: GenerateInput) -> list[str]:
+        count = 0 if self._random.random() < 0.02 else min(call.max_output_tokens, 40)
+        words = [f"{SAID}:{self.name}:{taken.number}.{at} " for at in range(count)]
+        if call.stop and count > 2:
+            half = len(STOP) // 2
+            words[1] += STOP[:half]
+            words[2] = STOP[half:] + words[2]
+        return words
+
+    def _fate(self, taken: Call, words: int) -> tuple[Fault | None, int]:
+        if len(_text(taken.content)) / 4 > self.plan.context_tokens:
+            return Fault("too long", Manner.RAISED, FailureKind.CONTEXT_LENGTH), 0
+        if self._lasting is not None:
+            return self._lasting, 0
+        for episode in self.plan.episodes:
+            if episode.start <= taken.began < episode.end:
+                return episode.fault, 0
+        if self._random.random() >= self.plan.fault_share:
+            return None, 0
+        fault = self._random.choice(self.plan.faults)
+        if fault.lasting:
+            self._lasting = fault
+        return fault, 0 if fault.early else self._random.choice([0, 0, self._random.randint(0, words)])
+
+    async def _suffer(self, fault: Fault, taken: Call, every: float) -> float:
+        """Have the fault strike; returns the time per word from here on."""
+        match fault.manner:
+            case Manner.SILENT:
+                await self._pause(taken, math.inf)
+            case Manner.SLOW_DRIP:
+                await self._pause(taken, fault.pause)
+                return fault.pause
+            case Manner.DELAYED:
+                await self._pause(taken, fault.pause)
+            case Manner.CRASHED:
+                self._crash(fault)
+                await self._pause(taken, math.inf)
+            case Manner.FOREIGN:
+                raise LookupError(_text(taken.content))
+            case Manner.RAISED:
+                await self._pause(taken, 0.01)
+                taken.finished = True
+                try:
+                    raise ValueError(_text(taken.content))
+                except ValueError as error:
+                    raise _failure(fault) from error
+            case Manner.CUT:
+                pass
+        return every
+
+    def _crash(self, fault: Fault) -> None:
+        self._loaded_at = asyncio.get_running_loop().time() + fault.pause
+        self._break_all(fault)
+
+    def _strike(self, episode: Episode) -> None:
+        if episode.fault.manner is Manner.RAISED:
+            self._break_all(episode.fault)
+
+    def _break_all(self, fault: Fault) -> None:
+        for taken in self._running.values():
+            if taken.wait is not None and not taken.wait.done():
+                taken.wait.set_exception(_failure(fault))
+            else:  # its reader is slow: it notices when it is asked for more
+                taken.doom = _failure(fault)
+
+    async def _loaded(self, taken: Call) -> None:
+        now = asyncio.get_running_loop().time()
+        if now < self._loaded_at:
+            await self._pause(taken, self._loaded_at - now)
+
+    async def _pause(self, taken: Call, seconds: float) -> None:
+        """Wait; a crash or a lost link ends the wait with its failure."""
+        if taken.doom is not None:
+            raise taken.doom
+        loop = asyncio.get_running_loop()
+        wait = taken.wait = loop.create_future()
+        timer = None if seconds == math.inf else loop.call_later(seconds, _end, wait)
+        try:
+            await wait
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+
+def _end(wait: asyncio.Future[None]) -> None:
+    if not wait.done():
+        wait.set_result(None)
+
+
+def _failure(fault: Fault) -> AttemptError:
+    return AttemptError(fault.kind, f"simulated: {fault.name}", retry_after=fault.retry_after)
+
+
+def _text(content: Content) -> str:
+    if isinstance(content, GenerateInput):
+        return "".join(message.text for message in content.messages)
+    return "".join(content.texts) if isinstance(content, EmbedInput) else content.model
