@@ -40,12 +40,20 @@ check: $(VENV)/edgewise
 	$(BIN)/lint-imports
 
 # Each server has an environment of its own: their protobuf and grpcio differ from ours and from one another's.
-test-servers: $(VENV)/edgewise .venv-mlserver/ready .venv-triton/ready
-	EDGEWISE_MLSERVER=.venv-mlserver EDGEWISE_TRITON=.venv-triton $(BIN)/python -m pytest tests/real_servers $(PYTEST_ARGS)
+test-servers: $(VENV)/models .venv-mlserver/ready .venv-triton/ready .venv-llama-server/ready
+	EDGEWISE_MLSERVER=.venv-mlserver EDGEWISE_TRITON=.venv-triton EDGEWISE_LLAMA_SERVER=.venv-llama-server \
+		$(BIN)/python -m pytest tests/real_servers $(PYTEST_ARGS)
 
 .venv-mlserver/ready:
 	$(PYTHON) -m venv .venv-mlserver
 	.venv-mlserver/bin/python -m pip --disable-pip-version-check install -q mlserver==1.7.1
+	@touch $@
+
+# Takes the wheel that pip kept from building it for our own environment.
+.venv-llama-server/ready: $(VENV)/llama
+	$(PYTHON) -m venv .venv-llama-server
+	CMAKE_ARGS="$(LLAMA_BUILD)" sh .ci/with_pulse.sh .venv-llama-server/bin/python -m pip --disable-pip-version-check \
+		install -q 'llama-cpp-python[server]>=0.3.36,<0.4'
 	@touch $@
 
 # The wheel carries Triton itself. Its Python backend crashes under numpy 2.
@@ -63,7 +71,7 @@ bench: $(VENV)/models
 	$(BIN)/python benchmarks/local.py
 
 clean:
-	rm -rf $(VENV) .venv-protos .venv-mlserver .venv-triton build dist *.egg-info
+	rm -rf $(VENV) .venv-protos .venv-mlserver .venv-triton .venv-llama-server build dist *.egg-info
 
 $(VENV)/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'edgewise needs Python 3.11 or later: make PYTHON=python3.12 …'; exit 1; }

@@ -23,6 +23,7 @@ _OWN_KINDS = {
     "grpc": "edgewise.backends.grpc:KIND",
     "llama_cpp": "edgewise.backends.llama_cpp:KIND",
     "onnx": "edgewise.backends.onnx:KIND",
+    "openai": "edgewise.backends.openai:KIND",
 }
 
 

@@ -17,6 +17,7 @@ from edgewise.backends.grpc import GrpcSettings
 from edgewise.backends.llama_cpp import LlamaCppSettings
 from edgewise.backends.models import ModelSettings
 from edgewise.backends.onnx import OnnxSettings
+from edgewise.backends.openai import OpenaiSettings
 from edgewise.core.duration import parse_duration
 from edgewise.core.settings import ByteSize, FilePath, Fraction, ModelName, Seconds, Secret
 from edgewise.policies.plan import StreamFailover
@@ -31,6 +32,7 @@ ROOTS: tuple[type[Any], ...] = (
     LlamaCppSettings,
     OnnxSettings,
     GrpcSettings,
+    OpenaiSettings,
     PolicySettings,
     ServeSettings,
 )

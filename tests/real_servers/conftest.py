@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
-import grpc
 import pytest
 
 from edgewise.backends import CallContext
@@ -77,6 +78,11 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 class Running:
     """A server's process, in a group of its own: Triton's children outlive it otherwise."""
 
@@ -86,15 +92,16 @@ class Running:
             self._process = subprocess.Popen(
                 command, cwd=folder, env={**os.environ, **environment}, stdout=log, stderr=log, start_new_session=True
             )
-        with grpc.insecure_channel(self.target) as channel:
-            try:
-                grpc.channel_ready_future(channel).result(timeout=60)
-            except grpc.FutureTimeoutError:
+        deadline = time.monotonic() + 60
+        while not _listens(port):
+            if time.monotonic() > deadline or self._process.poll() is not None:
                 self.stop()
                 pytest.fail((folder / "log").read_text()[-2000:])
+            time.sleep(0.1)  # a foreign process: there is no event to wait for
 
     def stop(self) -> None:
-        os.killpg(self._process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(10)
 
 

@@ -1,0 +1,189 @@
+"""The backend that is a service elsewhere, over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Awaitable
+from typing import TypeVar
+
+import httpx
+
+from ...core.answer import Embeddings, Finish, GenerateEvent
+from ...core.content import EmbedInput, GenerateInput
+from ...core.failure import AttemptError, FailureKind
+from ...core.request import Task
+from ..backend import Backend, BackendHealth, CallContext, Capabilities, HealthState
+from .client import open_client
+from .events import EventReader
+from .failures import ReportedFailure, failure, from_exception, from_response
+from .messages import ChunkReader, embed_body, embeddings, generate_body
+from .settings import OpenaiSettings
+
+T = TypeVar("T")
+
+_LARGEST_BODY = 64 * 1024 * 1024
+_LARGEST_ERROR = 64 * 1024
+
+_CALL_ERRORS = (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError, ValueError, ReportedFailure)
+"""What a call can raise besides a timeout: the client's complaints, and what cannot be read or reports a failure."""
+
+
+class OpenaiBackend(Backend):
+    """A model service over HTTP. Opens nothing before its first call; belongs to the event loop of that call.
+
+    How many calls run at once is kept by whoever calls, from ``capabilities.max_concurrency``.
+    """
+
+    def __init__(self, name: str, settings: OpenaiSettings) -> None:
+        super().__init__(name)
+        self._settings = settings
+        self._client: httpx.AsyncClient | None = None
+        self._waits: set[asyncio.Timeout] = set()
+        self._stopped = False
+        self._last_failure = ""
+        server_name = None if settings.tls is None else settings.tls.server_name
+        self._extensions = {} if server_name is None else {"sni_hostname": server_name}
+        self._capabilities = Capabilities(
+            tasks=settings.offered,
+            context_tokens=settings.context_tokens,
+            constrains=settings.constrains,
+            logprobs=settings.logprobs,
+            max_concurrency=settings.max_concurrency,
+        )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    def health(self) -> BackendHealth:
+        """Ready until stopped: whether it can be reached shows in calls alone. ``sentence`` is the last failure."""
+        if self._stopped:
+            return BackendHealth(HealthState.DOWN, f"backend {self.name!r} was stopped")
+        return BackendHealth(HealthState.READY, self._last_failure)
+
+    async def stop(self) -> None:
+        self._stopped = True
+        for wait in self._waits:
+            wait.reschedule(asyncio.get_running_loop().time())
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    async def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
+        self._require(Task.GENERATE)
+        try:
+            body: bytes | None = generate_body(self._settings, call)
+        except (ValueError, TypeError, RecursionError):  # their texts may quote the request
+            body = None
+        response: httpx.Response | None = None
+        try:
+            response = await self._send("chat/completions", body, context)
+            pieces = response.aiter_bytes()
+            events, chunks = EventReader(), ChunkReader()
+            while (piece := await self._in_time(anext(pieces, None), context)) is not None:
+                for data in events.feed(piece):
+                    for event in chunks.read(data):
+                        yield event
+                        if type(event) is Finish:
+                            self._last_failure = ""
+                            return
+            for event in chunks.end():
+                self._last_failure = ""
+                yield event
+                return
+            failed = failure(self.name, FailureKind.TRUNCATED)
+        except TimeoutError:
+            failed = self._timed_out()
+        except _CALL_ERRORS as error:
+            failed = from_exception(self.name, error)
+        finally:
+            if response is not None:
+                await response.aclose()
+        # Raised out here, no error of the library's hangs on it as its context.
+        raise self._noted(failed)
+
+    async def embed(self, call: EmbedInput, context: CallContext) -> Embeddings:
+        self._require(Task.EMBED)
+        try:
+            body: bytes | None = embed_body(self._settings, call)
+        except (ValueError, TypeError):
+            body = None
+        response: httpx.Response | None = None
+        try:
+            response = await self._send("embeddings", body, context)
+            answer = embeddings(await self._in_time(_whole(response, _LARGEST_BODY), context), len(call.texts))
+            self._last_failure = ""
+            return answer
+        except TimeoutError:
+            failed = self._timed_out()
+        except _CALL_ERRORS as error:
+            failed = from_exception(self.name, error)
+        finally:
+            if response is not None:
+                await response.aclose()
+        raise self._noted(failed)
+
+    async def _send(self, path: str, body: bytes | None, context: CallContext) -> httpx.Response:
+        """The beginning of a good answer."""
+        if body is None:
+            raise AttemptError(FailureKind.INVALID_REQUEST, "the request holds what cannot be sent (bad Unicode?)")
+        if context.deadline.remaining(asyncio.get_running_loop().time()) <= 0.0:
+            raise failure(self.name, FailureKind.TIMED_OUT)
+        client = self._open()
+        headers = {"content-type": "application/json"}
+        if context.idempotency_key:
+            headers["idempotency-key"] = context.idempotency_key
+        request = client.build_request("POST", path, content=body, headers=headers, extensions=self._extensions)
+        response = await self._in_time(client.send(request, stream=True), context)
+        if response.status_code == httpx.codes.OK:
+            return response
+        try:
+            text = await self._in_time(_beginning(response, _LARGEST_ERROR), context)
+        finally:
+            await response.aclose()
+        raise self._noted(from_response(self.name, response.status_code, response.headers, text))
+
+    def _open(self) -> httpx.AsyncClient:
+        if self._stopped:
+            raise AttemptError(FailureKind.UNREACHABLE, f"backend {self.name!r} was stopped")
+        if self._client is None:
+            self._client = open_client(self._settings)
+        return self._client
+
+    async def _in_time(self, work: Awaitable[T], context: CallContext) -> T:
+        """Wait for ``work`` until the deadline, or until the backend is stopped; then raise ``TimeoutError``."""
+        at = context.deadline.at
+        async with asyncio.timeout_at(None if at == math.inf else at) as wait:
+            self._waits.add(wait)
+            try:
+                return await work
+            finally:
+                self._waits.discard(wait)
+
+    def _timed_out(self) -> AttemptError:
+        return failure(self.name, FailureKind.PREEMPTED if self._stopped else FailureKind.TIMED_OUT)
+
+    def _require(self, task: Task) -> None:
+        if task not in self._capabilities.tasks:
+            raise self._unsupported(task)
+
+    def _noted(self, failed: AttemptError) -> AttemptError:
+        self._last_failure = failed.sentence
+        return failed
+
+
+async def _whole(response: httpx.Response, largest: int) -> bytes:
+    body = await _beginning(response, largest)
+    if len(body) >= largest:
+        raise ValueError("the answer is too large")
+    return body
+
+
+async def _beginning(response: httpx.Response, largest: int) -> bytes:
+    body = b""
+    async for piece in response.aiter_bytes():
+        body += piece
+        if len(body) >= largest:
+            return body[:largest]
+    return body
