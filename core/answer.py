@@ -24,7 +24,11 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens read and written by the backend that answered, as it counted them."""
+    """Tokens read and written by the backend that completed the answer, as it counted them.
+
+    Where the router ended the answer itself, at a stop sequence that the backend did not heed, the prompt's tokens
+    are not known and 0.
+    """
 
     prompt_tokens: int = 0
     output_tokens: int = 0

@@ -111,6 +111,11 @@ class Attempt:
         )
 
     @property
+    def tokens(self) -> int:
+        """How many tokens have come."""
+        return self._tokens
+
+    @property
     def has_begun(self) -> bool:
         """Whether a first token has come."""
         return self._first_at is not None

@@ -105,7 +105,7 @@ class Stream:
                         self._deadline += self._now() - given
                         seam = None
                     if self._stop.reached:
-                        event = Finish(FinishReason.STOP, Usage(output_tokens=self._tokens))
+                        event = Finish(FinishReason.STOP, Usage(output_tokens=opened.attempt.tokens))
                         break
                 if isinstance(event, Finish):
                     opened.finish()
@@ -114,7 +114,7 @@ class Stream:
                 assert failure is not None
                 if self._tokens >= self._max_output_tokens:
                     # Nothing was left to say but that.
-                    event = Finish(FinishReason.LENGTH, Usage(output_tokens=self._tokens))
+                    event = Finish(FinishReason.LENGTH, Usage(output_tokens=opened.attempt.tokens))
                     break
                 # The attempt had the request's own deadline, whatever the reader's time adds to it here.
                 late = failure.kind is FailureKind.TIMED_OUT and run.deadline.passed(self._now())
