@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Annotated, Literal
@@ -68,19 +68,23 @@ def build_location(
         sentence, proof = "nothing proves this place: attested needs pinned roots", (*path[:-1], "tls")
         if on_device is not None:
             problems.append(Problem(sentence, mend, (*path, "evidence"), rests_on=(proof,)))
-    return Location(
-        _somewhere(written.process_in, places, (*path, "process_in"), problems),
-        ANYWHERE if written.store_in is None else places.read(written.store_in, (*path, "store_in"), problems),
+    read: list[Problem] = []
+    location = Location(
+        _somewhere(written.process_in, places, (*path, "process_in"), read),
+        ANYWHERE if written.store_in is None else places.read(written.store_in, (*path, "store_in"), read),
         ANYWHERE
         if written.operators is None
         else _named(
             written.operators,
-            read_operators(written.operators, places, (*path, "operators"), problems),
+            read_operators(written.operators, places, (*path, "operators"), read),
             (*path, "operators"),
-            problems,
+            read,
         ),
         written.evidence,
     )
+    # The names of places are declared in the policy.
+    problems += [replace(each, rests_on=tuple(("policy", *place) for place in each.rests_on)) for each in read]
+    return location
 
 
 def _somewhere(names: tuple[str, ...] | None, places: Places, path: Path, problems: list[Problem]) -> PlaceSet:

@@ -282,6 +282,11 @@ serve: {drain: fast, max_waiting: -1}
         (POLICY.replace("{kind: far, target: x}", "far") + "  rules: [{name: r, deny: [m]}]\n", "keys with values"),
         (FAR + "    tls: 5\n    location: {process_in: [DE], evidence: attested}\n", "keys with values"),
         (FAR + "    location: 5\n", "not possible here"),
+        (FAR + "    location: {process_in: ['site:s']}\npolicy: {sites: {s: {in: UK}}}\n", "'UK' is no known"),
+        (
+            FAR + "    location: {operators: [own]}\npolicy: {groups: {own: {members: [DE], as_of: x, source: y}}}\n",
+            "'x' is no day",
+        ),
         ("version: 1\nmodels: 5\nbackends:\n  a: {kind: local, model: m}\n", "names with values"),
         ("version: 1\nmodles: {m: {source: x}}\nbackends:\n  a: {kind: local, model: m}\n", "no section 'modles'"),
         ("version: 1\nbackends:\n  a: {kind: nothing_like_it, own: 1, location: device}\n", "no kind"),
