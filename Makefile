@@ -14,7 +14,7 @@ else
 LLAMA_BUILD := -DLLAVA_BUILD=OFF
 endif
 
-.PHONY: help demo test test-servers check protos bench clean
+.PHONY: help demo test test-servers check protos bench crash-outbox clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo 'make test-servers  the clients of foreign protocols against the real servers, each in an environment of its own'
 	@echo 'make check   linters, types and import arrows only'
 	@echo 'make bench   time the routed calls against the bare ones, and the planning'
+	@echo 'make crash-outbox N=2000  kill a process at its outbox so often, and hold the outbox to its receipts'
 	@echo 'make protos  generate the Python code of protos/ anew'
 	@echo 'make clean   remove the environments and everything built'
 
@@ -69,6 +70,11 @@ bench: $(VENV)/models
 	$(BIN)/python benchmarks/planning.py
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/local.py
+
+N ?= 2000
+START ?= 1
+crash-outbox: $(VENV)/edgewise
+	OUTBOX_KILLS=$(N) OUTBOX_SEED=$(START) $(BIN)/python -m pytest tests/outbox/test_crashes.py
 
 clean:
 	rm -rf $(VENV) .venv-protos .venv-mlserver .venv-triton .venv-llama-server build dist *.egg-info

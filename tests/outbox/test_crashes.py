@@ -1,0 +1,85 @@
+"""kill -9 at random instants: nothing with a receipt is lost, no receipt has two answers, the file opens each time.
+
+``OUTBOX_KILLS`` says how often; ``make crash-outbox N=2000`` is the long campaign.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from edgewise.router.outbox import Ending, State, Store
+from edgewise.router.outbox.encoding import decode_answer, decode_request
+
+WORKER = Path(__file__).parent / "crash_worker.py"
+KILLS = int(os.environ.get("OUTBOX_KILLS", "20"))
+SEED = int(os.environ.get("OUTBOX_SEED", "1"))
+PATIENCE = 60.0
+
+
+def run_and_kill(outbox: Path, journal: Path, seed: int, after: float) -> None:
+    """Start a worker, wait until it is at work, and kill it ``after`` seconds more."""
+    opened = lines(journal, "open")
+    with subprocess.Popen([sys.executable, str(WORKER), str(outbox), str(journal), str(seed)]) as worker:
+        deadline = time.monotonic() + PATIENCE
+        while len(lines(journal, "open")) == len(opened):
+            assert worker.poll() is None, f"seed {seed}: the worker ended: {journal.read_text()[-500:]}"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        time.sleep(after)  # the instant of the crash is what is random here
+        assert worker.poll() is None, f"seed {seed}: the worker ended: {journal.read_text()[-500:]}"
+        worker.send_signal(signal.SIGKILL)
+
+
+def lines(journal: Path, kind: str) -> list[list[str]]:
+    """The journal's lines of a kind. A line torn by the kill cannot be: each is one write."""
+    text = journal.read_text() if journal.exists() else ""
+    return [words for words in map(str.split, text.splitlines()) if words[0] == kind]
+
+
+def judge(outbox: Path, journal: Path, note: str) -> int:
+    """Hold the outbox to what the application was told; returns how many receipts there are."""
+    store = Store(outbox)
+    entries = {str(entry.receipt): entry for entry in store.all(time.time())}
+    with store.database.reading() as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok", note
+    store.close()
+    assert not list(outbox.parent.glob("*.damaged-*")), note
+    prompts: dict[str, str] = {}
+    for _, receipt, prompt in lines(journal, "receipt"):
+        prompts[receipt] = prompt
+        assert receipt in entries, f"{note}: a receipt was lost"
+    for receipt, entry in entries.items():
+        if entry.state is State.ANSWERED:
+            assert entry.answer is not None, note
+            assert entry.content is None, note
+            if receipt in prompts:
+                assert decode_answer(entry.answer).text.split()[0] == prompts[receipt], note
+        elif entry.state is State.QUEUED:
+            assert entry.content is not None, note
+            messages, _ = decode_request(entry.labels, entry.content)
+            assert prompts.get(receipt, messages[0].text) == messages[0].text, note
+        else:
+            assert entry.ending is Ending.CANCELLED, note
+    told: dict[str, str] = {}
+    for _, receipt, *text in lines(journal, "result"):
+        assert told.setdefault(receipt, " ".join(text)) == " ".join(text), f"{note}: two answers for one receipt"
+        assert entries[receipt].state is not State.QUEUED, f"{note}: an answer was there and is gone"
+    for _, receipt in lines(journal, "cancelled"):
+        assert entries[receipt].ending is Ending.CANCELLED, f"{note}: cancelled, and then answered"
+    return len(prompts)
+
+
+def test_a_kill_at_any_instant_loses_nothing(tmp_path: Path) -> None:
+    dice = random.Random(SEED)
+    outbox, journal = tmp_path / "outbox.db", tmp_path / "journal"
+    for number in range(KILLS):
+        seed = dice.getrandbits(32)
+        run_and_kill(outbox, journal, seed, dice.uniform(0.0, 0.4))
+        judge(outbox, journal, f"kill {number} of seed {SEED}")
+    assert judge(outbox, journal, f"seed {SEED}") > KILLS
