@@ -23,6 +23,7 @@ from edgewise.core.settings import ByteSize, FilePath, Fraction, ModelName, Seco
 from edgewise.policies.plan import StreamFailover
 from edgewise.policies.settings import PolicySettings
 from edgewise.router.config.backends import CommonSettings
+from edgewise.router.decision_log import DecisionLogSettings
 from edgewise.router.serving import ServeSettings
 
 PAGE = Path(__file__).parent / "configuration.md"
@@ -35,6 +36,7 @@ ROOTS: tuple[type[Any], ...] = (
     OpenaiSettings,
     PolicySettings,
     ServeSettings,
+    DecisionLogSettings,
 )
 
 _BLOCK = re.compile(r"<!-- keys of (\w+) -->\n.*?<!-- end of keys -->", re.DOTALL)

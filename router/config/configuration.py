@@ -19,6 +19,8 @@ from ...policies import Policy, compile_policy
 from ...policies.gaps import Gaps
 from ...policies.own_places import read_places
 from ...policies.settings import PolicySettings
+from ..decision_log import DecisionLogSettings
+from ..decision_log import check as check_decision_log
 from ..serving.settings import ServeSettings
 from ..serving.settings import check as check_serve
 from .backends import BackendEntry, BackendReader, WrittenBackend, finish, judge
@@ -30,7 +32,7 @@ from .text import LARGEST, decode, read_bytes, unreadable
 from .tree import Complaint, Mark, Node, Table, mark_of, parse, show_all
 
 _MOST_TOLD = 200
-_SECTIONS = ("version", "models", "backends", "policy", "serve")
+_SECTIONS = ("version", "models", "backends", "policy", "serve", "decision_log")
 _TOP = Mark(1, 1)
 _APART: Sequence[Path] = (("defaults",), ("resilience",), ("offline",))
 """Parts of the policy that do not say what may go where."""
@@ -48,6 +50,7 @@ class Configuration:
     policy_settings: PolicySettings
     policy: Policy
     warnings: tuple[Problem, ...] = ()
+    decision_log: DecisionLogSettings | None = None
 
 
 def load(
@@ -129,12 +132,14 @@ class _Reading:
         self._version(tree)
         models = self._section(tree, "models", Mapping[str, ModelSettings], {})
         serve = self._section(tree, "serve", ServeSettings, ServeSettings())
+        decisions = self._section(tree, "decision_log", DecisionLogSettings, None)
         settings = self._section(tree, "policy", PolicySettings, PolicySettings())
         model_files = {name: ModelFile(name, each, self._base) for name, each in models.items()}
         self.reader.models = None if ("models",) in self._unread() else list(models)
         mark, section = tree.entries.get("backends", (_TOP, Table({}, _TOP)))
         written = BackendReader(self.reader, self._kinds).entries(section, mark)
         problems = _below("serve", check_serve(serve))
+        problems += [] if decisions is None else _below("decision_log", check_decision_log(decisions))
         unread = self._unread()
         places, _ = read_places(settings, known_places())
         locations: dict[str, Location] = {}
@@ -155,7 +160,8 @@ class _Reading:
         problems = independent([*problems, *_below("policy", of_policy)], unread)
         if policy is None:
             return None, problems
-        return Configuration(file, self._base, model_files, backends, serve, settings, policy), problems
+        made = Configuration(file, self._base, model_files, backends, serve, settings, policy, decision_log=decisions)
+        return made, problems
 
     def _unread(self) -> set[Path]:
         """Where something could not be read so far."""

@@ -12,6 +12,7 @@ from ...backends.models import ModelSettings
 from ...backends.registry import find_kind, kind_names
 from ...core.settings import ByteSize, FilePath, Fraction, ModelName, Seconds, Secret
 from ...policies.settings import PolicySettings
+from ..decision_log import DecisionLogSettings
 from ..serving.settings import ServeSettings
 from .backends import CommonSettings
 
@@ -46,6 +47,7 @@ def json_schema() -> JsonSchema:
         },
         "policy": _of(PolicySettings),
         "serve": _of(ServeSettings),
+        "decision_log": _of(DecisionLogSettings),
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
