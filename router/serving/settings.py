@@ -52,9 +52,8 @@ def check(settings: ServeSettings) -> Sequence[Problem]:
         missing = "certificate" if settings.certificate is None else "key"
         problems.append(Problem(f"TLS needs `{missing}` too", "give both `certificate` and `key`", (missing,)))
     if settings.client_roots is not None and settings.certificate is None:
-        problems.append(
-            Problem("clients can prove themselves over TLS only", "give `certificate` and `key`", ("client_roots",))
-        )
+        sentence, mend = "clients can prove themselves over TLS only", "give `certificate` and `key`"
+        problems.append(Problem(sentence, mend, ("client_roots",), rests_on=(("certificate",),)))
     if settings.place and not _PLACE.fullmatch(settings.place):
         problems.append(Problem(f"{settings.place!r} is no place", "write `NL` or `site:praxis`", ("place",)))
     if settings.max_waiting < 0:
@@ -75,6 +74,7 @@ def _check_openness(settings: ServeSettings, target: Target) -> list[Problem]:
                 f"{settings.listen} is open to other machines, and nothing would be encrypted",
                 "give `certificate` and `key`, or listen on 127.0.0.1 or a unix socket",
                 ("listen",),
+                rests_on=(("certificate",),),
             )
         ]
     if not settings.tokens and settings.client_roots is None:
@@ -84,6 +84,7 @@ def _check_openness(settings: ServeSettings, target: Target) -> list[Problem]:
                 "give `tokens` or `client_roots`",
                 ("listen",),
                 Severity.WARNING,
+                rests_on=(("tokens",), ("client_roots",)),
             )
         ]
     return []

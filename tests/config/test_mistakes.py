@@ -282,6 +282,7 @@ serve: {drain: fast, max_waiting: -1}
         (POLICY.replace("{kind: far, target: x}", "far") + "  rules: [{name: r, deny: [m]}]\n", "keys with values"),
         (FAR + "    tls: 5\n    location: {process_in: [DE], evidence: attested}\n", "keys with values"),
         (FAR + "    location: 5\n", "not possible here"),
+        (BACKENDS + "serve: {listen: '0.0.0.0:1', certificate: [x]}\n", "a single value"),
         (FAR + "    location: {process_in: ['site:s']}\npolicy: {sites: {s: {in: UK}}}\n", "'UK' is no known"),
         (
             FAR + "    location: {operators: [own]}\npolicy: {groups: {own: {members: [DE], as_of: x, source: y}}}\n",
