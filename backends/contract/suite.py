@@ -120,7 +120,7 @@ class Suite:
     def call(self, *more: Message, **options: Any) -> GenerateInput:
         """The prompt and what follows it: greedy, with a seed, and short unless told otherwise."""
         return GenerateInput(
-            (*self.prompt, *more), **{"temperature": 0.0, "seed": 1, "max_output_tokens": 16} | options
+            (*self.prompt, *more), **{"temperature": 0.0, "seed": 1, "max_output_tokens": 12} | options
         )
 
     async def events(self, call: GenerateInput, backend: Backend | None = None) -> list[GenerateEvent]:
