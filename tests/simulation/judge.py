@@ -98,16 +98,16 @@ class Judge:
     def _time(self, outcome: Outcome, calls: list[Call]) -> Iterator[str]:
         """Promise 2: when it ended, and when the work for it did."""
         decision = outcome.decision
-        if outcome.cancelled_at is not None and outcome.ended > self._awake(outcome.cancelled_at) + STOPPED:
+        if outcome.cancelled_at is not None and outcome.ended > self._by(outcome.cancelled_at, STOPPED):
             yield f"went on for {outcome.ended - outcome.cancelled_at:.3f} s after it was cancelled"
         if decision is not None:
             due = outcome.started + decision.latency_budget
             deadline = due + outcome.read_for
-            if outcome.ended > max(self._awake(deadline), self._awake(due) + outcome.read_for) + LATE:
+            if outcome.ended > max(self._by(deadline, LATE), self._by(due, LATE + outcome.read_for)):
                 yield f"ended {outcome.ended - deadline:.3f} s after its deadline"
             first_by = outcome.started + (decision.first_token_budget or decision.latency_budget)
             first = outcome.ended if outcome.first_text is None else outcome.first_text
-            if outcome.ask.task == "stream" and not outcome.ask.stop and first > self._awake(first_by) + LATE:
+            if outcome.ask.task == "stream" and not outcome.ask.stop and first > self._by(first_by, LATE):
                 yield f"was silent for {first - first_by:.3f} s more than its first-token budget"
             if outcome.end == "DeadlineExceeded" and outcome.ended < min(first_by, deadline) - _TINY:
                 yield "gave up before its deadline"
@@ -115,7 +115,7 @@ class Judge:
             if given is not None and decision.latency_budget != given:
                 yield f"had a budget of {decision.latency_budget} instead of the caller's {given}"
         for call in calls:
-            last = self._awake(outcome.ended + STOPPED + call.slow_to_stop)
+            last = self._by(outcome.ended, STOPPED + call.slow_to_stop)
             if call.ended is not None and call.ended > last + _TINY:
                 yield f"{call.backend} worked on for {call.ended - outcome.ended:.3f} s after it had ended"
 
@@ -219,6 +219,10 @@ class Judge:
                 yield "its decision holds content"
         if outcome.answer is not None and SAID in repr(outcome.answer):
             yield "its answer's repr shows content"
+
+    def _by(self, instant: float, allowed: float) -> float:
+        """The end of the time ``allowed`` from an instant on, pauses not counted."""
+        return self._awake(self._awake(instant) + allowed)
 
     def _awake(self, instant: float) -> float:
         """The first instant from this one on at which the process runs."""

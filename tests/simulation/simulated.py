@@ -191,16 +191,24 @@ class SimulatedBackend(_Configured):
         self._running[number] = taken
         if len(self._running) > self.plan.max_concurrency:
             # Those whose callers have just gone are about to notice; the backend's own limit covers that moment.
-            settled = _TO_NOTICE + self.plan.slow_to_stop
-            asyncio.get_running_loop().call_later(settled, self._count, set(self._running))
+            self._count_later(set(self._running))
         try:
             yield taken
         finally:
             del self._running[number]
             taken.ended = asyncio.get_running_loop().time()
 
-    def _count(self, at_once: set[int]) -> None:
-        if len(at_once & self._running.keys()) > self.plan.max_concurrency:
+    def _count_later(self, at_once: set[int]) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + _TO_NOTICE + self.plan.slow_to_stop
+        loop.call_at(due, self._count, at_once, due)
+
+    def _count(self, at_once: set[int], due: float) -> None:
+        if (
+            asyncio.get_running_loop().time() > due + _TO_NOTICE
+        ):  # the process was stopped meanwhile, the others with it
+            self._count_later(at_once)
+        elif len(at_once & self._running.keys()) > self.plan.max_concurrency:
             self.broken.append("got more calls at once than it takes")
 
     def _answer(self, taken: Call, call: GenerateInput) -> list[str]:
