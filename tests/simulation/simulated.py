@@ -204,9 +204,7 @@ class SimulatedBackend(_Configured):
         loop.call_at(due, self._count, at_once, due)
 
     def _count(self, at_once: set[int], due: float) -> None:
-        if (
-            asyncio.get_running_loop().time() > due + _TO_NOTICE
-        ):  # the process was stopped meanwhile
+        if asyncio.get_running_loop().time() > due + _TO_NOTICE:  # the process was stopped meanwhile
             self._count_later(at_once)
         elif len(at_once & self._running.keys()) > self.plan.max_concurrency:
             self.broken.append("got more calls at once than it takes")
