@@ -11,7 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from grpc_tools import protoc  # type: ignore[import-not-found]  # lives in an environment of its own
+import grpc_tools  # type: ignore[import-not-found]  # lives in an environment of its own
+from grpc_tools import protoc
 
 PROTOS = Path(__file__).resolve().parent
 
@@ -21,7 +22,9 @@ def generate(out: Path) -> list[Path]:
     sources = sorted(PROTOS.glob("*/*.proto"))
     with tempfile.TemporaryDirectory() as scratch:
         # The virtual path makes the generated imports and descriptors name the installed package.
-        arguments = [f"-Iedgewise/protos={PROTOS}", f"--python_out={scratch}", f"--pyi_out={scratch}"]
+        well_known = Path(grpc_tools.__file__).parent / "_proto"
+        arguments = [f"-Iedgewise/protos={PROTOS}", f"-I{well_known}"]
+        arguments += [f"--python_out={scratch}", f"--pyi_out={scratch}"]
         names = [f"edgewise/protos/{source.relative_to(PROTOS)}" for source in sources]
         code = protoc.main(["protoc", *arguments, *names])
         if code != 0:

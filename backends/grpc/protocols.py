@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .edgewise_protocol import EdgewiseProtocol
+from .google_protocols import GeminiProtocol, VertexProtocol
 from .oip_protocol import OipProtocol
 from .settings import ProtocolName
 from .wire_protocol import WireProtocol
@@ -10,4 +11,6 @@ from .wire_protocol import WireProtocol
 PROTOCOL_TYPES: dict[ProtocolName, type[WireProtocol]] = {
     ProtocolName.EDGEWISE: EdgewiseProtocol,
     ProtocolName.OIP: OipProtocol,
+    ProtocolName.GEMINI: GeminiProtocol,
+    ProtocolName.VERTEX: VertexProtocol,
 }

@@ -23,7 +23,16 @@ class ProtocolName(StrEnum):
     """`edgewise.v1.ModelService`, what `edgewise serve` speaks."""
     OIP = "oip"
     """The Open Inference Protocol v2, `inference.GRPCInferenceService`: Triton, MLServer, KServe, Dynamo."""
+    GEMINI = "gemini"
+    """Google's Gemini API, `google.ai.generativelanguage.v1beta`."""
+    VERTEX = "vertex"
+    """Google's Vertex AI, `google.cloud.aiplatform.v1`."""
 
+
+_MODELS = {
+    ProtocolName.GEMINI: "`gemini-2.5-flash` or the like",
+    ProtocolName.VERTEX: "`projects/PROJECT/locations/REGION/publishers/google/models/NAME`",
+}
 
 _ONE_SECOND = Seconds(1.0)
 _TEN_SECONDS = Seconds(10.0)
@@ -55,7 +64,7 @@ class GrpcSettings:
     protocol: Annotated[ProtocolName, "the protocol it speaks"] = ProtocolName.EDGEWISE
     model: Annotated[str | None, "the model that generates or embeds there; may be left out where only one can"] = None
     tls: Annotated[TlsSettings | None, "how the server proves who it is"] = None
-    credentials: Annotated[Secret | None, "sent as `authorization: Bearer …`; write it as ${NAME}"] = None
+    credentials: Annotated[Secret | None, "the service's token or key; write it as ${NAME}"] = None
     tasks: Annotated[tuple[Task, ...], "what the service can do"] = (Task.GENERATE, Task.EMBED, Task.INFER)
     context_tokens: Annotated[int | None, "its largest prompt and answer together"] = None
     max_concurrency: Annotated[int, "how many calls run there at once; more wait here"] = 64
@@ -79,6 +88,10 @@ class GrpcSettings:
 def _carried(settings: GrpcSettings) -> frozenset[Task]:
     if settings.protocol is ProtocolName.OIP:
         return (settings.oip or OipSettings()).tasks
+    if settings.protocol is ProtocolName.GEMINI:
+        return frozenset({Task.GENERATE, Task.EMBED})
+    if settings.protocol is ProtocolName.VERTEX:
+        return frozenset({Task.GENERATE})
     return frozenset(Task)
 
 
@@ -91,6 +104,8 @@ def check(settings: GrpcSettings) -> Sequence[Problem]:
     if not settings.offered:
         possible = ", ".join(sorted(_carried(settings)))
         problems.append(_problem("tasks", "the service can do nothing", f"name some of {possible}"))
+    if settings.protocol in (ProtocolName.GEMINI, ProtocolName.VERTEX) and not settings.model:
+        problems.append(_problem("model", "this service wants a model", f"write {_MODELS[settings.protocol]}"))
     if settings.oip is not None:
         problems += check_oip(settings.oip)
         if settings.protocol is not ProtocolName.OIP:

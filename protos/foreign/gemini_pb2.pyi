@@ -1,0 +1,170 @@
+from google.protobuf import struct_pb2 as _struct_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Part(_message.Message):
+    __slots__ = ("text", "thought")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    THOUGHT_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    thought: bool
+    def __init__(self, text: _Optional[str] = ..., thought: bool = ...) -> None: ...
+
+class Content(_message.Message):
+    __slots__ = ("parts", "role")
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    parts: _containers.RepeatedCompositeFieldContainer[Part]
+    role: str
+    def __init__(self, parts: _Optional[_Iterable[_Union[Part, _Mapping]]] = ..., role: _Optional[str] = ...) -> None: ...
+
+class GenerationConfig(_message.Message):
+    __slots__ = ("candidate_count", "stop_sequences", "max_output_tokens", "temperature", "top_p", "seed", "response_mime_type", "response_logprobs", "logprobs", "response_json_schema")
+    CANDIDATE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    STOP_SEQUENCES_FIELD_NUMBER: _ClassVar[int]
+    MAX_OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    TOP_P_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_MIME_TYPE_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_JSON_SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    candidate_count: int
+    stop_sequences: _containers.RepeatedScalarFieldContainer[str]
+    max_output_tokens: int
+    temperature: float
+    top_p: float
+    seed: int
+    response_mime_type: str
+    response_logprobs: bool
+    logprobs: int
+    response_json_schema: _struct_pb2.Value
+    def __init__(self, candidate_count: _Optional[int] = ..., stop_sequences: _Optional[_Iterable[str]] = ..., max_output_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., seed: _Optional[int] = ..., response_mime_type: _Optional[str] = ..., response_logprobs: bool = ..., logprobs: _Optional[int] = ..., response_json_schema: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ...) -> None: ...
+
+class GenerateContentRequest(_message.Message):
+    __slots__ = ("model", "contents", "generation_config", "system_instruction")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    CONTENTS_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_CONFIG_FIELD_NUMBER: _ClassVar[int]
+    SYSTEM_INSTRUCTION_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    contents: _containers.RepeatedCompositeFieldContainer[Content]
+    generation_config: GenerationConfig
+    system_instruction: Content
+    def __init__(self, model: _Optional[str] = ..., contents: _Optional[_Iterable[_Union[Content, _Mapping]]] = ..., generation_config: _Optional[_Union[GenerationConfig, _Mapping]] = ..., system_instruction: _Optional[_Union[Content, _Mapping]] = ...) -> None: ...
+
+class Logprob(_message.Message):
+    __slots__ = ("token", "log_probability")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    LOG_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    log_probability: float
+    def __init__(self, token: _Optional[str] = ..., log_probability: _Optional[float] = ...) -> None: ...
+
+class TopLogprobs(_message.Message):
+    __slots__ = ("candidates",)
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    candidates: _containers.RepeatedCompositeFieldContainer[Logprob]
+    def __init__(self, candidates: _Optional[_Iterable[_Union[Logprob, _Mapping]]] = ...) -> None: ...
+
+class LogprobsResult(_message.Message):
+    __slots__ = ("top_candidates", "chosen_candidates")
+    TOP_CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    CHOSEN_CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    top_candidates: _containers.RepeatedCompositeFieldContainer[TopLogprobs]
+    chosen_candidates: _containers.RepeatedCompositeFieldContainer[Logprob]
+    def __init__(self, top_candidates: _Optional[_Iterable[_Union[TopLogprobs, _Mapping]]] = ..., chosen_candidates: _Optional[_Iterable[_Union[Logprob, _Mapping]]] = ...) -> None: ...
+
+class Candidate(_message.Message):
+    __slots__ = ("content", "finish_reason", "logprobs_result")
+    class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        FINISH_REASON_UNSPECIFIED: _ClassVar[Candidate.FinishReason]
+        STOP: _ClassVar[Candidate.FinishReason]
+        MAX_TOKENS: _ClassVar[Candidate.FinishReason]
+        SAFETY: _ClassVar[Candidate.FinishReason]
+        RECITATION: _ClassVar[Candidate.FinishReason]
+        OTHER: _ClassVar[Candidate.FinishReason]
+        LANGUAGE: _ClassVar[Candidate.FinishReason]
+        BLOCKLIST: _ClassVar[Candidate.FinishReason]
+        PROHIBITED_CONTENT: _ClassVar[Candidate.FinishReason]
+        SPII: _ClassVar[Candidate.FinishReason]
+    FINISH_REASON_UNSPECIFIED: Candidate.FinishReason
+    STOP: Candidate.FinishReason
+    MAX_TOKENS: Candidate.FinishReason
+    SAFETY: Candidate.FinishReason
+    RECITATION: Candidate.FinishReason
+    OTHER: Candidate.FinishReason
+    LANGUAGE: Candidate.FinishReason
+    BLOCKLIST: Candidate.FinishReason
+    PROHIBITED_CONTENT: Candidate.FinishReason
+    SPII: Candidate.FinishReason
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_RESULT_FIELD_NUMBER: _ClassVar[int]
+    content: Content
+    finish_reason: Candidate.FinishReason
+    logprobs_result: LogprobsResult
+    def __init__(self, content: _Optional[_Union[Content, _Mapping]] = ..., finish_reason: _Optional[_Union[Candidate.FinishReason, str]] = ..., logprobs_result: _Optional[_Union[LogprobsResult, _Mapping]] = ...) -> None: ...
+
+class PromptFeedback(_message.Message):
+    __slots__ = ("block_reason",)
+    BLOCK_REASON_FIELD_NUMBER: _ClassVar[int]
+    block_reason: int
+    def __init__(self, block_reason: _Optional[int] = ...) -> None: ...
+
+class UsageMetadata(_message.Message):
+    __slots__ = ("prompt_token_count", "candidates_token_count", "thoughts_token_count")
+    PROMPT_TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    THOUGHTS_TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    prompt_token_count: int
+    candidates_token_count: int
+    thoughts_token_count: int
+    def __init__(self, prompt_token_count: _Optional[int] = ..., candidates_token_count: _Optional[int] = ..., thoughts_token_count: _Optional[int] = ...) -> None: ...
+
+class GenerateContentResponse(_message.Message):
+    __slots__ = ("candidates", "prompt_feedback", "usage_metadata", "model_version")
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FEEDBACK_FIELD_NUMBER: _ClassVar[int]
+    USAGE_METADATA_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    candidates: _containers.RepeatedCompositeFieldContainer[Candidate]
+    prompt_feedback: PromptFeedback
+    usage_metadata: UsageMetadata
+    model_version: str
+    def __init__(self, candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., prompt_feedback: _Optional[_Union[PromptFeedback, _Mapping]] = ..., usage_metadata: _Optional[_Union[UsageMetadata, _Mapping]] = ..., model_version: _Optional[str] = ...) -> None: ...
+
+class EmbedContentRequest(_message.Message):
+    __slots__ = ("model", "content")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    content: Content
+    def __init__(self, model: _Optional[str] = ..., content: _Optional[_Union[Content, _Mapping]] = ...) -> None: ...
+
+class BatchEmbedContentsRequest(_message.Message):
+    __slots__ = ("model", "requests")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    requests: _containers.RepeatedCompositeFieldContainer[EmbedContentRequest]
+    def __init__(self, model: _Optional[str] = ..., requests: _Optional[_Iterable[_Union[EmbedContentRequest, _Mapping]]] = ...) -> None: ...
+
+class ContentEmbedding(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class BatchEmbedContentsResponse(_message.Message):
+    __slots__ = ("embeddings",)
+    EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
+    embeddings: _containers.RepeatedCompositeFieldContainer[ContentEmbedding]
+    def __init__(self, embeddings: _Optional[_Iterable[_Union[ContentEmbedding, _Mapping]]] = ...) -> None: ...
