@@ -14,13 +14,14 @@ else
 LLAMA_BUILD := -DLLAVA_BUILD=OFF
 endif
 
-.PHONY: help demo test test-servers check protos bench crash-outbox clean
+.PHONY: help demo test test-servers check protos bench simulate crash-outbox clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo    route real prompts between a model on this device and a gRPC server, and say why'
 	@echo 'make test    linters, types, import arrows, tests'
 	@echo 'make test-servers  the clients of foreign protocols against the real servers, each in an environment of its own'
+	@echo 'make simulate SEEDS=500 START=0  so many worlds of faults in virtual time, and the promises in each'
 	@echo 'make check   linters, types and import arrows only'
 	@echo 'make bench   time the routed calls against the bare ones, and the planning'
 	@echo 'make crash-outbox N=2000  kill a process at its outbox so often, and hold the outbox to its receipts'
@@ -73,6 +74,9 @@ bench: $(VENV)/models
 
 N ?= 2000
 START ?= 1
+simulate: $(VENV)/edgewise
+	$(BIN)/python -m tests.simulation.campaign --seeds $(or $(SEEDS),500) --start $(or $(START),0)
+
 crash-outbox: $(VENV)/edgewise
 	OUTBOX_KILLS=$(N) OUTBOX_SEED=$(START) $(BIN)/python -m pytest tests/outbox/test_crashes.py
 
