@@ -134,6 +134,13 @@ def _judge_values(settings: PolicySettings, problems: list[Problem]) -> None:
         first: Path = ("resilience", "retry", "initial_backoff")
         sentence = "the longest wait is shorter than the first"
         problems.append(Problem(sentence, "raise max_backoff", path, rests_on=(first,)))
+    offline = settings.offline
+    positive(offline.queue_ttl, ("offline", "queue_ttl"))
+    positive(offline.results_ttl, ("offline", "results_ttl"))
+    limits = {"max_entries": offline.max_entries, "max_bytes": offline.max_bytes, "max_sends": offline.max_sends}
+    for key, limit in limits.items():
+        if limit < 1:
+            problems.append(Problem(f"the outbox is of no use with `{key}` below 1", "raise it", ("offline", key)))
     for index, rule in enumerate(settings.rules):
         if rule.set is not None:
             base: Path = ("rules", index, "set")

@@ -165,14 +165,24 @@ class Replayer:
             if not due:
                 return None
             for entry in due:
-                if entry.strikes >= self._outbox.settings.max_sends:
-                    await in_executor(self._bury, entry, Ending.POISON, "each time that it was sent, the process died")
+                if (defect := self._defect(entry)) is not None:
+                    await in_executor(self._bury, entry, Ending.POISON, defect)
                     continue
                 reason = await self._why_not(entry)
                 if reason is None:
                     return entry
                 self._passed_over[entry.receipt] = float("inf") if once else now + self._jittered(_REFUSED_FOR)
                 await self._wait(entry, reason)
+        return None
+
+    def _defect(self, entry: Entry) -> str | None:
+        """Why it must never be tried again."""
+        if entry.strikes >= self._outbox.settings.max_sends:
+            return "each time that it was sent, the process died"
+        try:
+            _request(entry)
+        except (KeyError, TypeError, ValueError):
+            return "what is stored of it cannot be read"
         return None
 
     async def _why_not(self, entry: Entry) -> str | None:

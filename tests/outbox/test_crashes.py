@@ -17,7 +17,7 @@ from edgewise.router.outbox import Ending, State, Store
 from edgewise.router.outbox.encoding import decode_answer, decode_request
 
 WORKER = Path(__file__).parent / "crash_worker.py"
-KILLS = int(os.environ.get("OUTBOX_KILLS", "20"))
+KILLS = int(os.environ.get("OUTBOX_KILLS", "16"))
 SEED = int(os.environ.get("OUTBOX_SEED", "1"))
 PATIENCE = 60.0
 

@@ -84,10 +84,10 @@ class OutboxAndDictionary(RuleBasedStateMachine):
 
     @rule(
         target=receipts,
-        size=st.integers(1, 450),
+        size=st.one_of(st.integers(1, 40), st.integers(1, 450)),
         priority=st.sampled_from(Priority),
         order_key=st.sampled_from([None, "a", "b"]),
-        ttl=st.integers(1, 500),
+        ttl=st.integers(1, 2000),
         when_full=st.sampled_from(WhenFull),
     )
     def submit(self, size: int, priority: Priority, order_key: str | None, ttl: int, when_full: WhenFull) -> object:

@@ -21,11 +21,13 @@ from edgewise.router import (
     NoBackendPermitted,
     OutboxError,
     OutboxFull,
+    PolicyError,
 )
 from edgewise.router.config import loads
+from edgewise.router.outbox import Store
 from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
-from .conftest import RouterMaker
+from .conftest import ROOMY, START, RouterMaker, entry
 
 SECRET = "Patient Zebulon Quartz"
 
@@ -354,5 +356,27 @@ def test_a_flush_tries_each_once(make_router: RouterMaker) -> None:
             router.connectivity.force(None)
             tally = await router.flush()
             assert (tally.answered, tally.waiting, tally.dead) == (3, 1, 0)
+
+    in_virtual_time(main)
+
+
+@pytest.mark.parametrize(
+    "offline", ["max_sends: 0", "max_entries: 0", "max_bytes: 0KB", "queue_ttl: 0s", "results_ttl: 0s"]
+)
+def test_limits_that_would_lose_everything_are_mistakes(make_router: RouterMaker, offline: str) -> None:
+    with pytest.raises(PolicyError, match=offline.split(":")[0]):
+        make_router(ScriptedBackend("cloud"), offline=offline)
+
+
+def test_what_cannot_be_read_holds_up_nobody(make_router: RouterMaker, path: Path) -> None:
+    async def main() -> None:
+        for name, content in (("a", "{}"), ("b", "no JSON"), ("c", '{"messages": [7], "options": {}}')):
+            Store(path).add(entry(name, content=content, at=START.timestamp()), ROOMY)
+        async with make_router(ScriptedBackend("cloud"), replay=True) as router:
+            receipt = await router.submit("Hello")
+            assert await router.result(receipt, timeout="1h") is not None
+            for name in "abc":
+                with pytest.raises(DeadLetter, match="cannot be read"):
+                    await router.result(name)
 
     in_virtual_time(main)
