@@ -52,6 +52,10 @@ def lines(folder: Path, name: str = "decisions.jsonl") -> list[dict[str, Any]]:
     return [json.loads(each) for each in (folder / "log" / name).read_text("utf-8").splitlines()]
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir())
+
+
 def decision(number: int = 0) -> Decision:
     return Decision(f"{number:016x}", Task.GENERATE, ("public",), "v", 1.0, None, "a reason", (), (), ())
 
@@ -108,7 +112,7 @@ async def test_a_full_file_is_put_aside_and_the_oldest_goes(tmp_path: Path) -> N
     for number in range(60):
         opened.write(decision(number), Labels(Task.GENERATE), "answered")
     await opened.close()
-    kept = sorted(each.name for each in tmp_path.iterdir())
+    kept = names(tmp_path)
     assert kept == ["d", "d.1", "d.2"]
     assert all((tmp_path / name).stat().st_size <= 4096 for name in kept)
     numbers = [
