@@ -34,7 +34,8 @@ class BackendKind:
     ``settings`` is a frozen dataclass whose fields are ``Annotated[type, "meaning"]`` (see ``core/settings.py``).
     ``on_device``: its engine runs on this device, so that ``location: device`` is legal. ``build`` takes the
     backend's name, an instance of ``settings`` and the models by name; it opens nothing. ``check`` returns what is
-    wrong with the settings taken together; its problems' paths count from the backend's own section.
+    wrong with the settings taken together; its problems' paths count from the backend's own section. ``placeless``
+    tells whether the service promises no place, so that it may be anywhere whatever a configuration says.
     """
 
     name: str
@@ -42,6 +43,7 @@ class BackendKind:
     on_device: bool
     build: Callable[[str, Any, Mapping[str, ModelFile]], Backend]
     check: Callable[[Any], Sequence[Problem]] = lambda settings: ()
+    placeless: Callable[[Any], bool] = lambda settings: False
 
 
 def kind_names() -> list[str]:

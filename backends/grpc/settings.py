@@ -95,6 +95,17 @@ def _carried(settings: GrpcSettings) -> frozenset[Task]:
     return frozenset(Task)
 
 
+def placeless(settings: GrpcSettings) -> bool:
+    """Gemini's API is one pool for the whole world, and so is Vertex's host without a region."""
+    if settings.protocol is ProtocolName.GEMINI:
+        return True
+    host = settings.target.removeprefix("dns:").lstrip("/").partition(":")[0]
+    return settings.protocol is ProtocolName.VERTEX and host in (
+        "aiplatform.googleapis.com",
+        "global-aiplatform.googleapis.com",
+    )
+
+
 def check(settings: GrpcSettings) -> Sequence[Problem]:
     """What is wrong with settings whose fields have the right types."""
     problems = [*_check_target(settings), *_check_tls(settings.tls), *_check_numbers(settings)]

@@ -149,6 +149,10 @@ def judge(written: WrittenBackend, places: Places, mistaken: Collection[Path]) -
     pinned = getattr(getattr(written.settings, "tls", None), "root_certificates", None) is not None
     on_device = None if written.kind is None else written.kind.on_device
     location = build_location(common.location, on_device, pinned, places, (*path, "location"), found)
+    if written.kind is not None and written.kind.placeless(written.settings) and not location.process_in.anywhere:
+        sentence = "this service promises no place: it may process content anywhere"
+        where = (*path, "location", "process_in")
+        found.append(Problem(sentence, "write `process_in: [any]`, or use a regional service", where))
     return location, found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from edgewise.core.decision import RefusalCode
+from edgewise.core.errors import ConfigurationError
 from edgewise.core.place import ANYWHERE, DEVICE, NOWHERE, Evidence, Place, PlaceSet
 from edgewise.core.problem import Severity
 from edgewise.core.request import Labels, Priority, Task
@@ -16,7 +17,7 @@ from edgewise.core.settings import Secret
 from edgewise.policies.facts import BackendFacts, DeviceFacts, Facts, LinkFacts, LogNormal, Prediction, TimeFacts
 from edgewise.policies.plan import Retry, StreamFailover
 from edgewise.policies.settings import Objective
-from edgewise.router.config import Configuration, load
+from edgewise.router.config import Configuration, load, loads
 
 Read = Callable[..., Configuration]
 
@@ -213,3 +214,36 @@ def test_a_constant_condition_is_warned_of_where_it_stands(read: Read) -> None:
     (warning,) = configuration.warnings
     assert warning.position is not None
     assert (warning.position.line, warning.position.column) == (7, 79)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "target", "place", "wrong"),
+    [
+        ("gemini", "generativelanguage.googleapis.com:443", "NL", True),
+        ("gemini", "generativelanguage.googleapis.com:443", "any", False),
+        ("vertex", "aiplatform.googleapis.com:443", "NL", True),
+        ("vertex", "europe-west4-aiplatform.googleapis.com:443", "NL", False),
+    ],
+)
+def test_a_service_without_a_place_is_given_none(
+    tmp_path: Path, protocol: str, target: str, place: str, wrong: bool
+) -> None:
+    text = f"""
+version: 1
+backends:
+  cloud:
+    kind: grpc
+    protocol: {protocol}
+    target: {target}
+    model: m
+    location: {{process_in: [{place}], operators: [US]}}
+policy: {{data_classes: {{public: {{process_in: [any]}}}}, default_data_class: public}}
+"""
+    if not wrong:
+        assert loads(text, tmp_path).backends["cloud"].terms.remote
+        return
+    with pytest.raises(ConfigurationError, match="promises no place") as caught:
+        loads(text, tmp_path)
+    (problem,) = caught.value.problems
+    assert problem.position is not None
+    assert problem.position.line == 9

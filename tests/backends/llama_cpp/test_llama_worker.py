@@ -117,7 +117,7 @@ async def test_a_slow_reader_gets_everything(phone: Asker) -> None:
 async def test_nothing_of_a_call_is_on_the_command_line_or_in_the_environment(phone: Asker) -> None:
     await phone.answer(Message.user("xyzzy-the-content"), max_output_tokens=1)
     for name in ("cmdline", "environ"):
-        seen = Path(f"/proc/{phone.backend.worker.pid}/{name}").read_bytes()  # noqa: ASYNC240  # not on a disk
+        seen = Path(f"/proc/{phone.backend.worker.pid}/{name}").read_bytes()  # not on a disk
         assert b"xyzzy" not in seen
         assert name == "environ" or b".gguf" not in seen
 
