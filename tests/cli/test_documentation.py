@@ -85,7 +85,7 @@ def test_the_readme_names_the_exit_codes_as_the_command_does() -> None:
 def test_the_readme_names_commands_that_there_are() -> None:
     _, _, commands = README.partition("## The commands")
     named = set(re.findall(r"^edgewise (\w+)", _block(commands, ""), re.MULTILINE))
-    assert named == set(edgewise.commands) - {"policy"}
+    assert named == set(edgewise.commands)
 
 
 def test_the_readme_s_configuration_can_be_used(tmp_path: Path) -> None:
