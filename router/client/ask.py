@@ -25,6 +25,7 @@ _MOST_OUTPUT_TOKENS = 2**31 - 1
 _TOKENS_BESIDE_TEXT = 8
 """What a chat template adds to a message, about."""
 
+_NO_TAGS: Mapping[str, str] = MappingProxyType({})
 _SHORT_NAME = re.compile(r"[\w.:+-]{1,32}")
 _LABEL_KEYS = frozenset(RequestOptions.__annotations__)
 _GENERATE_KEYS = frozenset(GenerateOptions.__annotations__)
@@ -119,13 +120,14 @@ def labels_of(
 ) -> Labels:
     """The labels of a call, all but what only the policy can judge."""
     known = _LABEL_KEYS if content is None else _GENERATE_KEYS
-    unknown = sorted(set(options) - known)
-    if unknown:
-        raise InvalidRequest(f"{task} takes no option {shown(unknown[0])}; it takes: {', '.join(sorted(known))}")
+    if not options.keys() <= known:
+        unknown = min(options.keys() - known)
+        raise InvalidRequest(f"{task} takes no option {shown(unknown)}; it takes: {', '.join(sorted(known))}")
     given = _names(options.get("data_class"), "data_class")
     classes = dict.fromkeys([*given, *(name for name in message_classes if name is not None)])
     backends = _names(options.get("backend"), "backend")
-    _refuse_what_is_no_name(classes, policy.walls.by_class, "data_class")
+    if classes:
+        _refuse_what_is_no_name(classes, policy.walls.by_class, "data_class")
     if backends:
         _refuse_what_is_no_name(backends, [terms.name for terms in policy.terms], "backend")
     return Labels(
@@ -136,8 +138,8 @@ def labels_of(
         first_token_budget=_budget(options.get("first_token_budget"), "first_token_budget"),
         max_output_tokens=0 if content is None else content.max_output_tokens,
         prompt_tokens=tokens,
-        priority=_priority(options.get("priority", "normal")),
-        tags=_tags(options.get("tags")),
+        priority=_priority(options["priority"]) if "priority" in options else Priority.NORMAL,
+        tags=_tags(options["tags"]) if "tags" in options else _NO_TAGS,
         residency=_residency(options.get("residency"), policy),
         backends=backends,
         model=model,
@@ -211,11 +213,10 @@ def _as_tuple(value: Sequence[str], what: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _tags(value: Mapping[str, str] | None) -> Mapping[str, str]:
-    tags = dict(value) if isinstance(value, Mapping) else {} if value is None else {0: 0}
-    if not all(isinstance(key, str) and isinstance(text, str) for key, text in tags.items()):
+def _tags(value: object) -> Mapping[str, str]:
+    if not isinstance(value, Mapping) or not all(isinstance(each, str) for each in (*value, *value.values())):
         raise InvalidRequest("tags must be texts, like {'department': 'ward-3'}")
-    return MappingProxyType(tags)
+    return MappingProxyType(dict(value))
 
 
 def _residency(value: Mapping[str, Sequence[str]] | None, policy: Policy) -> Residency | None:
