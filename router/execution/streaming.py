@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ...core.answer import Answer, Chunk, Delta, Finish, FinishReason, GenerateEvent, Seam, TokenLogprob, Usage
 from ...core.deadline import Deadline
-from ...core.errors import BackendError, EdgewiseError, InvalidRequest, PartialAnswer
+from ...core.errors import EdgewiseError, PartialAnswer
 from ...core.failure import AttemptError, FailureKind
 from ...policies.plan import Step, StreamFailover
 from .attempt import Attempt
@@ -170,12 +170,6 @@ class Stream:
         decision = self._run.decision
         if lost is not None and lost.timed_out:
             return out_of_time(decision, self._partial())
-        if failure.kind is FailureKind.CONTENT_FILTER:
-            return BackendError(failure.sentence, decision)
-        if not self._raw and failure.kind is FailureKind.INVALID_REQUEST:
-            error = InvalidRequest(failure.sentence)
-            error.decision = decision
-            return error
         if not self._raw:
             failures = (failure, *(lost.failures if lost else ()))
             return failed(RaceFailed(failures, timed_out=False), decision)

@@ -298,3 +298,21 @@ def test_streams_left_early_do_not_keep_a_recovered_backend_out(make_router: Rou
                 assert plan.steps[0].backend == "cloud"
 
     run_in_virtual_time(main())
+
+
+@pytest.mark.parametrize(("after", "error"), [(0, "BackendError"), (1, "PartialAnswer")])
+def test_a_content_filter_s_reason_reaches_the_reader(make_router: RouterMaker, after: int, error: str) -> None:
+    from edgewise.router import RequestError
+
+    refusal = AttemptError(FailureKind.CONTENT_FILTER, "the provider refuses: violence")
+    phone = ScriptedBackend("phone")
+
+    async def main() -> None:
+        cloud = ScriptedBackend("cloud", Script(failure=refusal, fails_after=after))
+        async with make_router(cloud, phone) as router:
+            with pytest.raises(RequestError, match="violence") as caught:
+                await collect(router)
+        assert type(caught.value).__name__ == error
+
+    run_in_virtual_time(main())
+    assert phone.calls == []
