@@ -170,8 +170,9 @@ async def measure_local(router: AsyncRouter, quick: bool) -> None:
 def measure_import(quick: bool) -> None:
     """Print how long the import takes in a new process, what Python's own asyncio takes of it, and what it loads."""
     program = (
-        "import sys, time; clock = time.perf_counter; a = clock(); import asyncio; b = clock(); import edgewise.router; "
-        "c = clock(); from edgewise.router import Router; d = clock(); print(b - a, c - b, d - c); "
+        "import sys, time; clock = time.perf_counter; a = clock(); import asyncio; b = clock(); "
+        "import edgewise.router; c = clock(); from edgewise.router import Router; d = clock(); "
+        "print(b - a, c - b, d - c); "
         "print(*sorted({'grpc', 'numpy', 'llama_cpp', 'onnxruntime', 'yaml', 'tenacity'} & set(sys.modules)))"
     )
     times, loaded = [], ""
