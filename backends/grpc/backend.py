@@ -14,7 +14,8 @@ from ...core.answer import Embeddings, Finish, GenerateEvent, Inference
 from ...core.content import EmbedInput, GenerateInput, InferInput
 from ...core.failure import AttemptError, FailureKind
 from ...core.request import Task
-from ..backend import Backend, BackendHealth, CallContext, Capabilities, HealthState
+from ..backend import CallContext, Capabilities
+from ..remote import RemoteBackend
 from .channel import MAX_MESSAGE_BYTES
 from .connection import Connection, Line
 from .protocols import PROTOCOL_TYPES
@@ -28,38 +29,24 @@ _STATUS_WAIT = 0.05
 """Seconds that a server gets to end a stream by itself after its finish. The answer is whole either way."""
 
 
-class GrpcBackend(Backend):
-    """A model service over gRPC. Opens nothing before its first call; belongs to the event loop of that call.
-
-    How many calls run at once is kept by whoever calls, from ``capabilities.max_concurrency``.
-    """
+class GrpcBackend(RemoteBackend):
+    """A model service over gRPC."""
 
     def __init__(self, name: str, settings: GrpcSettings) -> None:
-        super().__init__(name)
-        self._protocol = PROTOCOL_TYPES[settings.protocol](settings)
+        protocol = PROTOCOL_TYPES[settings.protocol](settings)
+        capabilities = Capabilities(
+            tasks=settings.offered,
+            context_tokens=settings.context_tokens,
+            continues=settings.continues and protocol.continues,
+            constrains=settings.constrains and protocol.constrains,
+            logprobs=settings.logprobs and protocol.logprobs,
+            max_concurrency=settings.max_concurrency,
+        )
+        super().__init__(name, capabilities)
+        self._protocol = protocol
         secret = settings.credentials
         self._metadata = self._protocol.metadata(None if secret is None else secret.reveal())
         self._connection = Connection(settings)
-        self._stopped = False
-        self._last_failure = ""
-        self._capabilities = Capabilities(
-            tasks=settings.offered,
-            context_tokens=settings.context_tokens,
-            continues=settings.continues and self._protocol.continues,
-            constrains=settings.constrains and self._protocol.constrains,
-            logprobs=settings.logprobs and self._protocol.logprobs,
-            max_concurrency=settings.max_concurrency,
-        )
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self._capabilities
-
-    def health(self) -> BackendHealth:
-        """Ready until stopped: whether it can be reached shows in calls alone. ``sentence`` is the last failure."""
-        if self._stopped:
-            return BackendHealth(HealthState.DOWN, f"backend {self.name!r} was stopped")
-        return BackendHealth(HealthState.READY, self._last_failure)
 
     async def stop(self) -> None:
         self._stopped = True
@@ -141,10 +128,6 @@ class GrpcBackend(Backend):
             await self._leave(line, rpc)
         raise failed
 
-    def _require(self, task: Task) -> None:
-        if task not in self._capabilities.tasks:
-            raise self._unsupported(task)
-
     def _encode(self, encode: Callable[[C, CallContext, float], bytes], call: C, context: CallContext) -> bytes:
         remaining = self._remaining(context)
         try:
@@ -165,8 +148,7 @@ class GrpcBackend(Backend):
         return None if remaining == math.inf else remaining
 
     def _take_line(self) -> Line:
-        if self._stopped:
-            raise AttemptError(FailureKind.UNREACHABLE, f"backend {self.name!r} was stopped")
+        self._refuse_when_stopped()
         return self._connection.take()
 
     async def _leave(self, line: Line | None, rpc: grpc.aio.Call | None) -> None:

@@ -13,7 +13,8 @@ from ...core.answer import Embeddings, Finish, GenerateEvent
 from ...core.content import EmbedInput, GenerateInput
 from ...core.failure import AttemptError, FailureKind
 from ...core.request import Task
-from ..backend import Backend, BackendHealth, CallContext, Capabilities, HealthState
+from ..backend import CallContext, Capabilities
+from ..remote import RemoteBackend
 from .client import open_client
 from .events import EventReader
 from .failures import ReportedFailure, failure, from_exception, from_response
@@ -29,38 +30,23 @@ _CALL_ERRORS = (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError, V
 """What a call can raise besides a timeout: the client's complaints, and what cannot be read or reports a failure."""
 
 
-class OpenaiBackend(Backend):
-    """A model service over HTTP. Opens nothing before its first call; belongs to the event loop of that call.
-
-    How many calls run at once is kept by whoever calls, from ``capabilities.max_concurrency``.
-    """
+class OpenaiBackend(RemoteBackend):
+    """A model service over HTTP."""
 
     def __init__(self, name: str, settings: OpenaiSettings) -> None:
-        super().__init__(name)
-        self._settings = settings
-        self._client: httpx.AsyncClient | None = None
-        self._waits: set[asyncio.Timeout] = set()
-        self._stopped = False
-        self._last_failure = ""
-        server_name = None if settings.tls is None else settings.tls.server_name
-        self._extensions = {} if server_name is None else {"sni_hostname": server_name}
-        self._capabilities = Capabilities(
+        capabilities = Capabilities(
             tasks=settings.offered,
             context_tokens=settings.context_tokens,
             constrains=settings.constrains,
             logprobs=settings.logprobs,
             max_concurrency=settings.max_concurrency,
         )
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self._capabilities
-
-    def health(self) -> BackendHealth:
-        """Ready until stopped: whether it can be reached shows in calls alone. ``sentence`` is the last failure."""
-        if self._stopped:
-            return BackendHealth(HealthState.DOWN, f"backend {self.name!r} was stopped")
-        return BackendHealth(HealthState.READY, self._last_failure)
+        super().__init__(name, capabilities)
+        self._settings = settings
+        self._client: httpx.AsyncClient | None = None
+        self._waits: set[asyncio.Timeout] = set()
+        server_name = None if settings.tls is None else settings.tls.server_name
+        self._extensions = {} if server_name is None else {"sni_hostname": server_name}
 
     async def stop(self) -> None:
         self._stopped = True
@@ -145,8 +131,7 @@ class OpenaiBackend(Backend):
         raise self._noted(from_response(self.name, response.status_code, response.headers, text))
 
     def _open(self) -> httpx.AsyncClient:
-        if self._stopped:
-            raise AttemptError(FailureKind.UNREACHABLE, f"backend {self.name!r} was stopped")
+        self._refuse_when_stopped()
         if self._client is None:
             self._client = open_client(self._settings)
         return self._client
@@ -163,10 +148,6 @@ class OpenaiBackend(Backend):
 
     def _timed_out(self) -> AttemptError:
         return failure(self.name, FailureKind.PREEMPTED if self._stopped else FailureKind.TIMED_OUT)
-
-    def _require(self, task: Task) -> None:
-        if task not in self._capabilities.tasks:
-            raise self._unsupported(task)
 
     def _noted(self, failed: AttemptError) -> AttemptError:
         self._last_failure = failed.sentence
