@@ -7,18 +7,16 @@ import os
 import random
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing, nullcontext
-from dataclasses import replace
 from datetime import datetime
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from ...backends import Backend
 from ...core.answer import Answer, Chunk
-from ...core.content import Content, EmbedInput, GenerateInput, InferInput, Sealed
-from ...core.decision import Decision, PlannedStep
+from ...core.content import EmbedInput, InferInput
 from ...core.errors import InvalidRequest, RouterClosed
-from ...core.request import Labels, Request, Task
-from ...policies.facts import DeviceFacts, Facts, TimeFacts
+from ...core.request import Task
+from ...policies.facts import DeviceFacts
 from ...policies.plan import Plan
 from ..decision_log import DecisionLog
 from ..device import Device, sample_device
@@ -28,19 +26,16 @@ from ..execution.conduct import Conduct, Run
 from ..execution.generation import run_generate
 from ..execution.streaming import Stream
 from ..link import Connectivity
-from .ask import Prompt, count_bytes, generate_input, identifier, labels_of, messages_of, prompt_tokens
+from .ask import Prompt, count_bytes, labels_of, prompt_tokens
 from .assemble import build_fleet
-from .conversations import Conversations
+from .decide import Decider
 from .options import GenerateOptions, RequestOptions
 from .queue import Queue
 
 if TYPE_CHECKING:
-    from ...policies import Policy
     from ..config import Configuration
     from ..outbox import Receipt, Result, Tally
     from .arrays import Tensors, Vectors
-
-_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 
 class AsyncRouter:
@@ -64,13 +59,11 @@ class AsyncRouter:
         self.configuration = configuration
         self._replacements = dict(backends or {})
         self._random = random_source or random.Random()
-        self._wall_clock = wall_clock
         self._sample = sample
-        self._policy: Policy = configuration.policy
+        self._decider = Decider(configuration.policy, self._random, wall_clock)
         self._reloading = asyncio.Lock()
         decisions = configuration.decision_log
         self._log = None if decisions is None else DecisionLog(decisions, wall_clock)
-        self._conversations = Conversations()
         self._process = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -121,7 +114,7 @@ class AsyncRouter:
         loop = asyncio.get_running_loop()
         async with self._reloading:  # an older version must not overtake a newer one
             self.configuration = await loop.run_in_executor(None, new_version, self.configuration, path)
-            self._policy = self.configuration.policy
+            self._decider.policy = self.configuration.policy
 
     @property
     def connectivity(self) -> Connectivity:
@@ -131,7 +124,7 @@ class AsyncRouter:
     @property
     def policy_version(self) -> str:
         """The version of the policy in force: a hash of it and of the backends' terms."""
-        return self._policy.version
+        return self._decider.policy.version
 
     async def generate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Answer:
         """Answer a text or a conversation, whole.
@@ -140,8 +133,8 @@ class AsyncRouter:
         `NoBackendPermitted`, `Offline`, `DeadlineExceeded`, `Overloaded`, `BackendError`.
         """
         started_at = asyncio.get_running_loop().time()
-        content, labels = self._generation(prompt, options, streaming=False)
-        run = self._decide(content, labels, options, started_at)
+        content, labels = self._decider.generation(prompt, options, streaming=False)
+        run = self._decider.decide(self._started(), content, labels, options, started_at)
         with self._recording(run):
             return await run_generate(run, content.stop, content.max_output_tokens)
 
@@ -153,8 +146,8 @@ class AsyncRouter:
         `PartialAnswer`.
         """
         started_at = asyncio.get_running_loop().time()
-        content, labels = self._generation(prompt, options, streaming=True)
-        run = self._decide(content, labels, options, started_at)
+        content, labels = self._decider.generation(prompt, options, streaming=True)
+        run = self._decider.decide(self._started(), content, labels, options, started_at)
         chunks = Stream(run, content.stop, content.max_output_tokens).chunks()
         return chunks if self._log is None else self._recorded(run, chunks)
 
@@ -169,8 +162,8 @@ class AsyncRouter:
         content = EmbedInput(tuple(texts))
         if not content.texts:
             raise InvalidRequest("embed wants at least one text")
-        labels = labels_of(Task.EMBED, options, self._policy, tokens=prompt_tokens(content.texts, "a text"))
-        run = self._decide(content, labels, options, started_at)
+        labels = labels_of(Task.EMBED, options, self._decider.policy, tokens=prompt_tokens(content.texts, "a text"))
+        run = self._decider.decide(self._started(), content, labels, options, started_at)
         with self._recording(run):
             answer = await run_embed(run, len(content.texts))
         from .arrays import Vectors  # numpy loads when it is used
@@ -188,10 +181,10 @@ class AsyncRouter:
         started_at = loop.time()
         if count_bytes(model, "the model's name") == 0:
             raise InvalidRequest("the model's name is empty; name the model to run")
-        labels = labels_of(Task.INFER, options, self._policy, tokens=0, model=model)
+        labels = labels_of(Task.INFER, options, self._decider.policy, tokens=0, model=model)
         # Long lists take numpy seconds, in which nobody else's deadline may wait.
         content = InferInput(model, await loop.run_in_executor(None, tensors_of, inputs))
-        run = self._decide(content, labels, options, started_at)
+        run = self._decider.decide(self._started(), content, labels, options, started_at)
         with self._recording(run):
             return Tensors(await run_infer(run), run.decision)
 
@@ -200,8 +193,8 @@ class AsyncRouter:
 
         Raises `InvalidRequest`; a plan that permits nothing is returned like any other.
         """
-        _, labels = self._generation(prompt, options, streaming=False)
-        return self._plan(self._request_id(), self._within_conversation(labels, options))
+        _, labels = self._decider.generation(prompt, options, streaming=False)
+        return self._decider.plan(self._started(), labels, options)
 
     async def submit(
         self,
@@ -218,9 +211,9 @@ class AsyncRouter:
         queued already gives that one's receipt. Budgets count from each send. Raises `InvalidRequest`, `OutboxFull`,
         `OutboxError`, and `NoBackendPermitted` where no backend could ever take it.
         """
-        content, labels = self._generation(prompt, options, streaming=False)
-        run = self._decide(content, labels, options, asyncio.get_running_loop().time())
-        may_queue = self._policy.may_queue(run.request.labels)
+        content, labels = self._decider.generation(prompt, options, streaming=False)
+        run = self._decider.decide(self._started(), content, labels, options, asyncio.get_running_loop().time())
+        may_queue = self._decider.policy.may_queue(run.request.labels)
         return await self._queue.submit(content.messages, run, options, order_key, ttl, may_queue=may_queue)
 
     async def result(self, receipt: str, timeout: float | str | None = 0.0) -> Answer | None:
@@ -249,33 +242,6 @@ class AsyncRouter:
         self._started()
         return await self._queue.flush(progress)
 
-    def _generation(self, prompt: Prompt, options: GenerateOptions, *, streaming: bool) -> tuple[GenerateInput, Labels]:
-        messages = messages_of(prompt)
-        tokens = prompt_tokens([message.text for message in messages], "a message")
-        content = generate_input(messages, options)
-        labels = labels_of(
-            Task.GENERATE,
-            options,
-            self._policy,
-            tokens=tokens,
-            message_classes=[message.data_class for message in messages],
-            content=content,
-            streaming=streaming,
-        )
-        return content, labels
-
-    def _decide(self, content: Content, labels: Labels, options: RequestOptions, started_at: float) -> Run:
-        """A request's facts, plan and record: all that comes before the first attempt."""
-        key = identifier(options.get("idempotency_key"), "idempotency_key") or f"{self._random.getrandbits(128):032x}"
-        labels = self._within_conversation(labels, options)
-        request = Request(request_id := self._request_id(), labels, Sealed(content, request_id), started_at, key)
-        deciding_at = asyncio.get_running_loop().time()
-        plan = self._plan(request_id, labels)
-        if conversation := options.get("conversation"):
-            self._conversations.remember(conversation, plan.data_classes)
-        planning = asyncio.get_running_loop().time() - deciding_at
-        return Run(self._started(), request, plan, _record(request, plan, planning))
-
     def _recording(self, run: Run) -> AbstractContextManager[None]:
         """Records the decision at the end of the block, where there is a log."""
         return nullcontext() if self._log is None else self._log.recording(run.decision, run.request.labels)
@@ -285,31 +251,6 @@ class AsyncRouter:
             async with aclosing(chunks):
                 async for chunk in chunks:
                     yield chunk
-
-    def _request_id(self) -> str:
-        return f"{self._random.getrandbits(64):016x}"
-
-    def _plan(self, request_id: str, labels: Labels) -> Plan:
-        return self._policy.plan(self._facts(self._started(), request_id, labels))
-
-    def _facts(self, conduct: Conduct, request_id: str, labels: Labels) -> Facts:
-        now = self._wall_clock()
-        return Facts(
-            request_id=request_id,
-            labels=labels,
-            link=conduct.connectivity.facts(),
-            device=conduct.device.facts(),
-            time=TimeFacts(now.hour, now.minute, _WEEKDAYS[now.weekday()]),
-            backends=tuple([member.facts(labels) for member in conduct.fleet]),
-        )
-
-    def _within_conversation(self, labels: Labels, options: RequestOptions) -> Labels:
-        """The labels with the data classes that the conversation has had before."""
-        conversation = identifier(options.get("conversation"), "conversation")
-        if conversation is None:
-            return labels
-        classes = self._conversations.classes(conversation).union(self._policy.effective_classes(labels))
-        return replace(labels, data_classes=tuple(sorted(classes)), unclassed=False)
 
     def _started(self) -> Conduct:
         if self._process != os.getpid():
@@ -323,27 +264,10 @@ class AsyncRouter:
             self._loop = loop
             fleet = build_fleet(self.configuration, self._replacements, loop.time, self._random)
             connectivity = Connectivity(loop.time)
-            dispatch = Dispatch(lambda: self._policy)
+            dispatch = Dispatch(lambda: self._decider.policy)
             self._conduct = Conduct(fleet, dispatch, connectivity, Device(self._sample), self._random)
             fleet.start()
             self._queue.start()
         elif self._loop is not loop:
             raise RouterClosed("this AsyncRouter runs in another event loop; make one for each loop, or use Router")
         return self._conduct
-
-
-def _record(request: Request, plan: Plan, planning: float) -> Decision:
-    return Decision(
-        request_id=request.id,
-        task=request.labels.task,
-        data_classes=plan.data_classes,
-        policy_version=plan.policy_version,
-        latency_budget=plan.latency_budget,
-        first_token_budget=plan.first_token_budget,
-        reason=plan.reason,
-        steps=tuple([PlannedStep(step.backend, step.last_resort, step.starts_at, step.reason) for step in plan.steps]),
-        refusals=plan.refusals,
-        matched_rules=plan.matched_rules,
-        notes=plan.notes,
-        planning=planning,
-    )

@@ -19,7 +19,7 @@ from .options import GenerateOptions
 if TYPE_CHECKING:
     from ..config import Configuration
     from ..outbox import Outbox, Receipt, Tally
-    from .async_router import AsyncRouter
+    from ..outbox.replay import Answering
 
 # What neither time nor a better link lifts: only another configuration would.
 _FOR_GOOD = frozenset({RefusalCode.RESIDENCY, RefusalCode.CALLER_NARROWED, RefusalCode.CAPABILITY})
@@ -30,7 +30,7 @@ class Queue:
 
     def __init__(
         self,
-        router: AsyncRouter,
+        router: Answering,
         configuration: Configuration,
         random_source: random.Random,
         wall_clock: Callable[[], datetime],
