@@ -42,7 +42,7 @@ class FailureKind(StrEnum):
     UNSUPPORTED = "unsupported"
     """The backend cannot do this kind of work."""
     NOT_PERMITTED = "not_permitted"
-    """A wall forbade the attempt at the last moment; nothing was sent."""
+    """A wall forbade the attempt: at the last moment, or, newer than it, while it ran."""
     CONTEXT_LENGTH = "context_length"
     """The request is too long for this model; a larger context may take it."""
     CONTENT_FILTER = "content_filter"

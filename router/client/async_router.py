@@ -31,6 +31,7 @@ from .assemble import build_fleet
 from .decide import Decider
 from .options import GenerateOptions, RequestOptions
 from .queue import Queue
+from .watch import Watch
 
 if TYPE_CHECKING:
     from ..config import Configuration
@@ -43,7 +44,9 @@ class AsyncRouter:
 
     ``backends`` replaces configured backends by name, for tests. ``random_source``, ``wall_clock`` and ``sample`` are
     the seams for randomness, local time and the device's state. ``replay`` sends what `submit` queued, here or in
-    another process, while the router is open. Start it with ``async with`` or the first call; `close` ends it.
+    another process, while the router is open. ``watch`` looks at the configuration's file about once a second, and
+    takes a new version as `reload` does; one that does not load is reported to the log and changes nothing. Start it
+    with ``async with`` or the first call; `close` ends it.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class AsyncRouter:
         wall_clock: Callable[[], datetime] = datetime.now,
         sample: Callable[[], DeviceFacts] = sample_device,
         replay: bool = False,
+        watch: bool = False,
     ) -> None:
         self.configuration = configuration
         self._replacements = dict(backends or {})
@@ -69,15 +73,21 @@ class AsyncRouter:
         self._closed = False
         self._conduct: Conduct | None = None
         self._queue = Queue(self, configuration, self._random, wall_clock, replay=replay)
+        self._watch = Watch(lambda: self.configuration.file, self.reload, self._random) if watch else None
 
     @classmethod
     def from_yaml(
-        cls, path: str | PathLike[str], *, backends: Mapping[str, Backend] | None = None, replay: bool = False
+        cls,
+        path: str | PathLike[str],
+        *,
+        backends: Mapping[str, Backend] | None = None,
+        replay: bool = False,
+        watch: bool = False,
     ) -> Self:
         """A router by a configuration file. Raises `ConfigurationError` with every mistake in it."""
         from ..config import load
 
-        return cls(load(path), backends=backends, replay=replay)
+        return cls(load(path), backends=backends, replay=replay, watch=watch)
 
     async def __aenter__(self) -> Self:
         self._started()
@@ -95,6 +105,8 @@ class AsyncRouter:
         if self._closed:
             return
         self._closed = True
+        if self._watch is not None:
+            await self._watch.stop()
         await self._queue.close()
         if self._conduct is not None:
             await self._conduct.device.stop()
@@ -106,15 +118,18 @@ class AsyncRouter:
         """Take a new version of the configuration, by default of its own file, in one step between two requests.
 
         Raises `ConfigurationError` where it does not load or wants other backends; then nothing has changed. Requests
-        under way keep their plans, and each attempt that they still start is judged by the newest walls.
+        under way keep their plans; what they still start is judged by the newest walls, and what runs where these
+        forbid it is stopped.
         """
-        from .reload import new_version
+        from .reload import new_version, withdraw_forbidden
 
         self._started()
         loop = asyncio.get_running_loop()
         async with self._reloading:  # an older version must not overtake a newer one
             self.configuration = await loop.run_in_executor(None, new_version, self.configuration, path)
             self._decider.policy = self.configuration.policy
+            if self._conduct is not None:
+                withdraw_forbidden(self._conduct.under_way, self._decider.policy)
 
     @property
     def connectivity(self) -> Connectivity:
@@ -268,6 +283,8 @@ class AsyncRouter:
             self._conduct = Conduct(fleet, dispatch, connectivity, Device(self._sample), self._random)
             fleet.start()
             self._queue.start()
+            if self._watch is not None:
+                self._watch.start()
         elif self._loop is not loop:
             raise RouterClosed("this AsyncRouter runs in another event loop; make one for each loop, or use Router")
         return self._conduct

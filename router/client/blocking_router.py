@@ -35,9 +35,14 @@ class Router:
     """
 
     def __init__(
-        self, configuration: Configuration, *, backends: Mapping[str, Backend] | None = None, replay: bool = False
+        self,
+        configuration: Configuration,
+        *,
+        backends: Mapping[str, Backend] | None = None,
+        replay: bool = False,
+        watch: bool = False,
     ) -> None:
-        self._async = AsyncRouter(configuration, backends=backends, replay=replay)
+        self._async = AsyncRouter(configuration, backends=backends, replay=replay, watch=watch)
         self._process = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="edgewise", daemon=True)
@@ -52,12 +57,17 @@ class Router:
 
     @classmethod
     def from_yaml(
-        cls, path: str | PathLike[str], *, backends: Mapping[str, Backend] | None = None, replay: bool = False
+        cls,
+        path: str | PathLike[str],
+        *,
+        backends: Mapping[str, Backend] | None = None,
+        replay: bool = False,
+        watch: bool = False,
     ) -> Self:
         """A router by a configuration file. Raises `ConfigurationError` with every mistake in it."""
         from ..config import load
 
-        return cls(load(path), backends=backends, replay=replay)
+        return cls(load(path), backends=backends, replay=replay, watch=watch)
 
     def __enter__(self) -> Self:
         return self

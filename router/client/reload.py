@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from os import PathLike
 
 from ...core.errors import ConfigurationError
+from ...core.failure import AttemptError, FailureKind
 from ...core.problem import Problem
+from ...policies import Policy
 from ..config import Configuration, load
+from ..execution.attempt import Attempt
 
 _MEND = "keep `backends:` and `models:` as they are but for location, quality, price and labels; or make a new router"
 
@@ -31,3 +35,12 @@ def new_version(running: Configuration, path: str | PathLike[str] | None) -> Con
     if problems:
         raise ConfigurationError(sorted(problems, key=lambda each: each.path))
     return new
+
+
+def withdraw_forbidden(attempts: Iterable[Attempt], policy: Policy) -> None:
+    """Stop every attempt that runs, or waits for its turn, where these walls no longer permit it."""
+    for attempt in list(attempts):
+        refusal = policy.permits(attempt.step.permit, attempt.run.request.labels)
+        if refusal is not None:
+            sentence = f"stopped, no longer permitted: {refusal.sentence}"
+            attempt.withdrawn(AttemptError(FailureKind.NOT_PERMITTED, sentence))

@@ -32,6 +32,10 @@ class Attempt:
         self._loop = asyncio.get_running_loop()
         self.record = AttemptRecord(step.backend, reason, 0.0)
         self._number = 0
+        self.sent = False
+        """Whether content may have left for the backend."""
+        self.withdrawn: Callable[[AttemptError], None] = lambda error: None
+        """Told where newer walls forbid the attempt while it runs; set by whoever waits for it."""
         self._settled = False
         self._counted = False
         self._has_slot = False
@@ -48,6 +52,7 @@ class Attempt:
         self.record.started = self._since_entry()
         self.run.decision.attempts.append(self.record)
         self._number = len(self.run.decision.attempts)
+        self.run.conduct.under_way.add(self)
         try:
             await self._enter()
             return await work()
@@ -68,7 +73,7 @@ class Attempt:
         self._counted = True
         self._refuse_what_cannot_start_in_time()
         await self.member.slots.take(self.run.request.labels.priority)
-        self._has_slot = True
+        self._has_slot = self.sent = True
         self._called_at = self._loop.time()
 
     def _refuse_what_cannot_start_in_time(self) -> None:
@@ -148,6 +153,7 @@ class Attempt:
         if self._settled or not self._number:
             return None
         self._settled = True
+        self.run.conduct.under_way.discard(self)
         failure = self._judge(error)
         self.record.ended = self._since_entry()
         if error is None:

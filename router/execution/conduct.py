@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ...core.deadline import Deadline
 from ...core.decision import Decision
@@ -13,6 +14,9 @@ from ..device import Device
 from ..dispatch import Dispatch
 from ..fleet import Fleet
 from ..link import Connectivity
+
+if TYPE_CHECKING:
+    from .attempt import Attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,8 @@ class Conduct:
     connectivity: Connectivity
     device: Device
     random: random.Random
+    under_way: set[Attempt] = field(default_factory=set)
+    """The attempts that run or wait for their turn. Each enters and leaves by itself."""
 
 
 @dataclass(frozen=True, slots=True)

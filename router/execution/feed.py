@@ -51,6 +51,18 @@ class Feed:
             return self._arrived.popleft()
         return self._end
 
+    def fail(self, error: Exception) -> None:
+        """End the stream with this error after what has arrived, however slow its backend is to stop."""
+        if self._end is not None:
+            return
+        self._end = error
+        self._closing = True
+        # The task writes on to the one that it has.
+        self._arrived = deque(self._arrived)
+        self._taking.cancel()
+        if self._reader is not None:
+            _wake(self._reader)
+
     async def close(self) -> None:
         """Stop the work behind the stream, and wait until it has stopped."""
         self._closing = True
@@ -72,16 +84,21 @@ class Feed:
                 if len(arrived) >= MOST_AHEAD:
                     self._room = loop.create_future()
                     await self._room
-            self._end = attempt.truncated()
+            self._ended(attempt.truncated())
         except asyncio.CancelledError:
             if self._closing:
                 raise
-            self._end = attempt.cancelled_itself()
+            self._ended(attempt.cancelled_itself())
         except Exception as error:  # noqa: BLE001  # the attempt judges it
-            self._end = error
+            self._ended(error)
         finally:
             if self._reader is not None:
                 _wake(self._reader)
+
+    def _ended(self, error: Exception) -> None:
+        """The first end stands."""
+        if self._end is None:
+            self._end = error
 
     def _arm(self) -> None:
         if self._timer is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from ...core.deadline import Deadline
@@ -65,6 +66,7 @@ class Race(Generic[T]):
             # Twenty requests must not all count on one free engine: each is seen by those that plan after it.
             run.conduct.fleet[self._reserve.backend].slots.promised += 1
         self._running: dict[asyncio.Task[T], Attempt] = {}
+        self._withdrawn: dict[Attempt, AttemptError] = {}
         self._repeated: set[str] = set()
         self._hedge_due = math.inf
         self._first: Attempt | None = None
@@ -77,14 +79,15 @@ class Race(Generic[T]):
             self._start_next("first choice")
             while self._running:
                 await self._news_or_due()
+                self._drop_withdrawn()
                 for task in [task for task in self._running if task.done()]:
-                    step = self._running.pop(task).step
+                    attempt = self._running.pop(task)
                     error = task.exception()
                     if error is None:
                         return task.result()
                     if not isinstance(error, AttemptError):
                         raise error
-                    self._failed(step, error)
+                    self._failed(attempt.step, error, sent=_content_was_sent(error))
                 now = self._loop.time()
                 if self._deadline.passed(now):
                     raise RaceFailed(self._failures, timed_out=True)
@@ -96,7 +99,7 @@ class Race(Generic[T]):
 
     async def _news_or_due(self) -> None:
         """Wait until an attempt has ended or something is due. What `asyncio.wait` does, at half its cost a request."""
-        if any(task.done() for task in self._running):
+        if self._withdrawn or any(task.done() for task in self._running):
             return
         self._news = self._loop.create_future()
         due = min(self._deadline.at, self._hedge_due, self._reserve_due())
@@ -110,6 +113,20 @@ class Race(Generic[T]):
     def _tell(self, ended: object) -> None:
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
+
+    def _withdraw(self, attempt: Attempt, error: AttemptError) -> None:
+        attempt.settle(error)
+        self._withdrawn[attempt] = error
+        self._tell(None)
+
+    def _drop_withdrawn(self) -> None:
+        """Go on at once from what newer walls forbid, however slow its backend is to stop."""
+        withdrawn, self._withdrawn = self._withdrawn, {}
+        for task, attempt in list(self._running.items()):
+            if (error := withdrawn.get(attempt)) is not None:
+                del self._running[task]
+                self._end(task, attempt)
+                self._failed(attempt.step, error, sent=attempt.sent)
 
     def _reserve_due(self) -> float:
         if self._reserve is None or self._reserve.starts_at is None:
@@ -161,19 +178,24 @@ class Race(Generic[T]):
             self._reserve = None
 
     def _launch(self, step: Step, reason: str) -> Attempt:
-        attempt = Attempt(self._run, step, reason)
+        attempt = self._attempt(step, reason)
         self._watch(self._loop.create_task(self._start(attempt)), attempt)
+        return attempt
+
+    def _attempt(self, step: Step, reason: str) -> Attempt:
+        attempt = Attempt(self._run, step, reason)
+        attempt.withdrawn = partial(self._withdraw, attempt)
         return attempt
 
     def _watch(self, task: asyncio.Task[T], attempt: Attempt) -> None:
         self._running[task] = attempt
         task.add_done_callback(self._tell)
 
-    def _failed(self, step: Step, error: AttemptError) -> None:
+    def _failed(self, step: Step, error: AttemptError, *, sent: bool) -> None:
         self._failures.append(error)
         if not error.disposition.next_backend:
             raise RaceFailed([error], timed_out=False)
-        if not self._run.request.labels.idempotent and _content_was_sent(error):
+        if not self._run.request.labels.idempotent and sent:
             raise RaceFailed(self._failures, timed_out=False)
         if error.kind is FailureKind.CONTEXT_LENGTH:
             self._drop_smaller_contexts(step)
@@ -181,7 +203,7 @@ class Race(Generic[T]):
             self._start_next(f"{step.backend} failed: {error.kind}")
         elif self._may_retry(step, error):
             self._repeated.add(step.backend)
-            self._watch(self._loop.create_task(self._repeat(step, error)), Attempt(self._run, step, "retry"))
+            self._watch(self._loop.create_task(self._repeat(step, error)), self._attempt(step, "retry"))
         elif not self._running:
             self._start_next(f"{step.backend} failed: {error.kind}")
 
@@ -196,7 +218,7 @@ class Race(Generic[T]):
         assert task is not None
 
         async def again() -> T:
-            self._running[task] = attempt = Attempt(self._run, step, "retry")
+            self._running[task] = attempt = self._attempt(step, "retry")
             return await self._start(attempt)
 
         return await retry(
@@ -225,12 +247,16 @@ class Race(Generic[T]):
     def _end_the_others(self) -> None:
         self._give_up_reserve()
         for task, attempt in self._running.items():
-            if not task.done():
-                # Judged now, so that the decision is complete when it is handed out.
-                attempt.settle(asyncio.CancelledError())
-                self._run.conduct.fleet.let_end(task)
-            elif not task.cancelled() and task.exception() is None and self._discard is not None:
-                self._run.conduct.fleet.keep(self._loop.create_task(self._discard(task.result())))
+            self._end(task, attempt)
+
+    def _end(self, task: asyncio.Task[T], attempt: Attempt) -> None:
+        """Stop an attempt, or undo its success: the race goes on or ends without it."""
+        # Judged now, so that the decision is complete when it is handed out.
+        attempt.settle(asyncio.CancelledError())
+        if not task.done():
+            self._run.conduct.fleet.let_end(task)
+        elif not task.cancelled() and task.exception() is None and self._discard is not None:
+            self._run.conduct.fleet.keep(self._loop.create_task(self._discard(task.result())))
 
 
 def _content_was_sent(error: AttemptError) -> bool:

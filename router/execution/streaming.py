@@ -94,6 +94,7 @@ class Stream:
         seam: Seam | None = None
         try:
             while True:
+                opened.attempt.withdrawn = opened.feed.fail
                 silence = self._longest_silence(opened.attempt)
                 # The hot loop. Per token: one wait, one chunk, a few attributes.
                 while isinstance(event := await self._next(opened, silence), Delta):

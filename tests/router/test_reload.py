@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
@@ -15,7 +16,7 @@ from edgewise.core.content import GenerateInput
 from edgewise.core.errors import BackendError, ConfigurationError, NoBackendPermitted
 from edgewise.core.failure import AttemptError, FailureKind
 from edgewise.router import AsyncRouter, Router
-from edgewise.testing import Script, ScriptedBackend
+from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
 TEXT = """\
 version: 1
@@ -142,3 +143,89 @@ async def test_a_request_under_way_starts_nothing_that_the_new_walls_forbid(file
         with pytest.raises(BackendError, match="no longer permitted"):
             await request
         assert other.calls == []
+
+
+class TestWatch:
+    """``watch=True``: a new version of the file comes into force by itself."""
+
+    def test_a_changed_file_is_taken_within_two_seconds(self, file: Path) -> None:
+        async def main() -> None:
+            async with AsyncRouter.from_yaml(file, backends=dict(scripted()), watch=True) as router:
+                assert (await router.generate("one")).backend == "cloud"
+                write(file, STRICT)
+                await asyncio.sleep(2.0)
+                assert (await router.generate("two")).backend == "gateway"
+
+        run_in_virtual_time(main())
+
+    def test_so_is_one_that_changed_before_anybody_looked(self, file: Path) -> None:
+        async def main() -> None:
+            router = AsyncRouter.from_yaml(file, backends=dict(scripted()), watch=True)
+            write(file, STRICT)
+            async with router:
+                await asyncio.sleep(2.0)
+                assert (await router.generate("a text")).backend == "gateway"
+
+        run_in_virtual_time(main())
+
+    def test_a_bad_version_is_reported_once_and_the_next_good_one_is_taken(
+        self, file: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def main() -> None:
+            async with AsyncRouter.from_yaml(file, backends=dict(scripted()), watch=True) as router:
+                version = router.policy_version
+                write(file, STRICT.replace("[EU]", "[UE]"))
+                await asyncio.sleep(20.0)
+                assert router.policy_version == version
+                assert (await router.generate("one")).backend == "cloud"
+                remove(file)
+                await asyncio.sleep(20.0)
+                write(file, STRICT)
+                await asyncio.sleep(2.0)
+                assert (await router.generate("two")).backend == "gateway"
+
+        run_in_virtual_time(main())
+        bad, gone = (record.getMessage() for record in caplog.records)
+        assert "is not taken, the running one stays" in bad
+        assert "'UE' is no known place" in bad
+        assert "cannot be read" in gone
+
+    def test_a_file_put_in_anothers_place_is_taken_even_if_it_is_no_longer_and_no_younger(self, file: Path) -> None:
+        newer = file.with_name("newer.yaml")
+        write(newer, STRICT + " " * (len(TEXT) - len(STRICT)))
+        before = file.stat()
+        os.utime(newer, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+        async def main() -> None:
+            async with AsyncRouter.from_yaml(file, backends=dict(scripted()), watch=True) as router:
+                await asyncio.sleep(5.0)
+                newer.replace(file)
+                await asyncio.sleep(2.0)
+                assert (await router.generate("a text")).backend == "gateway"
+
+        run_in_virtual_time(main())
+
+    def test_without_it_nobody_looks(self, file: Path) -> None:
+        async def main() -> None:
+            async with AsyncRouter.from_yaml(file, backends=dict(scripted())) as router:
+                write(file, STRICT)
+                await asyncio.sleep(60.0)
+                assert (await router.generate("a text")).backend == "cloud"
+
+        run_in_virtual_time(main())
+
+    def test_a_file_that_is_still_being_written_is_left_alone(
+        self, file: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def main() -> None:
+            async with AsyncRouter.from_yaml(file, backends=dict(scripted()), watch=True) as router:
+                await asyncio.sleep(5.0)
+                for end in range(1, len(STRICT), len(STRICT) // 40):
+                    write(file, STRICT[:end])
+                    await asyncio.sleep(0.05)
+                write(file, STRICT)
+                await asyncio.sleep(2.0)
+                assert (await router.generate("a text")).backend == "gateway"
+
+        run_in_virtual_time(main())
+        assert caplog.records == []
