@@ -18,6 +18,7 @@ from .execution.breaker import Breaker
 from .execution.quarantine import QuarantineWard
 from .execution.retry_budget import RetryBudget
 from .execution.slots import Slots
+from .snapshot import JsonValue, Unreadable, table, text
 
 log = logging.getLogger("edgewise")
 
@@ -26,7 +27,10 @@ STOP_SECONDS = 5.0
 
 
 class Member:
-    """One backend at work: its terms, its breaker, its slots, and an estimator for each kind of work."""
+    """One backend at work: its terms, its breaker, its slots, and an estimator for each kind of work.
+
+    ``identity`` differs where a backend of the same name is another one, whose times say nothing of this one's.
+    """
 
     def __init__(
         self,
@@ -35,8 +39,10 @@ class Member:
         priors: Mapping[Task, Prior],
         clock: Callable[[], float],
         random_source: random.Random,
+        identity: str,
     ) -> None:
         self.backend = backend
+        self.identity = identity
         self.terms = terms
         self.name = terms.name
         self.breaker = Breaker(clock, random_source)
@@ -63,6 +69,24 @@ class Member:
         if self._quarantine.note(error, task):
             use = "out of use" if task is None else f"out of use for {task}"
             log.error("backend %r is %s until its configuration is mended: %s", self.name, use, error.sentence)
+
+    def snapshot(self) -> JsonValue:
+        """Its breaker and its estimates."""
+        return {
+            "identity": self.identity,
+            "breaker": self.breaker.snapshot(),
+            "estimates": {task.value: estimator.snapshot() for task, estimator in self.estimators.items()},
+        }
+
+    def restore(self, value: JsonValue, shift: float) -> None:
+        """Take a snapshot back, unless it is of another backend. Raises `Unreadable`."""
+        stored = table(value)
+        if text(stored, "identity") != self.identity:
+            return
+        self.breaker.restore(table(stored, "breaker"), shift)
+        estimates = table(stored, "estimates")
+        for task, estimator in self.estimators.items():
+            estimator.restore(table(estimates, task.value), shift)
 
 
 class Fleet:
@@ -98,6 +122,23 @@ class Fleet:
         else:
             for estimator in member.estimators.values():
                 estimator.observe_load(loop.time() - begun)
+
+    def snapshot(self) -> JsonValue:
+        """Every backend's, by name."""
+        return {member.name: member.snapshot() for member in self}
+
+    def restore(self, value: JsonValue, shift: float) -> None:
+        """Take a snapshot back, for the backends that are still there. Raises `Unreadable`."""
+        stored = table(value)
+        unreadable = None
+        for member in self:
+            if member.name in stored:
+                try:
+                    member.restore(stored[member.name], shift)
+                except Unreadable as error:
+                    unreadable = error
+        if unreadable is not None:
+            raise unreadable
 
     def let_end(self, task: asyncio.Task[Any]) -> None:
         """Cancel a task and keep it until it has ended, without waiting for it here."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -32,5 +33,8 @@ def build_fleet(
         backend = replacements.get(name) or entry.build(configuration.models)
         whole, arrays = (REMOTE, REMOTE_ARRAYS) if entry.terms.remote else (ON_DEVICE, ON_DEVICE_ARRAYS)
         priors = {Task.GENERATE: whole, Task.EMBED: arrays, Task.INFER: arrays}
-        members.append(Member(backend, entry.terms, priors, clock, random_source))
+        # By what they are made of; a secret's repr holds none of it.
+        described = repr((entry.kind.name, entry.settings, configuration.models, priors))
+        identity = hashlib.sha256(described.encode()).hexdigest()[:16]
+        members.append(Member(backend, entry.terms, priors, clock, random_source, identity))
     return Fleet(members)

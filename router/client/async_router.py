@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from datetime import datetime
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from ...backends import Backend
@@ -26,6 +27,7 @@ from ..execution.conduct import Conduct, Run
 from ..execution.generation import run_generate
 from ..execution.streaming import Stream
 from ..link import Connectivity
+from ..state_file import StateFile
 from .ask import Prompt, count_bytes, labels_of, prompt_tokens
 from .assemble import build_fleet
 from .decide import Decider
@@ -68,6 +70,8 @@ class AsyncRouter:
         self._reloading = asyncio.Lock()
         decisions = configuration.decision_log
         self._log = None if decisions is None else DecisionLog(decisions, wall_clock)
+        state_file = configuration.state_file
+        self._state = None if state_file is None else StateFile(Path(state_file), wall_clock)
         self._process = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -108,6 +112,8 @@ class AsyncRouter:
         if self._watch is not None:
             await self._watch.stop()
         await self._queue.close()
+        if self._state is not None:
+            await self._state.close()
         if self._conduct is not None:
             await self._conduct.device.stop()
             await self._conduct.fleet.stop()
@@ -281,6 +287,8 @@ class AsyncRouter:
             connectivity = Connectivity(loop.time)
             dispatch = Dispatch(lambda: self._decider.policy)
             self._conduct = Conduct(fleet, dispatch, connectivity, Device(self._sample), self._random)
+            if self._state is not None:
+                self._state.start({"backends": fleet})
             fleet.start()
             self._queue.start()
             if self._watch is not None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from pathlib import Path as FileSystemPath
 from typing import Any
 
@@ -14,6 +15,7 @@ from ...backends.registry import BackendKind
 from ...core.errors import ConfigurationError, PolicyError
 from ...core.place import Location
 from ...core.problem import Path, Position, Problem, Severity
+from ...core.settings import FilePath
 from ...core.suggestion import closest, one_of
 from ...policies import Policy, compile_policy
 from ...policies.gaps import Gaps
@@ -32,7 +34,7 @@ from .text import LARGEST, decode, read_bytes, unreadable
 from .tree import Complaint, Mark, Node, Table, mark_of, parse, show_all
 
 _MOST_TOLD = 200
-_SECTIONS = ("version", "models", "backends", "policy", "serve", "decision_log")
+_SECTIONS = ("version", "models", "backends", "policy", "serve", "decision_log", "state_file")
 _TOP = Mark(1, 1)
 _APART: Sequence[Path] = (("defaults",), ("resilience",), ("offline",))
 """Parts of the policy that do not say what may go where."""
@@ -51,6 +53,7 @@ class Configuration:
     policy: Policy
     warnings: tuple[Problem, ...] = ()
     decision_log: DecisionLogSettings | None = None
+    state_file: FilePath | None = None
 
 
 def load(
@@ -133,6 +136,7 @@ class _Reading:
         models = self._section(tree, "models", Mapping[str, ModelSettings], {})
         serve = self._section(tree, "serve", ServeSettings, ServeSettings())
         decisions = self._section(tree, "decision_log", DecisionLogSettings, None)
+        state_file = self._section(tree, "state_file", FilePath, None)
         settings = self._section(tree, "policy", PolicySettings, PolicySettings())
         model_files = {name: ModelFile(name, each, self._base) for name, each in models.items()}
         self.reader.models = None if ("models",) in self._unread() else list(models)
@@ -140,6 +144,7 @@ class _Reading:
         written = BackendReader(self.reader, self._kinds).entries(section, mark)
         problems = _below("serve", check_serve(serve))
         problems += [] if decisions is None else _below("decision_log", check_decision_log(decisions))
+        problems += _check_state_file(state_file, file, settings, decisions)
         unread = self._unread()
         places, _ = read_places(settings, known_places())
         locations: dict[str, Location] = {}
@@ -160,7 +165,17 @@ class _Reading:
         problems = independent([*problems, *_below("policy", of_policy)], unread)
         if policy is None:
             return None, problems
-        made = Configuration(file, self._base, model_files, backends, serve, settings, policy, decision_log=decisions)
+        made = Configuration(
+            file,
+            self._base,
+            model_files,
+            backends,
+            serve,
+            settings,
+            policy,
+            decision_log=decisions,
+            state_file=state_file,
+        )
         return made, problems
 
     def _unread(self) -> set[Path]:
@@ -191,6 +206,27 @@ def _gaps(left_out: Sequence[WrittenBackend], unread: Collection[Path]) -> Gaps:
     nameless = any(path[0] == "backends" and (len(path) < 3 or path[2] == "labels") for path in unread)
     apart = all(path[0] != "policy" or path[1:2] in _APART for path in unread)
     return Gaps(None if nameless else frozenset(named), elsewhere=apart and not left_out)
+
+
+def _check_state_file(
+    state_file: str | None, file: str, settings: PolicySettings, decisions: DecisionLogSettings | None
+) -> list[Problem]:
+    """It is replaced as a whole, again and again: no other file may be there."""
+    if state_file is None:
+        return []
+    problem = partial(Problem, mend="name a file of its own, such as `state.json`", path=("state_file",))
+    if FileSystemPath(state_file).is_dir():
+        return [problem("this is a folder")]
+    others = {
+        "the configuration": file,
+        "the outbox": settings.offline.outbox,
+        "the decision log": None if decisions is None else decisions.path,
+    }
+    return [
+        problem(f"{what} is kept in this file")
+        for what, path in others.items()
+        if path is not None and os.path.abspath(path) == os.path.abspath(state_file)
+    ]
 
 
 def _below(section: str, problems: Sequence[Problem]) -> list[Problem]:

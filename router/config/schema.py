@@ -48,6 +48,7 @@ def json_schema() -> JsonSchema:
         "policy": _of(PolicySettings),
         "serve": _of(ServeSettings),
         "decision_log": _of(DecisionLogSettings),
+        "state_file": _of(FilePath),
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

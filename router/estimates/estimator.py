@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ...core.request import Labels
 from ...policies.facts import LogNormal, Prediction
+from ..snapshot import JsonValue, Unreadable, number, table
 from .posterior import LogNormalPosterior
 
 HALF_LIFE = 120.0
@@ -117,6 +118,36 @@ class Estimator:
         if prediction is None:
             prediction = self._predicted[key] = self._predict(tokens, labels.max_output_tokens, 0.0, loading=False)
         return prediction
+
+    def snapshot(self) -> JsonValue:
+        """What was learned, and when."""
+        return {
+            "aged_at": self._aged_at,
+            "observed_at": self._observed_at,
+            **{name: posterior.snapshot() for name, posterior in self._posteriors().items()},
+        }
+
+    def restore(self, value: JsonValue, shift: float) -> None:
+        """Take the snapshot of one with the same prior back, as if the time between had passed without a request.
+
+        Raises `Unreadable`, and has then learned nothing.
+        """
+        stored, now = table(value), self._clock()
+        self._predicted.clear()
+        try:
+            aged_at = number(stored, "aged_at") + shift
+            observed_at = number(stored, "observed_at") + shift
+            for name, posterior in self._posteriors().items():
+                posterior.restore(table(stored, name))
+        except Unreadable:
+            for posterior in self._posteriors().values():
+                posterior.forget(1.0)
+            raise
+        self._aged_at, self._observed_at = min(now, aged_at), min(now, observed_at)
+
+    def _posteriors(self) -> dict[str, LogNormalPosterior]:
+        named = {"first": self._first, "length": self._length, "load": self._load}
+        return named if self._per_token is None else {**named, "per_token": self._per_token}
 
     def _predict(self, prompt_tokens: int, max_output_tokens: int, waiting: float, loading: bool) -> Prediction:
         known = self._first.observations >= KNOWN

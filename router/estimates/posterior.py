@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from ..snapshot import JsonValue, number, table
+
 PRIOR_WEIGHT = 5.0
 """The prior counts as so many observations."""
 
@@ -11,6 +13,9 @@ _DECAY = 0.98
 """An observation's weight after each later one: about fifty count, so that a changed load is followed."""
 
 _MIN_SIGMA = 0.05
+_FARTHEST = 50.0
+"""So far, as logarithms, no observation lies from its prior: a stored one that does was not ours."""
+
 _SQRT_2 = math.sqrt(2.0)
 _SQRT_2PI = math.sqrt(2.0 * math.pi)
 
@@ -71,6 +76,19 @@ class LogNormalPosterior:
         expectation step for a censored normal (Tobin 1958). To drop it instead would let a hedge hide its own tail.
         """
         self._learn(self._mu + self._sigma * _inverse_mills(self.score(value)))
+
+    def snapshot(self) -> JsonValue:
+        """What was observed."""
+        return {"weight": self._weight, "sum": self._sum, "squares": self._sum_squares}
+
+    def restore(self, value: JsonValue) -> None:
+        """Take a snapshot of one with the same prior back. Raises `Unreadable`."""
+        stored = table(value)
+        weight = number(stored, "weight", 0.0, 1.0 / (1.0 - _DECAY))
+        total = number(stored, "sum", -_FARTHEST * weight, _FARTHEST * weight)
+        self._sum_squares = number(stored, "squares", 0.0, _FARTHEST**2 * weight)
+        self._weight, self._sum = weight, total
+        self._update()
 
     def _learn(self, log_value: float) -> None:
         # Kept relative to the prior's mean, so that the squares stay small and exact.

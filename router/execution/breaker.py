@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from ...core.decision import RefusalCode
 from ...core.duration import format_duration
-from ...core.failure import AttemptError
+from ...core.failure import AttemptError, FailureKind
 from ...policies.facts import NotReady
+from ..snapshot import JsonValue, Unreadable, number, table, text
 
 FAILURES_TO_OPEN = 3
 """So many failures in a row open the breaker. Rates say nothing with one to three backends and few requests."""
@@ -16,6 +17,7 @@ FIRST_PAUSE = 1.0
 PAUSE_GROWTH = 1.5
 LONGEST_PAUSE = 5.0
 """Short, so that a backend that is back is used again soon; a probe risks one attempt, not a request."""
+_MOST_JITTER = 1.2
 
 
 class Breaker:
@@ -75,4 +77,24 @@ class Breaker:
         if was_probing:
             self._pause = min(self._pause * PAUSE_GROWTH, LONGEST_PAUSE)
         if self._failures >= FAILURES_TO_OPEN:
-            self._open_until = self._clock() + self._pause * self._random.uniform(0.8, 1.2)
+            self._open_until = self._clock() + self._pause * self._random.uniform(2.0 - _MOST_JITTER, _MOST_JITTER)
+
+    def snapshot(self) -> JsonValue:
+        """Its failures in a row, and until when it is open."""
+        return {
+            "failures": self._failures,
+            "pause": self._pause,
+            "open_until": self._open_until,
+            "last_failure": self._last_failure,
+        }
+
+    def restore(self, value: JsonValue, shift: float) -> None:
+        """Take a snapshot back. Raises `Unreadable`."""
+        stored, longest = table(value), LONGEST_PAUSE * _MOST_JITTER
+        failures = int(number(stored, "failures", 0))
+        pause = number(stored, "pause", FIRST_PAUSE, LONGEST_PAUSE)
+        open_until = min(number(stored, "open_until") + shift, self._clock() + longest)
+        last_failure = text(stored, "last_failure")
+        if last_failure and last_failure not in set(FailureKind):
+            raise Unreadable("no kind of failure at 'last_failure'")
+        self._failures, self._pause, self._open_until, self._last_failure = failures, pause, open_until, last_failure

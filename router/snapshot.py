@@ -1,0 +1,56 @@
+"""What outlives a restart: values of JSON that their owners give out, and take back in the next process.
+
+Every value read back may have been altered or torn, so that it is judged before anything is made of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Protocol, TypeAlias
+
+JsonValue: TypeAlias = "Mapping[str, JsonValue] | list[JsonValue] | str | float | bool | None"
+
+
+class Unreadable(ValueError):
+    """A stored value is not what its owner gave out."""
+
+
+class Lasting(Protocol):
+    """Owns something that outlives a restart."""
+
+    def snapshot(self) -> JsonValue:
+        """What is worth keeping; the same as before where nothing has changed. Times are on the router's clock."""
+
+    def restore(self, value: JsonValue, shift: float) -> None:
+        """Take a snapshot back. ``shift``, in seconds, added to a time in it, gives that time on this router's clock.
+
+        Raises `Unreadable`; what it cannot read it leaves as it was.
+        """
+
+
+def table(value: JsonValue, key: str | None = None) -> Mapping[str, JsonValue]:
+    """The value as a mapping, or the mapping that stands in it under ``key``. Raises `Unreadable`."""
+    if key is not None:
+        value = table(value).get(key)
+    if not isinstance(value, Mapping):
+        raise Unreadable(f"no table at {key!r}")
+    return value
+
+
+def number(values: Mapping[str, JsonValue], key: str, low: float = -1e12, high: float = 1e12) -> float:
+    """The number under a key, from ``low`` to ``high``. Raises `Unreadable`."""
+    value = values.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise Unreadable(f"no number at {key!r}")
+    if not low <= value <= high:
+        raise Unreadable(f"an impossible number at {key!r}")
+    return float(value)
+
+
+def text(values: Mapping[str, JsonValue], key: str) -> str:
+    """The text under a key. Raises `Unreadable`."""
+    value = values.get(key)
+    if not isinstance(value, str):
+        raise Unreadable(f"no text at {key!r}")
+    return value

@@ -1,0 +1,180 @@
+"""What the router has learned, in one small file: read when a router is made, written while it runs and at its end.
+
+Writing never waits for the disk on a request's way, and never fails a request. A file that cannot be read is set aside,
+reported, and the router begins without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from .snapshot import JsonValue, Lasting, Unreadable, number, table
+
+log = logging.getLogger("edgewise")
+
+SAVE_EVERY = 30.0
+"""Seconds between two writings, where something has changed: a process that is killed forgets no more than that."""
+
+UNKNOWN_AGE = 10 * 365 * 86400.0
+"""How old a file counts that was written in the future: the clock was set back, and nobody knows how far."""
+
+_VERSION = 1
+_LARGEST = 4_000_000
+_LONGEST_CLOSE = 5.0
+_LOCK_TRIES = 20
+_LOCK_PAUSE = 0.05
+
+
+class StateFile:
+    """Keeps what its parts know. Reads at once; `start` and `close` belong to one event loop.
+
+    ``wall_clock`` gives local time: it alone goes on while no process runs.
+    """
+
+    def __init__(self, path: Path, wall_clock: Callable[[], datetime]) -> None:
+        self._path = path
+        self._wall_clock = wall_clock
+        self._parts: Mapping[str, Lasting] = {}
+        self._saved: JsonValue = None
+        self._closing = asyncio.Event()
+        self._keeping: asyncio.Task[None] | None = None
+        self._damage = ""
+        self._complained = False
+        self._read = self._load()
+
+    def start(self, parts: Mapping[str, Lasting]) -> None:
+        """Give every part what it knew, each under its name, and keep what they know from here on."""
+        self._parts = parts
+        self._restore()
+        self._saved = self._snapshot()
+        self._keeping = asyncio.get_running_loop().create_task(self._keep())
+
+    async def close(self) -> None:
+        """Write what has changed and end; after five seconds without having written, where the disk hangs."""
+        if self._keeping is not None:
+            self._closing.set()
+            await asyncio.wait([self._keeping], timeout=_LONGEST_CLOSE)
+
+    def _load(self) -> Mapping[str, JsonValue]:
+        try:
+            with self._path.open("rb") as file:
+                raw = file.read(_LARGEST + 1)
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            self._complain("read", error)
+            return {}
+        try:
+            if len(raw) > _LARGEST:
+                raise Unreadable("too large")
+            stored = table(json.loads(raw))
+            if number(stored, "edgewise_state") != _VERSION:
+                raise Unreadable("of another version")
+            number(stored, "saved_at")
+            number(stored, "clock")
+            table(stored, "parts")
+        except (ValueError, RecursionError) as error:
+            self._damage = str(error) if isinstance(error, Unreadable) else "no JSON"
+            return {}
+        return stored
+
+    def _restore(self) -> None:
+        if not self._read:
+            return
+        age = self._wall_clock().timestamp() - number(self._read, "saved_at")
+        if age < 0:
+            age = UNKNOWN_AGE
+        shift = asyncio.get_running_loop().time() - number(self._read, "clock") - age
+        values = table(self._read, "parts")
+        for name, part in self._parts.items():
+            if name in values:
+                try:
+                    part.restore(values[name], shift)
+                except Unreadable as error:
+                    self._damage = f"{name}: {error}"
+
+    async def _keep(self) -> None:
+        if self._damage:
+            await self._in_executor("set aside", self._set_aside)
+        while not self._closing.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SAVE_EVERY):
+                    await self._closing.wait()
+            if not self._closing.is_set():
+                await self._save()
+        await self._save()
+
+    async def _save(self) -> None:
+        parts = self._snapshot()
+        if parts == self._saved:
+            return
+        stored: JsonValue = {
+            "edgewise_state": _VERSION,
+            "saved_at": self._wall_clock().timestamp(),
+            "clock": asyncio.get_running_loop().time(),
+            "parts": parts,
+        }
+        if await self._in_executor("written", self._write, json.dumps(stored, indent=1, allow_nan=False).encode()):
+            self._saved = parts
+
+    def _snapshot(self) -> dict[str, JsonValue]:
+        return {name: part.snapshot() for name, part in self._parts.items()}
+
+    async def _in_executor(self, what: str, function: Callable[..., None], *arguments: object) -> bool:
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+        except OSError as error:
+            self._complain(what, error)
+            return False
+        return True
+
+    def _complain(self, what: str, error: OSError) -> None:
+        """Once: a full disk would otherwise fill another log."""
+        if not self._complained:
+            self._complained = True
+            log.warning("the state file %s cannot be %s: %s", self._path.name, what, error.strerror)
+
+    def _write(self, data: bytes) -> None:
+        """Put a new file in place of the old one, whole or not at all. One process at a time."""
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = os.open(self._path.with_name(self._path.name + "-lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            _take(lock)
+            new = self._path.with_name(self._path.name + ".new")
+            with suppress(FileNotFoundError):
+                new.unlink()  # of a process that died in the middle
+            with open(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600), "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(new, self._path)
+        finally:
+            os.close(lock)
+
+    def _set_aside(self) -> None:
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
+        aside = self._path.with_name(f"{self._path.name}.damaged-{stamp}")
+        os.rename(self._path, aside)
+        log.error(
+            "the state file %s was damaged (%s); it is set aside as %s", self._path.name, self._damage, aside.name
+        )
+
+
+def _take(lock: int) -> None:
+    """Wait for the lock, not for ever: who holds it may have been stopped."""
+    for _ in range(_LOCK_TRIES):
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(_LOCK_PAUSE)
+    raise OSError(errno.EWOULDBLOCK, "another process keeps it locked")
