@@ -11,8 +11,8 @@ from ..process.engine import Engine, Parcel, RunningCall
 from ..process.frames import JsonObject
 
 if TYPE_CHECKING:
+    from ..chat.prompt import PromptWriter
     from .native import Context
-    from .prompt import PromptWriter
 
 
 class LlamaCppEngine(Engine):
@@ -33,9 +33,9 @@ class LlamaCppEngine(Engine):
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         try:
             # Here, because only this knows what to say when they are missing.
+            from ..chat.prompt import PromptWriter
+            from ..chat.template import CHATML, ChatTemplate
             from .native import Context
-            from .prompt import PromptWriter
-            from .template import CHATML, ChatTemplate
         except (ImportError, OSError, RuntimeError):
             sentence = 'llama.cpp is not installed, or does not load here; pip install "edgewise[llama]"'
             raise AttemptError(FailureKind.MODEL_UNAVAILABLE, sentence) from None

@@ -6,10 +6,10 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 
 from ...core.answer import FinishReason
+from ..chat.output import OutputText
 from ..process.engine import Parcel, RunningCall
 from ..process.frames import JsonObject
 from .native import Context
-from .output import OutputText
 from .sampling import logprobs, sampler
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import llama_cpp
 import pytest
 
+from edgewise.backends.chat.output import OutputText
+from edgewise.backends.chat.prompt import PromptWriter
+from edgewise.backends.chat.template import CHATML, ChatTemplate
 from edgewise.backends.llama_cpp.native import Vocabulary
-from edgewise.backends.llama_cpp.output import OutputText
-from edgewise.backends.llama_cpp.prompt import PromptWriter
-from edgewise.backends.llama_cpp.template import CHATML, ChatTemplate
 from edgewise.backends.models import ModelFile, ModelSettings
 from edgewise.core.failure import AttemptError, FailureKind
 

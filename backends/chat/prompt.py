@@ -12,10 +12,25 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from typing import Protocol
 
-from .native import Vocabulary
 from .template import ChatTemplate
+
+
+class Vocabulary(Protocol):
+    """What a prompt needs to know of a model's tokens."""
+
+    @property
+    def begins_with(self) -> int | None:
+        """The token that every prompt begins with, if there is one."""
+
+    @property
+    def control_texts(self) -> Set[str]:
+        """The texts of the control tokens."""
+
+    def tokenise(self, text: str, *, control: bool) -> list[int]:
+        """The tokens of a text. With ``control``, control tokens written out in it become themselves."""
 
 
 class PromptWriter:
