@@ -6,7 +6,6 @@ Usage: ``.venv-protos/bin/python protos/generate.py OUT_DIR``. The files appear 
 
 from __future__ import annotations
 
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -15,6 +14,14 @@ import grpc_tools  # type: ignore[import-not-found]  # lives in an environment o
 from grpc_tools import protoc
 
 PROTOS = Path(__file__).resolve().parent
+
+FOREIGN = "foreign"
+"""The folder of schemas that are not ours. They keep their true names, so they go to a pool of their own."""
+
+_DEFAULT_POOL = "_descriptor_pool.Default()"
+_PRIVATE_POOL = "_pool.PRIVATE_POOL"
+_IMPORT = "from google.protobuf import descriptor_pool as _descriptor_pool\n"
+_OWN_IMPORT = "from edgewise.protos import pool as _pool\n"
 
 
 def generate(out: Path) -> list[Path]:
@@ -34,9 +41,15 @@ def generate(out: Path) -> list[Path]:
         for source in sorted(generated.rglob("*_pb2.py*")):
             target = out / source.relative_to(generated)
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
+            text = source.read_text(encoding="utf-8")
+            target.write_text(_in_private_pool(text) if source.parent.name == FOREIGN else text, encoding="utf-8")
             written.append(target)
         return written
+
+
+def _in_private_pool(generated: str) -> str:
+    """The generated module with the private pool in the place of the common one. Stubs stay as they are."""
+    return generated.replace(_DEFAULT_POOL, _PRIVATE_POOL).replace(_IMPORT, _OWN_IMPORT)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from ...protos.foreign import oip_pb2 as wire
 from ..backend import CallContext
 from .chat_format import chat_format
 from .oip_settings import DATATYPES, Dialect, EmbedTensors, GenerateTensors, OipSettings
-from .oip_tensors import described, from_wire, strings, texts_of, typed
+from .oip_tensors import InputTensor, described, from_wire, strings, texts_of, typed
 from .settings import GrpcSettings
 from .wire_protocol import Metadata, ReportedFailure, StreamReader, WireProtocol, bearer
 
@@ -107,9 +107,9 @@ class OipProtocol(WireProtocol):
         request = wire.ModelInferRequest(model_name=model, id=context.request_id)
         for name, tensor in inputs.items():
             if self._oip.typed_contents:
-                request.inputs.append(typed(name, tensor))
+                request.inputs.append(typed(InputTensor, name, tensor))
             else:
-                request.inputs.append(described(name, tensor))
+                request.inputs.append(described(InputTensor, name, tensor))
                 request.raw_input_contents.append(tensor.data)
         return request.SerializeToString()
 
@@ -186,8 +186,8 @@ def _response(dialect: Dialect, message: bytes) -> wire.ModelInferResponse:
 
 def _is_bare(message: bytes) -> bool:
     """Whether a response came unwrapped: wrapped, it has an error and a response, and nothing besides them."""
-    either = wire.EitherResponse.FromString(message)
-    return bool(either.id or either.outputs or either.raw_output_contents)
+    either = wire.EdgewiseEitherResponse.FromString(message)
+    return bool(either.id or either.parameters or either.outputs or either.raw_output_contents)
 
 
 def _sign(task: Task, text: str) -> FailureKind | None:

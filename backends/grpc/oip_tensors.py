@@ -4,40 +4,45 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from ...core.content import Tensor
 from ...protos.foreign import oip_pb2 as wire
 from .oip_settings import DATATYPES
 from .tensor_messages import checked
 
+InputTensor = wire.ModelInferRequest.InferInputTensor
+OutputTensor = wire.ModelInferResponse.InferOutputTensor
+T = TypeVar("T", InputTensor, OutputTensor)
+
 _NAMES = {dtype: datatype for datatype, dtype in DATATYPES.items()}
 
 _FIELDS = {
-    "bool": ("bools", "?"),
-    "int8": ("ints", "b"),
-    "int16": ("ints", "h"),
-    "int32": ("ints", "i"),
-    "int64": ("longs", "q"),
-    "uint8": ("uints", "B"),
-    "uint16": ("uints", "H"),
-    "uint32": ("uints", "I"),
-    "uint64": ("ulongs", "Q"),
-    "float32": ("floats", "f"),
-    "float64": ("doubles", "d"),
+    "bool": ("bool_contents", "?"),
+    "int8": ("int_contents", "b"),
+    "int16": ("int_contents", "h"),
+    "int32": ("int_contents", "i"),
+    "int64": ("int64_contents", "q"),
+    "uint8": ("uint_contents", "B"),
+    "uint16": ("uint_contents", "H"),
+    "uint32": ("uint_contents", "I"),
+    "uint64": ("uint64_contents", "Q"),
+    "float32": ("fp32_contents", "f"),
+    "float64": ("fp64_contents", "d"),
 }
 """Where typed contents stand, and how one element is laid out in bytes. Half floats can only be sent raw."""
 
 
-def described(name: str, tensor: Tensor) -> wire.Tensor:
+def described(kind: type[T], name: str, tensor: Tensor) -> T:
     """The tensor's name, type and shape, without its contents."""
-    return wire.Tensor(name=name, datatype=_NAMES[tensor.dtype], shape=tensor.shape)
+    return kind(name=name, datatype=_NAMES[tensor.dtype], shape=tensor.shape)
 
 
-def typed(name: str, tensor: Tensor) -> wire.Tensor:
+def typed(kind: type[T], name: str, tensor: Tensor) -> T:
     """The tensor with its elements. Raises ``ValueError`` for half floats."""
-    message = described(name, tensor)
+    message = described(kind, name, tensor)
     if tensor.dtype == "string":
-        message.contents.strings.extend(_elements(tensor.data))
+        message.contents.bytes_contents.extend(_elements(tensor.data))
         return message
     if tensor.dtype not in _FIELDS:
         raise ValueError("half floats have no typed contents; send raw ones")
@@ -47,14 +52,14 @@ def typed(name: str, tensor: Tensor) -> wire.Tensor:
     return message
 
 
-def from_wire(tensors: Sequence[wire.Tensor], raw: Sequence[bytes]) -> dict[str, Tensor]:
+def from_wire(tensors: Sequence[T], raw: Sequence[bytes]) -> dict[str, Tensor]:
     """The tensors of a message, by name. Raises ``ValueError``, without content, where they do not fit their shapes."""
     if raw and len(raw) != len(tensors):
         raise ValueError("there are not as many raw contents as tensors")
     return {each.name: _tensor(each, raw[at] if raw else None) for at, each in enumerate(tensors)}
 
 
-def _tensor(message: wire.Tensor, raw: bytes | None) -> Tensor:
+def _tensor(message: InputTensor | OutputTensor, raw: bytes | None) -> Tensor:
     shape = tuple(message.shape)
     if message.datatype == "BF16" and raw is not None:
         # numpy has no such type; as float32 nothing is lost.
@@ -65,9 +70,9 @@ def _tensor(message: wire.Tensor, raw: bytes | None) -> Tensor:
     return checked(dtype, shape, _typed_bytes(dtype, message.contents) if raw is None else raw)
 
 
-def _typed_bytes(dtype: str, contents: wire.Contents) -> bytes:
+def _typed_bytes(dtype: str, contents: wire.InferTensorContents) -> bytes:
     if dtype == "string":
-        return joined(contents.strings)
+        return joined(contents.bytes_contents)
     if dtype not in _FIELDS:
         raise ValueError("half floats have no typed contents")
     field, code = _FIELDS[dtype]

@@ -5,7 +5,7 @@
 # Protobuf Python Version: 5.29.0
 """Generated protocol buffer code."""
 from google.protobuf import descriptor as _descriptor
-from google.protobuf import descriptor_pool as _descriptor_pool
+from edgewise.protos import pool as _pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
@@ -25,43 +25,49 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$edgewise/protos/foreign/gemini.proto\x12\x17\x65\x64gewise.foreign.gemini\x1a\x1cgoogle/protobuf/struct.proto\"%\n\x04Part\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0f\n\x07thought\x18\x0b \x01(\x08\"E\n\x07\x43ontent\x12,\n\x05parts\x18\x01 \x03(\x0b\x32\x1d.edgewise.foreign.gemini.Part\x12\x0c\n\x04role\x18\x02 \x01(\t\"\xa2\x03\n\x10GenerationConfig\x12\x1c\n\x0f\x63\x61ndidate_count\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\x0estop_sequences\x18\x02 \x03(\t\x12\x1e\n\x11max_output_tokens\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x18\n\x0btemperature\x18\x05 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\x05top_p\x18\x06 \x01(\x02H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x08 \x01(\x05H\x04\x88\x01\x01\x12\x1a\n\x12response_mime_type\x18\r \x01(\t\x12\x1e\n\x11response_logprobs\x18\x11 \x01(\x08H\x05\x88\x01\x01\x12\x15\n\x08logprobs\x18\x12 \x01(\x05H\x06\x88\x01\x01\x12\x34\n\x14response_json_schema\x18\x18 \x01(\x0b\x32\x16.google.protobuf.ValueB\x12\n\x10_candidate_countB\x14\n\x12_max_output_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seedB\x14\n\x12_response_logprobsB\x0b\n\t_logprobs\"\xdf\x01\n\x16GenerateContentRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x32\n\x08\x63ontents\x18\x02 \x03(\x0b\x32 .edgewise.foreign.gemini.Content\x12\x44\n\x11generation_config\x18\x04 \x01(\x0b\x32).edgewise.foreign.gemini.GenerationConfig\x12<\n\x12system_instruction\x18\x08 \x01(\x0b\x32 .edgewise.foreign.gemini.Content\"1\n\x07Logprob\x12\r\n\x05token\x18\x01 \x01(\t\x12\x17\n\x0flog_probability\x18\x02 \x01(\x02\"C\n\x0bTopLogprobs\x12\x34\n\ncandidates\x18\x01 \x03(\x0b\x32 .edgewise.foreign.gemini.Logprob\"\x8b\x01\n\x0eLogprobsResult\x12<\n\x0etop_candidates\x18\x01 \x03(\x0b\x32$.edgewise.foreign.gemini.TopLogprobs\x12;\n\x11\x63hosen_candidates\x18\x02 \x03(\x0b\x32 .edgewise.foreign.gemini.Logprob\"\xf8\x02\n\tCandidate\x12\x31\n\x07\x63ontent\x18\x01 \x01(\x0b\x32 .edgewise.foreign.gemini.Content\x12\x46\n\rfinish_reason\x18\x02 \x01(\x0e\x32/.edgewise.foreign.gemini.Candidate.FinishReason\x12@\n\x0flogprobs_result\x18\x0b \x01(\x0b\x32\'.edgewise.foreign.gemini.LogprobsResult\"\xad\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x08\n\x04STOP\x10\x01\x12\x0e\n\nMAX_TOKENS\x10\x02\x12\n\n\x06SAFETY\x10\x03\x12\x0e\n\nRECITATION\x10\x04\x12\t\n\x05OTHER\x10\x05\x12\x0c\n\x08LANGUAGE\x10\x06\x12\r\n\tBLOCKLIST\x10\x07\x12\x16\n\x12PROHIBITED_CONTENT\x10\x08\x12\x08\n\x04SPII\x10\t\"&\n\x0ePromptFeedback\x12\x14\n\x0c\x62lock_reason\x18\x01 \x01(\x05\"i\n\rUsageMetadata\x12\x1a\n\x12prompt_token_count\x18\x01 \x01(\x05\x12\x1e\n\x16\x63\x61ndidates_token_count\x18\x02 \x01(\x05\x12\x1c\n\x14thoughts_token_count\x18\n \x01(\x05\"\xea\x01\n\x17GenerateContentResponse\x12\x36\n\ncandidates\x18\x01 \x03(\x0b\x32\".edgewise.foreign.gemini.Candidate\x12@\n\x0fprompt_feedback\x18\x02 \x01(\x0b\x32\'.edgewise.foreign.gemini.PromptFeedback\x12>\n\x0eusage_metadata\x18\x03 \x01(\x0b\x32&.edgewise.foreign.gemini.UsageMetadata\x12\x15\n\rmodel_version\x18\x04 \x01(\t\"W\n\x13\x45mbedContentRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x31\n\x07\x63ontent\x18\x02 \x01(\x0b\x32 .edgewise.foreign.gemini.Content\"j\n\x19\x42\x61tchEmbedContentsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12>\n\x08requests\x18\x02 \x03(\x0b\x32,.edgewise.foreign.gemini.EmbedContentRequest\"\"\n\x10\x43ontentEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"[\n\x1a\x42\x61tchEmbedContentsResponse\x12=\n\nembeddings\x18\x01 \x03(\x0b\x32).edgewise.foreign.gemini.ContentEmbeddingb\x06proto3')
+DESCRIPTOR = _pool.PRIVATE_POOL.AddSerializedFile(b'\n$edgewise/protos/foreign/gemini.proto\x12#google.ai.generativelanguage.v1beta\x1a\x1cgoogle/protobuf/struct.proto\"%\n\x04Part\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0f\n\x07thought\x18\x0b \x01(\x08\"Q\n\x07\x43ontent\x12\x38\n\x05parts\x18\x01 \x03(\x0b\x32).google.ai.generativelanguage.v1beta.Part\x12\x0c\n\x04role\x18\x02 \x01(\t\"\xa2\x03\n\x10GenerationConfig\x12\x1c\n\x0f\x63\x61ndidate_count\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\x0estop_sequences\x18\x02 \x03(\t\x12\x1e\n\x11max_output_tokens\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x18\n\x0btemperature\x18\x05 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\x05top_p\x18\x06 \x01(\x02H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x08 \x01(\x05H\x04\x88\x01\x01\x12\x1a\n\x12response_mime_type\x18\r \x01(\t\x12\x1e\n\x11response_logprobs\x18\x11 \x01(\x08H\x05\x88\x01\x01\x12\x15\n\x08logprobs\x18\x12 \x01(\x05H\x06\x88\x01\x01\x12\x34\n\x14response_json_schema\x18\x18 \x01(\x0b\x32\x16.google.protobuf.ValueB\x12\n\x10_candidate_countB\x14\n\x12_max_output_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seedB\x14\n\x12_response_logprobsB\x0b\n\t_logprobs\"\x83\x02\n\x16GenerateContentRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12>\n\x08\x63ontents\x18\x02 \x03(\x0b\x32,.google.ai.generativelanguage.v1beta.Content\x12P\n\x11generation_config\x18\x04 \x01(\x0b\x32\x35.google.ai.generativelanguage.v1beta.GenerationConfig\x12H\n\x12system_instruction\x18\x08 \x01(\x0b\x32,.google.ai.generativelanguage.v1beta.Content\"\xaa\x03\n\x0eLogprobsResult\x12Y\n\x0etop_candidates\x18\x01 \x03(\x0b\x32\x41.google.ai.generativelanguage.v1beta.LogprobsResult.TopCandidates\x12X\n\x11\x63hosen_candidates\x18\x02 \x03(\x0b\x32=.google.ai.generativelanguage.v1beta.LogprobsResult.Candidate\x1a\x7f\n\tCandidate\x12\x12\n\x05token\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x1c\n\x0flog_probability\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x15\n\x08token_id\x18\x03 \x01(\x05H\x02\x88\x01\x01\x42\x08\n\x06_tokenB\x12\n\x10_log_probabilityB\x0b\n\t_token_id\x1a\x62\n\rTopCandidates\x12Q\n\ncandidates\x18\x01 \x03(\x0b\x32=.google.ai.generativelanguage.v1beta.LogprobsResult.Candidate\"\x9c\x03\n\tCandidate\x12=\n\x07\x63ontent\x18\x01 \x01(\x0b\x32,.google.ai.generativelanguage.v1beta.Content\x12R\n\rfinish_reason\x18\x02 \x01(\x0e\x32;.google.ai.generativelanguage.v1beta.Candidate.FinishReason\x12L\n\x0flogprobs_result\x18\x0b \x01(\x0b\x32\x33.google.ai.generativelanguage.v1beta.LogprobsResult\"\xad\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x08\n\x04STOP\x10\x01\x12\x0e\n\nMAX_TOKENS\x10\x02\x12\n\n\x06SAFETY\x10\x03\x12\x0e\n\nRECITATION\x10\x04\x12\t\n\x05OTHER\x10\x05\x12\x0c\n\x08LANGUAGE\x10\x06\x12\r\n\tBLOCKLIST\x10\x07\x12\x16\n\x12PROHIBITED_CONTENT\x10\x08\x12\x08\n\x04SPII\x10\t\"\xc4\x05\n\x17GenerateContentResponse\x12\x42\n\ncandidates\x18\x01 \x03(\x0b\x32..google.ai.generativelanguage.v1beta.Candidate\x12\x64\n\x0fprompt_feedback\x18\x02 \x01(\x0b\x32K.google.ai.generativelanguage.v1beta.GenerateContentResponse.PromptFeedback\x12\x62\n\x0eusage_metadata\x18\x03 \x01(\x0b\x32J.google.ai.generativelanguage.v1beta.GenerateContentResponse.UsageMetadata\x12\x15\n\rmodel_version\x18\x04 \x01(\t\x1a\xfc\x01\n\x0ePromptFeedback\x12m\n\x0c\x62lock_reason\x18\x01 \x01(\x0e\x32W.google.ai.generativelanguage.v1beta.GenerateContentResponse.PromptFeedback.BlockReason\"{\n\x0b\x42lockReason\x12\x1c\n\x18\x42LOCK_REASON_UNSPECIFIED\x10\x00\x12\n\n\x06SAFETY\x10\x01\x12\t\n\x05OTHER\x10\x02\x12\r\n\tBLOCKLIST\x10\x03\x12\x16\n\x12PROHIBITED_CONTENT\x10\x04\x12\x10\n\x0cIMAGE_SAFETY\x10\x05\x1a\x84\x01\n\rUsageMetadata\x12\x1a\n\x12prompt_token_count\x18\x01 \x01(\x05\x12\x1e\n\x16\x63\x61ndidates_token_count\x18\x02 \x01(\x05\x12\x19\n\x11total_token_count\x18\x03 \x01(\x05\x12\x1c\n\x14thoughts_token_count\x18\n \x01(\x05\"c\n\x13\x45mbedContentRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12=\n\x07\x63ontent\x18\x02 \x01(\x0b\x32,.google.ai.generativelanguage.v1beta.Content\"v\n\x19\x42\x61tchEmbedContentsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12J\n\x08requests\x18\x02 \x03(\x0b\x32\x38.google.ai.generativelanguage.v1beta.EmbedContentRequest\"\"\n\x10\x43ontentEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"g\n\x1a\x42\x61tchEmbedContentsResponse\x12I\n\nembeddings\x18\x01 \x03(\x0b\x32\x35.google.ai.generativelanguage.v1beta.ContentEmbedding\"\xc2\x01\n\x12\x43ountTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12>\n\x08\x63ontents\x18\x02 \x03(\x0b\x32,.google.ai.generativelanguage.v1beta.Content\x12]\n\x18generate_content_request\x18\x03 \x01(\x0b\x32;.google.ai.generativelanguage.v1beta.GenerateContentRequest\"+\n\x13\x43ountTokensResponse\x12\x14\n\x0ctotal_tokens\x18\x01 \x01(\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'edgewise.protos.foreign.gemini_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PART']._serialized_start=95
-  _globals['_PART']._serialized_end=132
-  _globals['_CONTENT']._serialized_start=134
-  _globals['_CONTENT']._serialized_end=203
-  _globals['_GENERATIONCONFIG']._serialized_start=206
-  _globals['_GENERATIONCONFIG']._serialized_end=624
-  _globals['_GENERATECONTENTREQUEST']._serialized_start=627
-  _globals['_GENERATECONTENTREQUEST']._serialized_end=850
-  _globals['_LOGPROB']._serialized_start=852
-  _globals['_LOGPROB']._serialized_end=901
-  _globals['_TOPLOGPROBS']._serialized_start=903
-  _globals['_TOPLOGPROBS']._serialized_end=970
-  _globals['_LOGPROBSRESULT']._serialized_start=973
-  _globals['_LOGPROBSRESULT']._serialized_end=1112
-  _globals['_CANDIDATE']._serialized_start=1115
-  _globals['_CANDIDATE']._serialized_end=1491
-  _globals['_CANDIDATE_FINISHREASON']._serialized_start=1318
-  _globals['_CANDIDATE_FINISHREASON']._serialized_end=1491
-  _globals['_PROMPTFEEDBACK']._serialized_start=1493
-  _globals['_PROMPTFEEDBACK']._serialized_end=1531
-  _globals['_USAGEMETADATA']._serialized_start=1533
-  _globals['_USAGEMETADATA']._serialized_end=1638
-  _globals['_GENERATECONTENTRESPONSE']._serialized_start=1641
-  _globals['_GENERATECONTENTRESPONSE']._serialized_end=1875
-  _globals['_EMBEDCONTENTREQUEST']._serialized_start=1877
-  _globals['_EMBEDCONTENTREQUEST']._serialized_end=1964
-  _globals['_BATCHEMBEDCONTENTSREQUEST']._serialized_start=1966
-  _globals['_BATCHEMBEDCONTENTSREQUEST']._serialized_end=2072
-  _globals['_CONTENTEMBEDDING']._serialized_start=2074
-  _globals['_CONTENTEMBEDDING']._serialized_end=2108
-  _globals['_BATCHEMBEDCONTENTSRESPONSE']._serialized_start=2110
-  _globals['_BATCHEMBEDCONTENTSRESPONSE']._serialized_end=2201
+  _globals['_PART']._serialized_start=107
+  _globals['_PART']._serialized_end=144
+  _globals['_CONTENT']._serialized_start=146
+  _globals['_CONTENT']._serialized_end=227
+  _globals['_GENERATIONCONFIG']._serialized_start=230
+  _globals['_GENERATIONCONFIG']._serialized_end=648
+  _globals['_GENERATECONTENTREQUEST']._serialized_start=651
+  _globals['_GENERATECONTENTREQUEST']._serialized_end=910
+  _globals['_LOGPROBSRESULT']._serialized_start=913
+  _globals['_LOGPROBSRESULT']._serialized_end=1339
+  _globals['_LOGPROBSRESULT_CANDIDATE']._serialized_start=1112
+  _globals['_LOGPROBSRESULT_CANDIDATE']._serialized_end=1239
+  _globals['_LOGPROBSRESULT_TOPCANDIDATES']._serialized_start=1241
+  _globals['_LOGPROBSRESULT_TOPCANDIDATES']._serialized_end=1339
+  _globals['_CANDIDATE']._serialized_start=1342
+  _globals['_CANDIDATE']._serialized_end=1754
+  _globals['_CANDIDATE_FINISHREASON']._serialized_start=1581
+  _globals['_CANDIDATE_FINISHREASON']._serialized_end=1754
+  _globals['_GENERATECONTENTRESPONSE']._serialized_start=1757
+  _globals['_GENERATECONTENTRESPONSE']._serialized_end=2465
+  _globals['_GENERATECONTENTRESPONSE_PROMPTFEEDBACK']._serialized_start=2078
+  _globals['_GENERATECONTENTRESPONSE_PROMPTFEEDBACK']._serialized_end=2330
+  _globals['_GENERATECONTENTRESPONSE_PROMPTFEEDBACK_BLOCKREASON']._serialized_start=2207
+  _globals['_GENERATECONTENTRESPONSE_PROMPTFEEDBACK_BLOCKREASON']._serialized_end=2330
+  _globals['_GENERATECONTENTRESPONSE_USAGEMETADATA']._serialized_start=2333
+  _globals['_GENERATECONTENTRESPONSE_USAGEMETADATA']._serialized_end=2465
+  _globals['_EMBEDCONTENTREQUEST']._serialized_start=2467
+  _globals['_EMBEDCONTENTREQUEST']._serialized_end=2566
+  _globals['_BATCHEMBEDCONTENTSREQUEST']._serialized_start=2568
+  _globals['_BATCHEMBEDCONTENTSREQUEST']._serialized_end=2686
+  _globals['_CONTENTEMBEDDING']._serialized_start=2688
+  _globals['_CONTENTEMBEDDING']._serialized_end=2722
+  _globals['_BATCHEMBEDCONTENTSRESPONSE']._serialized_start=2724
+  _globals['_BATCHEMBEDCONTENTSRESPONSE']._serialized_end=2827
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=2830
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=3024
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=3026
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=3069
 # @@protoc_insertion_point(module_scope)

@@ -5,7 +5,7 @@
 # Protobuf Python Version: 5.29.0
 """Generated protocol buffer code."""
 from google.protobuf import descriptor as _descriptor
-from google.protobuf import descriptor_pool as _descriptor_pool
+from edgewise.protos import pool as _pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
@@ -24,25 +24,73 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!edgewise/protos/foreign/oip.proto\x12\x14\x65\x64gewise.foreign.oip\"\x87\x01\n\x08\x43ontents\x12\r\n\x05\x62ools\x18\x01 \x03(\x08\x12\x0c\n\x04ints\x18\x02 \x03(\x05\x12\r\n\x05longs\x18\x03 \x03(\x03\x12\r\n\x05uints\x18\x04 \x03(\r\x12\x0e\n\x06ulongs\x18\x05 \x03(\x04\x12\x0e\n\x06\x66loats\x18\x06 \x03(\x02\x12\x0f\n\x07\x64oubles\x18\x07 \x03(\x01\x12\x0f\n\x07strings\x18\x08 \x03(\x0c\"i\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x30\n\x08\x63ontents\x18\x05 \x01(\x0b\x32\x1e.edgewise.foreign.oip.Contents\"\x1f\n\x0fRequestedOutput\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xcc\x01\n\x11ModelInferRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12,\n\x06inputs\x18\x05 \x03(\x0b\x32\x1c.edgewise.foreign.oip.Tensor\x12\x36\n\x07outputs\x18\x06 \x03(\x0b\x32%.edgewise.foreign.oip.RequestedOutput\x12\x1a\n\x12raw_input_contents\x18\x07 \x03(\x0c\"\x97\x01\n\x12ModelInferResponse\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12-\n\x07outputs\x18\x05 \x03(\x0b\x32\x1c.edgewise.foreign.oip.Tensor\x12\x1b\n\x13raw_output_contents\x18\x06 \x03(\x0c\"s\n\x18ModelStreamInferResponse\x12\x15\n\rerror_message\x18\x01 \x01(\t\x12@\n\x0einfer_response\x18\x02 \x01(\x0b\x32(.edgewise.foreign.oip.ModelInferResponse\"~\n\x0e\x45itherResponse\x12\x15\n\rname_or_error\x18\x01 \x01(\x0c\x12\x1b\n\x13version_or_response\x18\x02 \x01(\x0c\x12\n\n\x02id\x18\x03 \x01(\x0c\x12\x0f\n\x07outputs\x18\x05 \x03(\x0c\x12\x1b\n\x13raw_output_contents\x18\x06 \x03(\x0c\x62\x06proto3')
+DESCRIPTOR = _pool.PRIVATE_POOL.AddSerializedFile(b'\n!edgewise/protos/foreign/oip.proto\x12\tinference\"\x13\n\x11ServerLiveRequest\"\"\n\x12ServerLiveResponse\x12\x0c\n\x04live\x18\x01 \x01(\x08\"\x14\n\x12ServerReadyRequest\"$\n\x13ServerReadyResponse\x12\r\n\x05ready\x18\x01 \x01(\x08\"2\n\x11ModelReadyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"#\n\x12ModelReadyResponse\x12\r\n\x05ready\x18\x01 \x01(\x08\"\x17\n\x15ServerMetadataRequest\"K\n\x16ServerMetadataResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nextensions\x18\x03 \x03(\t\"5\n\x14ModelMetadataRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\x8d\x02\n\x15ModelMetadataResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\t\x12\x10\n\x08platform\x18\x03 \x01(\t\x12?\n\x06inputs\x18\x04 \x03(\x0b\x32/.inference.ModelMetadataResponse.TensorMetadata\x12@\n\x07outputs\x18\x05 \x03(\x0b\x32/.inference.ModelMetadataResponse.TensorMetadata\x1a?\n\x0eTensorMetadata\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"\x99\x01\n\x0eInferParameter\x12\x14\n\nbool_param\x18\x01 \x01(\x08H\x00\x12\x15\n\x0bint64_param\x18\x02 \x01(\x03H\x00\x12\x16\n\x0cstring_param\x18\x03 \x01(\tH\x00\x12\x16\n\x0c\x64ouble_param\x18\x04 \x01(\x01H\x00\x12\x16\n\x0cuint64_param\x18\x05 \x01(\x04H\x00\x42\x12\n\x10parameter_choice\"\xd0\x01\n\x13InferTensorContents\x12\x15\n\rbool_contents\x18\x01 \x03(\x08\x12\x14\n\x0cint_contents\x18\x02 \x03(\x05\x12\x16\n\x0eint64_contents\x18\x03 \x03(\x03\x12\x15\n\ruint_contents\x18\x04 \x03(\r\x12\x17\n\x0fuint64_contents\x18\x05 \x03(\x04\x12\x15\n\rfp32_contents\x18\x06 \x03(\x02\x12\x15\n\rfp64_contents\x18\x07 \x03(\x01\x12\x16\n\x0e\x62ytes_contents\x18\x08 \x03(\x0c\"\xee\x06\n\x11ModelInferRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12@\n\nparameters\x18\x04 \x03(\x0b\x32,.inference.ModelInferRequest.ParametersEntry\x12=\n\x06inputs\x18\x05 \x03(\x0b\x32-.inference.ModelInferRequest.InferInputTensor\x12H\n\x07outputs\x18\x06 \x03(\x0b\x32\x37.inference.ModelInferRequest.InferRequestedOutputTensor\x12\x1a\n\x12raw_input_contents\x18\x07 \x03(\x0c\x1a\x94\x02\n\x10InferInputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12Q\n\nparameters\x18\x04 \x03(\x0b\x32=.inference.ModelInferRequest.InferInputTensor.ParametersEntry\x12\x30\n\x08\x63ontents\x18\x05 \x01(\x0b\x32\x1e.inference.InferTensorContents\x1aL\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.inference.InferParameter:\x02\x38\x01\x1a\xd5\x01\n\x1aInferRequestedOutputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12[\n\nparameters\x18\x02 \x03(\x0b\x32G.inference.ModelInferRequest.InferRequestedOutputTensor.ParametersEntry\x1aL\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.inference.InferParameter:\x02\x38\x01\x1aL\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.inference.InferParameter:\x02\x38\x01\"\xd5\x04\n\x12ModelInferResponse\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12\x41\n\nparameters\x18\x04 \x03(\x0b\x32-.inference.ModelInferResponse.ParametersEntry\x12@\n\x07outputs\x18\x05 \x03(\x0b\x32/.inference.ModelInferResponse.InferOutputTensor\x12\x1b\n\x13raw_output_contents\x18\x06 \x03(\x0c\x1a\x97\x02\n\x11InferOutputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12S\n\nparameters\x18\x04 \x03(\x0b\x32?.inference.ModelInferResponse.InferOutputTensor.ParametersEntry\x12\x30\n\x08\x63ontents\x18\x05 \x01(\x0b\x32\x1e.inference.InferTensorContents\x1aL\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.inference.InferParameter:\x02\x38\x01\x1aL\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.inference.InferParameter:\x02\x38\x01\"h\n\x18ModelStreamInferResponse\x12\x15\n\rerror_message\x18\x01 \x01(\t\x12\x35\n\x0einfer_response\x18\x02 \x01(\x0b\x32\x1d.inference.ModelInferResponse\"\x9a\x01\n\x16\x45\x64gewiseEitherResponse\x12\x15\n\rname_or_error\x18\x01 \x01(\x0c\x12\x1b\n\x13version_or_response\x18\x02 \x01(\x0c\x12\n\n\x02id\x18\x03 \x01(\x0c\x12\x12\n\nparameters\x18\x04 \x03(\x0c\x12\x0f\n\x07outputs\x18\x05 \x03(\x0c\x12\x1b\n\x13raw_output_contents\x18\x06 \x03(\x0c\x32\xcb\x04\n\x14GRPCInferenceService\x12I\n\nServerLive\x12\x1c.inference.ServerLiveRequest\x1a\x1d.inference.ServerLiveResponse\x12L\n\x0bServerReady\x12\x1d.inference.ServerReadyRequest\x1a\x1e.inference.ServerReadyResponse\x12I\n\nModelReady\x12\x1c.inference.ModelReadyRequest\x1a\x1d.inference.ModelReadyResponse\x12U\n\x0eServerMetadata\x12 .inference.ServerMetadataRequest\x1a!.inference.ServerMetadataResponse\x12R\n\rModelMetadata\x12\x1f.inference.ModelMetadataRequest\x1a .inference.ModelMetadataResponse\x12I\n\nModelInfer\x12\x1c.inference.ModelInferRequest\x1a\x1d.inference.ModelInferResponse\x12Y\n\x10ModelStreamInfer\x12\x1c.inference.ModelInferRequest\x1a#.inference.ModelStreamInferResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'edgewise.protos.foreign.oip_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CONTENTS']._serialized_start=60
-  _globals['_CONTENTS']._serialized_end=195
-  _globals['_TENSOR']._serialized_start=197
-  _globals['_TENSOR']._serialized_end=302
-  _globals['_REQUESTEDOUTPUT']._serialized_start=304
-  _globals['_REQUESTEDOUTPUT']._serialized_end=335
-  _globals['_MODELINFERREQUEST']._serialized_start=338
-  _globals['_MODELINFERREQUEST']._serialized_end=542
-  _globals['_MODELINFERRESPONSE']._serialized_start=545
-  _globals['_MODELINFERRESPONSE']._serialized_end=696
-  _globals['_MODELSTREAMINFERRESPONSE']._serialized_start=698
-  _globals['_MODELSTREAMINFERRESPONSE']._serialized_end=813
-  _globals['_EITHERRESPONSE']._serialized_start=815
-  _globals['_EITHERRESPONSE']._serialized_end=941
+  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY']._loaded_options = None
+  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY']._loaded_options = None
+  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_MODELINFERREQUEST_PARAMETERSENTRY']._loaded_options = None
+  _globals['_MODELINFERREQUEST_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY']._loaded_options = None
+  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_MODELINFERRESPONSE_PARAMETERSENTRY']._loaded_options = None
+  _globals['_MODELINFERRESPONSE_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_SERVERLIVEREQUEST']._serialized_start=48
+  _globals['_SERVERLIVEREQUEST']._serialized_end=67
+  _globals['_SERVERLIVERESPONSE']._serialized_start=69
+  _globals['_SERVERLIVERESPONSE']._serialized_end=103
+  _globals['_SERVERREADYREQUEST']._serialized_start=105
+  _globals['_SERVERREADYREQUEST']._serialized_end=125
+  _globals['_SERVERREADYRESPONSE']._serialized_start=127
+  _globals['_SERVERREADYRESPONSE']._serialized_end=163
+  _globals['_MODELREADYREQUEST']._serialized_start=165
+  _globals['_MODELREADYREQUEST']._serialized_end=215
+  _globals['_MODELREADYRESPONSE']._serialized_start=217
+  _globals['_MODELREADYRESPONSE']._serialized_end=252
+  _globals['_SERVERMETADATAREQUEST']._serialized_start=254
+  _globals['_SERVERMETADATAREQUEST']._serialized_end=277
+  _globals['_SERVERMETADATARESPONSE']._serialized_start=279
+  _globals['_SERVERMETADATARESPONSE']._serialized_end=354
+  _globals['_MODELMETADATAREQUEST']._serialized_start=356
+  _globals['_MODELMETADATAREQUEST']._serialized_end=409
+  _globals['_MODELMETADATARESPONSE']._serialized_start=412
+  _globals['_MODELMETADATARESPONSE']._serialized_end=681
+  _globals['_MODELMETADATARESPONSE_TENSORMETADATA']._serialized_start=618
+  _globals['_MODELMETADATARESPONSE_TENSORMETADATA']._serialized_end=681
+  _globals['_INFERPARAMETER']._serialized_start=684
+  _globals['_INFERPARAMETER']._serialized_end=837
+  _globals['_INFERTENSORCONTENTS']._serialized_start=840
+  _globals['_INFERTENSORCONTENTS']._serialized_end=1048
+  _globals['_MODELINFERREQUEST']._serialized_start=1051
+  _globals['_MODELINFERREQUEST']._serialized_end=1929
+  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR']._serialized_start=1359
+  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR']._serialized_end=1635
+  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY']._serialized_start=1559
+  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY']._serialized_end=1635
+  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR']._serialized_start=1638
+  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR']._serialized_end=1851
+  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY']._serialized_start=1559
+  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY']._serialized_end=1635
+  _globals['_MODELINFERREQUEST_PARAMETERSENTRY']._serialized_start=1559
+  _globals['_MODELINFERREQUEST_PARAMETERSENTRY']._serialized_end=1635
+  _globals['_MODELINFERRESPONSE']._serialized_start=1932
+  _globals['_MODELINFERRESPONSE']._serialized_end=2529
+  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR']._serialized_start=2172
+  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR']._serialized_end=2451
+  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY']._serialized_start=1559
+  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY']._serialized_end=1635
+  _globals['_MODELINFERRESPONSE_PARAMETERSENTRY']._serialized_start=1559
+  _globals['_MODELINFERRESPONSE_PARAMETERSENTRY']._serialized_end=1635
+  _globals['_MODELSTREAMINFERRESPONSE']._serialized_start=2531
+  _globals['_MODELSTREAMINFERRESPONSE']._serialized_end=2635
+  _globals['_EDGEWISEEITHERRESPONSE']._serialized_start=2638
+  _globals['_EDGEWISEEITHERRESPONSE']._serialized_end=2792
+  _globals['_GRPCINFERENCESERVICE']._serialized_start=2795
+  _globals['_GRPCINFERENCESERVICE']._serialized_end=3382
 # @@protoc_insertion_point(module_scope)

@@ -5,7 +5,7 @@
 # Protobuf Python Version: 5.29.0
 """Generated protocol buffer code."""
 from google.protobuf import descriptor as _descriptor
-from google.protobuf import descriptor_pool as _descriptor_pool
+from edgewise.protos import pool as _pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
@@ -25,35 +25,45 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$edgewise/protos/foreign/vertex.proto\x12\x17\x65\x64gewise.foreign.vertex\x1a\x1cgoogle/protobuf/struct.proto\"%\n\x04Part\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0f\n\x07thought\x18\n \x01(\x08\"E\n\x07\x43ontent\x12,\n\x05parts\x18\x02 \x03(\x0b\x32\x1d.edgewise.foreign.vertex.Part\x12\x0c\n\x04role\x18\x01 \x01(\t\"\xa2\x03\n\x10GenerationConfig\x12\x1c\n\x0f\x63\x61ndidate_count\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\x0estop_sequences\x18\x06 \x03(\t\x12\x1e\n\x11max_output_tokens\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x0c \x01(\x05H\x04\x88\x01\x01\x12\x1a\n\x12response_mime_type\x18\r \x01(\t\x12\x1e\n\x11response_logprobs\x18\x12 \x01(\x08H\x05\x88\x01\x01\x12\x15\n\x08logprobs\x18\x07 \x01(\x05H\x06\x88\x01\x01\x12\x34\n\x14response_json_schema\x18\x1c \x01(\x0b\x32\x16.google.protobuf.ValueB\x12\n\x10_candidate_countB\x14\n\x12_max_output_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seedB\x14\n\x12_response_logprobsB\x0b\n\t_logprobs\"\xdf\x01\n\x16GenerateContentRequest\x12\r\n\x05model\x18\x05 \x01(\t\x12\x32\n\x08\x63ontents\x18\x02 \x03(\x0b\x32 .edgewise.foreign.vertex.Content\x12\x44\n\x11generation_config\x18\x04 \x01(\x0b\x32).edgewise.foreign.vertex.GenerationConfig\x12<\n\x12system_instruction\x18\x08 \x01(\x0b\x32 .edgewise.foreign.vertex.Content\"1\n\x07Logprob\x12\r\n\x05token\x18\x01 \x01(\t\x12\x17\n\x0flog_probability\x18\x02 \x01(\x02\"C\n\x0bTopLogprobs\x12\x34\n\ncandidates\x18\x01 \x03(\x0b\x32 .edgewise.foreign.vertex.Logprob\"\x8b\x01\n\x0eLogprobsResult\x12<\n\x0etop_candidates\x18\x01 \x03(\x0b\x32$.edgewise.foreign.vertex.TopLogprobs\x12;\n\x11\x63hosen_candidates\x18\x02 \x03(\x0b\x32 .edgewise.foreign.vertex.Logprob\"\x98\x03\n\tCandidate\x12\x31\n\x07\x63ontent\x18\x02 \x01(\x0b\x32 .edgewise.foreign.vertex.Content\x12\x46\n\rfinish_reason\x18\x03 \x01(\x0e\x32/.edgewise.foreign.vertex.Candidate.FinishReason\x12@\n\x0flogprobs_result\x18\n \x01(\x0b\x32\'.edgewise.foreign.vertex.LogprobsResult\"\xcd\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x08\n\x04STOP\x10\x01\x12\x0e\n\nMAX_TOKENS\x10\x02\x12\n\n\x06SAFETY\x10\x03\x12\x0e\n\nRECITATION\x10\x04\x12\t\n\x05OTHER\x10\x05\x12\r\n\tBLOCKLIST\x10\x06\x12\x16\n\x12PROHIBITED_CONTENT\x10\x07\x12\x08\n\x04SPII\x10\x08\x12\x1b\n\x17MALFORMED_FUNCTION_CALL\x10\t\x12\x0f\n\x0bMODEL_ARMOR\x10\n\"&\n\x0ePromptFeedback\x12\x14\n\x0c\x62lock_reason\x18\x01 \x01(\x05\"i\n\rUsageMetadata\x12\x1a\n\x12prompt_token_count\x18\x01 \x01(\x05\x12\x1e\n\x16\x63\x61ndidates_token_count\x18\x02 \x01(\x05\x12\x1c\n\x14thoughts_token_count\x18\x0e \x01(\x05\"\xea\x01\n\x17GenerateContentResponse\x12\x36\n\ncandidates\x18\x02 \x03(\x0b\x32\".edgewise.foreign.vertex.Candidate\x12@\n\x0fprompt_feedback\x18\x03 \x01(\x0b\x32\'.edgewise.foreign.vertex.PromptFeedback\x12>\n\x0eusage_metadata\x18\x04 \x01(\x0b\x32&.edgewise.foreign.vertex.UsageMetadata\x12\x15\n\rmodel_version\x18\x0b \x01(\tb\x06proto3')
+DESCRIPTOR = _pool.PRIVATE_POOL.AddSerializedFile(b'\n$edgewise/protos/foreign/vertex.proto\x12\x1agoogle.cloud.aiplatform.v1\x1a\x1cgoogle/protobuf/struct.proto\"%\n\x04Part\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0f\n\x07thought\x18\n \x01(\x08\"H\n\x07\x43ontent\x12/\n\x05parts\x18\x02 \x03(\x0b\x32 .google.cloud.aiplatform.v1.Part\x12\x0c\n\x04role\x18\x01 \x01(\t\"\xa2\x03\n\x10GenerationConfig\x12\x1c\n\x0f\x63\x61ndidate_count\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\x0estop_sequences\x18\x06 \x03(\t\x12\x1e\n\x11max_output_tokens\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x0c \x01(\x05H\x04\x88\x01\x01\x12\x1a\n\x12response_mime_type\x18\r \x01(\t\x12\x1e\n\x11response_logprobs\x18\x12 \x01(\x08H\x05\x88\x01\x01\x12\x15\n\x08logprobs\x18\x07 \x01(\x05H\x06\x88\x01\x01\x12\x34\n\x14response_json_schema\x18\x1c \x01(\x0b\x32\x16.google.protobuf.ValueB\x12\n\x10_candidate_countB\x14\n\x12_max_output_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seedB\x14\n\x12_response_logprobsB\x0b\n\t_logprobs\"\xe8\x01\n\x16GenerateContentRequest\x12\r\n\x05model\x18\x05 \x01(\t\x12\x35\n\x08\x63ontents\x18\x02 \x03(\x0b\x32#.google.cloud.aiplatform.v1.Content\x12G\n\x11generation_config\x18\x04 \x01(\x0b\x32,.google.cloud.aiplatform.v1.GenerationConfig\x12?\n\x12system_instruction\x18\x08 \x01(\x0b\x32#.google.cloud.aiplatform.v1.Content\"\x8f\x03\n\x0eLogprobsResult\x12P\n\x0etop_candidates\x18\x01 \x03(\x0b\x32\x38.google.cloud.aiplatform.v1.LogprobsResult.TopCandidates\x12O\n\x11\x63hosen_candidates\x18\x02 \x03(\x0b\x32\x34.google.cloud.aiplatform.v1.LogprobsResult.Candidate\x1a\x7f\n\tCandidate\x12\x12\n\x05token\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x1c\n\x0flog_probability\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x15\n\x08token_id\x18\x03 \x01(\x05H\x02\x88\x01\x01\x42\x08\n\x06_tokenB\x12\n\x10_log_probabilityB\x0b\n\t_token_id\x1aY\n\rTopCandidates\x12H\n\ncandidates\x18\x01 \x03(\x0b\x32\x34.google.cloud.aiplatform.v1.LogprobsResult.Candidate\"\xa1\x03\n\tCandidate\x12\x34\n\x07\x63ontent\x18\x02 \x01(\x0b\x32#.google.cloud.aiplatform.v1.Content\x12I\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x32.google.cloud.aiplatform.v1.Candidate.FinishReason\x12\x43\n\x0flogprobs_result\x18\n \x01(\x0b\x32*.google.cloud.aiplatform.v1.LogprobsResult\"\xcd\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x08\n\x04STOP\x10\x01\x12\x0e\n\nMAX_TOKENS\x10\x02\x12\n\n\x06SAFETY\x10\x03\x12\x0e\n\nRECITATION\x10\x04\x12\t\n\x05OTHER\x10\x05\x12\r\n\tBLOCKLIST\x10\x06\x12\x16\n\x12PROHIBITED_CONTENT\x10\x07\x12\x08\n\x04SPII\x10\x08\x12\x1b\n\x17MALFORMED_FUNCTION_CALL\x10\t\x12\x0f\n\x0bMODEL_ARMOR\x10\n\"\x94\x05\n\x17GenerateContentResponse\x12\x39\n\ncandidates\x18\x02 \x03(\x0b\x32%.google.cloud.aiplatform.v1.Candidate\x12[\n\x0fprompt_feedback\x18\x03 \x01(\x0b\x32\x42.google.cloud.aiplatform.v1.GenerateContentResponse.PromptFeedback\x12Y\n\x0eusage_metadata\x18\x04 \x01(\x0b\x32\x41.google.cloud.aiplatform.v1.GenerateContentResponse.UsageMetadata\x12\x15\n\rmodel_version\x18\x0b \x01(\t\x1a\xe7\x01\n\x0ePromptFeedback\x12\x66\n\x0c\x62lock_reason\x18\x01 \x01(\x0e\x32P.google.cloud.aiplatform.v1.GenerateContentResponse.PromptFeedback.BlockedReason\"m\n\rBlockedReason\x12\x1e\n\x1a\x42LOCKED_REASON_UNSPECIFIED\x10\x00\x12\n\n\x06SAFETY\x10\x01\x12\t\n\x05OTHER\x10\x02\x12\r\n\tBLOCKLIST\x10\x03\x12\x16\n\x12PROHIBITED_CONTENT\x10\x04\x1a\x84\x01\n\rUsageMetadata\x12\x1a\n\x12prompt_token_count\x18\x01 \x01(\x05\x12\x1e\n\x16\x63\x61ndidates_token_count\x18\x02 \x01(\x05\x12\x19\n\x11total_token_count\x18\x03 \x01(\x05\x12\x1c\n\x14thoughts_token_count\x18\x0e \x01(\x05\"y\n\x0ePredictRequest\x12\x10\n\x08\x65ndpoint\x18\x01 \x01(\t\x12)\n\tinstances\x18\x02 \x03(\x0b\x32\x16.google.protobuf.Value\x12*\n\nparameters\x18\x03 \x01(\x0b\x32\x16.google.protobuf.Value\"\x92\x01\n\x0fPredictResponse\x12+\n\x0bpredictions\x18\x01 \x03(\x0b\x32\x16.google.protobuf.Value\x12\x19\n\x11\x64\x65ployed_model_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12(\n\x08metadata\x18\x06 \x01(\x0b\x32\x16.google.protobuf.Value\"\xc9\x01\n\x12\x43ountTokensRequest\x12\x10\n\x08\x65ndpoint\x18\x01 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x35\n\x08\x63ontents\x18\x04 \x03(\x0b\x32#.google.cloud.aiplatform.v1.Content\x12\x44\n\x12system_instruction\x18\x05 \x01(\x0b\x32#.google.cloud.aiplatform.v1.ContentH\x00\x88\x01\x01\x42\x15\n\x13_system_instruction\"+\n\x13\x43ountTokensResponse\x12\x14\n\x0ctotal_tokens\x18\x01 \x01(\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'edgewise.protos.foreign.vertex_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PART']._serialized_start=95
-  _globals['_PART']._serialized_end=132
-  _globals['_CONTENT']._serialized_start=134
-  _globals['_CONTENT']._serialized_end=203
-  _globals['_GENERATIONCONFIG']._serialized_start=206
-  _globals['_GENERATIONCONFIG']._serialized_end=624
-  _globals['_GENERATECONTENTREQUEST']._serialized_start=627
-  _globals['_GENERATECONTENTREQUEST']._serialized_end=850
-  _globals['_LOGPROB']._serialized_start=852
-  _globals['_LOGPROB']._serialized_end=901
-  _globals['_TOPLOGPROBS']._serialized_start=903
-  _globals['_TOPLOGPROBS']._serialized_end=970
-  _globals['_LOGPROBSRESULT']._serialized_start=973
-  _globals['_LOGPROBSRESULT']._serialized_end=1112
-  _globals['_CANDIDATE']._serialized_start=1115
-  _globals['_CANDIDATE']._serialized_end=1523
-  _globals['_CANDIDATE_FINISHREASON']._serialized_start=1318
-  _globals['_CANDIDATE_FINISHREASON']._serialized_end=1523
-  _globals['_PROMPTFEEDBACK']._serialized_start=1525
-  _globals['_PROMPTFEEDBACK']._serialized_end=1563
-  _globals['_USAGEMETADATA']._serialized_start=1565
-  _globals['_USAGEMETADATA']._serialized_end=1670
-  _globals['_GENERATECONTENTRESPONSE']._serialized_start=1673
-  _globals['_GENERATECONTENTRESPONSE']._serialized_end=1907
+  _globals['_PART']._serialized_start=98
+  _globals['_PART']._serialized_end=135
+  _globals['_CONTENT']._serialized_start=137
+  _globals['_CONTENT']._serialized_end=209
+  _globals['_GENERATIONCONFIG']._serialized_start=212
+  _globals['_GENERATIONCONFIG']._serialized_end=630
+  _globals['_GENERATECONTENTREQUEST']._serialized_start=633
+  _globals['_GENERATECONTENTREQUEST']._serialized_end=865
+  _globals['_LOGPROBSRESULT']._serialized_start=868
+  _globals['_LOGPROBSRESULT']._serialized_end=1267
+  _globals['_LOGPROBSRESULT_CANDIDATE']._serialized_start=1049
+  _globals['_LOGPROBSRESULT_CANDIDATE']._serialized_end=1176
+  _globals['_LOGPROBSRESULT_TOPCANDIDATES']._serialized_start=1178
+  _globals['_LOGPROBSRESULT_TOPCANDIDATES']._serialized_end=1267
+  _globals['_CANDIDATE']._serialized_start=1270
+  _globals['_CANDIDATE']._serialized_end=1687
+  _globals['_CANDIDATE_FINISHREASON']._serialized_start=1482
+  _globals['_CANDIDATE_FINISHREASON']._serialized_end=1687
+  _globals['_GENERATECONTENTRESPONSE']._serialized_start=1690
+  _globals['_GENERATECONTENTRESPONSE']._serialized_end=2350
+  _globals['_GENERATECONTENTRESPONSE_PROMPTFEEDBACK']._serialized_start=1984
+  _globals['_GENERATECONTENTRESPONSE_PROMPTFEEDBACK']._serialized_end=2215
+  _globals['_GENERATECONTENTRESPONSE_PROMPTFEEDBACK_BLOCKEDREASON']._serialized_start=2106
+  _globals['_GENERATECONTENTRESPONSE_PROMPTFEEDBACK_BLOCKEDREASON']._serialized_end=2215
+  _globals['_GENERATECONTENTRESPONSE_USAGEMETADATA']._serialized_start=2218
+  _globals['_GENERATECONTENTRESPONSE_USAGEMETADATA']._serialized_end=2350
+  _globals['_PREDICTREQUEST']._serialized_start=2352
+  _globals['_PREDICTREQUEST']._serialized_end=2473
+  _globals['_PREDICTRESPONSE']._serialized_start=2476
+  _globals['_PREDICTRESPONSE']._serialized_end=2622
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=2625
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=2826
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=2828
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=2871
 # @@protoc_insertion_point(module_scope)

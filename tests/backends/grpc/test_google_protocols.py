@@ -143,7 +143,9 @@ BOTH = pytest.mark.parametrize(
 
 def piece(wire: Any, text: str = "", reason: str = "FINISH_REASON_UNSPECIFIED", thought: bool = False) -> Any:
     content = wire.Content(parts=[wire.Part(text=text, thought=thought)])
-    usage = wire.UsageMetadata(prompt_token_count=3, candidates_token_count=2, thoughts_token_count=4)
+    usage = wire.GenerateContentResponse.UsageMetadata(
+        prompt_token_count=3, candidates_token_count=2, thoughts_token_count=4
+    )
     return wire.GenerateContentResponse(
         candidates=[wire.Candidate(content=content, finish_reason=wire.Candidate.FinishReason.Value(reason))],
         usage_metadata=usage,
@@ -232,7 +234,7 @@ async def test_a_reason_that_is_no_good_end_is_a_failure(
 
 @BOTH
 async def test_a_refused_prompt_is_a_content_filter(google: Google, protocol: ProtocolName, wire: Any) -> None:
-    feedback = wire.PromptFeedback(block_reason=1)
+    feedback = wire.GenerateContentResponse.PromptFeedback(block_reason=1)
     google.messages = [wire.GenerateContentResponse(prompt_feedback=feedback).SerializeToString()]
     assert (await failure_of(google.backend(protocol))).kind is FailureKind.CONTENT_FILTER
 

@@ -29,6 +29,7 @@ from edgewise.router.config import load
 
 from .conftest import CALL, SECRET_WORDS, collect, within
 
+Output = wire.ModelInferResponse.InferOutputTensor
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
@@ -91,14 +92,14 @@ def response(raw: bool = True, **texts: str | int) -> wire.ModelInferResponse:
     message = wire.ModelInferResponse(model_name="m", model_version="1")
     for name, value in texts.items():
         if isinstance(value, int):
-            message.outputs.append(wire.Tensor(name=name, datatype="UINT32", shape=[1]))
+            message.outputs.append(Output(name=name, datatype="UINT32", shape=[1]))
             message.raw_output_contents.append(struct.pack("<I", value))
         elif raw:
-            message.outputs.append(wire.Tensor(name=name, datatype="BYTES", shape=[1]))
+            message.outputs.append(Output(name=name, datatype="BYTES", shape=[1]))
             message.raw_output_contents.append(strings(value))
         else:
-            contents = wire.Contents(strings=[value.encode()])
-            message.outputs.append(wire.Tensor(name=name, datatype="BYTES", shape=[1], contents=contents))
+            contents = wire.InferTensorContents(bytes_contents=[value.encode()])
+            message.outputs.append(Output(name=name, datatype="BYTES", shape=[1], contents=contents))
     return message
 
 
@@ -107,7 +108,8 @@ def wrapped(message: wire.ModelInferResponse) -> bytes:
 
 
 def echo(request: wire.ModelInferRequest) -> bytes:
-    reply = wire.ModelInferResponse(model_name=request.model_name, outputs=request.inputs)
+    outputs = [Output.FromString(each.SerializeToString()) for each in request.inputs]
+    reply = wire.ModelInferResponse(model_name=request.model_name, outputs=outputs)
     reply.raw_output_contents.extend(request.raw_input_contents)
     return reply.SerializeToString()
 
@@ -147,7 +149,7 @@ async def test_tensors_of_every_type_go_there_and_back(service: Service, dtype: 
 
 
 async def test_brain_floats_arrive_as_float32(service: Service) -> None:
-    output = wire.Tensor(name="y", datatype="BF16", shape=[2])
+    output = Output(name="y", datatype="BF16", shape=[2])
     reply = wire.ModelInferResponse(outputs=[output], raw_output_contents=[b"\x80\x3f\x00\xc0"])
     service.server.messages = [reply.SerializeToString()]
     inference = await service.backend().infer(InferInput("m", {}), within(5))
@@ -157,18 +159,18 @@ async def test_brain_floats_arrive_as_float32(service: Service) -> None:
 @pytest.mark.parametrize(
     "reply",
     [
+        wire.ModelInferResponse(outputs=[Output(name="y", datatype="FP32", shape=[2])], raw_output_contents=[bytes(4)]),
         wire.ModelInferResponse(
-            outputs=[wire.Tensor(name="y", datatype="FP32", shape=[2])], raw_output_contents=[bytes(4)]
+            outputs=[Output(name="y", datatype="FP32", shape=[1])], raw_output_contents=[bytes(4)] * 2
+        ),
+        wire.ModelInferResponse(outputs=[Output(name="y", datatype="FP99", shape=[0])]),
+        wire.ModelInferResponse(
+            outputs=[Output(name="y", datatype="BYTES", shape=[1])], raw_output_contents=[b"\1\0\0\0\xff"]
         ),
         wire.ModelInferResponse(
-            outputs=[wire.Tensor(name="y", datatype="FP32", shape=[1])], raw_output_contents=[bytes(4)] * 2
-        ),
-        wire.ModelInferResponse(outputs=[wire.Tensor(name="y", datatype="FP99", shape=[0])]),
-        wire.ModelInferResponse(
-            outputs=[wire.Tensor(name="y", datatype="BYTES", shape=[1])], raw_output_contents=[b"\1\0\0\0\xff"]
-        ),
-        wire.ModelInferResponse(
-            outputs=[wire.Tensor(name="y", datatype="INT8", shape=[1], contents=wire.Contents(ints=[300]))]
+            outputs=[
+                Output(name="y", datatype="INT8", shape=[1], contents=wire.InferTensorContents(int_contents=[300]))
+            ]
         ),
     ],
 )
@@ -232,7 +234,7 @@ async def test_mlservers_bare_responses_are_read(service: Service, dialect: Dial
 
 async def test_a_response_of_bytes_that_are_no_text_is_told_apart_too(service: Service) -> None:
     message = response(text_output="hello")
-    message.outputs.append(wire.Tensor(name="scores", datatype="FP32", shape=[1]))
+    message.outputs.append(Output(name="scores", datatype="FP32", shape=[1]))
     message.raw_output_contents.append(struct.pack("<f", -1.7))  # as text, this is not UTF-8
     service.server.messages = [wrapped(message)]
     assert (await collect(service.backend(generate=GenerateTensors()).generate(CALL, within(5))))[0] == Delta("hello")
@@ -321,7 +323,7 @@ async def test_whole_texts_so_far_become_pieces(service: Service) -> None:
 
 @pytest.mark.parametrize(("dtype", "code"), [("FP16", "e"), ("FP32", "f"), ("FP64", "d")])
 async def test_texts_are_embedded(service: Service, dtype: str, code: str) -> None:
-    output = wire.Tensor(name="vectors", datatype=dtype, shape=[2, 1, 3])
+    output = Output(name="vectors", datatype=dtype, shape=[2, 1, 3])
     raw = struct.pack(f"<6{code}", 0, 1, 2, 3, 4, 5)
     service.server.messages = [wire.ModelInferResponse(outputs=[output], raw_output_contents=[raw]).SerializeToString()]
     backend = service.backend(embed=EmbedTensors("texts", "vectors", batched=True))
