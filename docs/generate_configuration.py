@@ -40,6 +40,7 @@ ROOTS: tuple[type[Any], ...] = (
 )
 
 _BLOCK = re.compile(r"<!-- keys of (\w+) -->\n.*?<!-- end of keys -->", re.DOTALL)
+_MEBIBYTE = 1024 * 1024
 _WORDS: Mapping[Any, str] = {
     str: "text",
     bool: "`true` or `false`",
@@ -118,6 +119,8 @@ def _missing(field: Field[Any]) -> str:
         return "`[" + ", ".join(map(str, default)) + "]`"
     if isinstance(default, float) and "Seconds" in str(field.type):
         return f"`{_duration(default)}`"
+    if isinstance(default, int) and "ByteSize" in str(field.type) and default % _MEBIBYTE == 0:
+        return f"`{default // _MEBIBYTE}MiB`"
     return f"`{default}`".replace("\n", "\\n")
 
 

@@ -16,7 +16,7 @@ from ...core.failure import AttemptError, FailureKind
 from ...core.request import Task
 from ..backend import CallContext, Capabilities
 from ..remote import RemoteBackend
-from .channel import MAX_MESSAGE_BYTES
+from ..tokens import Tokens, tokens_from
 from .connection import Connection, Line
 from .protocols import PROTOCOL_TYPES
 from .settings import GrpcSettings
@@ -44,12 +44,17 @@ class GrpcBackend(RemoteBackend):
         )
         super().__init__(name, capabilities)
         self._protocol = protocol
+        self._max_message = settings.max_message
         secret = settings.credentials
         self._metadata = self._protocol.metadata(None if secret is None else secret.reveal())
+        self._token = ""
+        self._tokens = tokens_from(name, settings.credentials_from)
         self._connection = Connection(settings)
 
     async def stop(self) -> None:
         self._stopped = True
+        if self._tokens is not None:
+            await self._tokens.close()
         await self._connection.close()
 
     async def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
@@ -59,6 +64,8 @@ class GrpcBackend(RemoteBackend):
         line: Line | None = None
         rpc: grpc.aio.UnaryStreamCall[bytes, bytes] | None = None
         try:
+            if self._tokens is not None:
+                await self._renew_metadata(self._tokens, context)
             line = self._take_line()
             method = line.stream(self._protocol.generate_path)
             rpc = method(request, timeout=self._remaining(context), metadata=self._metadata)
@@ -112,6 +119,8 @@ class GrpcBackend(RemoteBackend):
         line: Line | None = None
         rpc: grpc.aio.UnaryUnaryCall[bytes, bytes] | None = None
         try:
+            if self._tokens is not None:
+                await self._renew_metadata(self._tokens, context)
             line = self._take_line()
             rpc = line.unary(path)(request, timeout=self._remaining(context), metadata=self._metadata)
             line.calls.add(rpc)
@@ -136,7 +145,7 @@ class GrpcBackend(RemoteBackend):
             request = None
         if request is None:
             raise AttemptError(FailureKind.INVALID_REQUEST, "the request holds what cannot be sent (bad Unicode?)")
-        if len(request) > MAX_MESSAGE_BYTES:
+        if len(request) > self._max_message:
             raise failure(self.name, FailureKind.CONTEXT_LENGTH)
         return request
 
@@ -146,6 +155,11 @@ class GrpcBackend(RemoteBackend):
         if remaining <= 0.0:
             raise failure(self.name, FailureKind.TIMED_OUT)
         return None if remaining == math.inf else remaining
+
+    async def _renew_metadata(self, tokens: Tokens, context: CallContext) -> None:
+        token = await tokens.get(context.deadline.at)
+        if token != self._token:
+            self._token, self._metadata = token, self._protocol.metadata(token)
 
     def _take_line(self) -> Line:
         self._refuse_when_stopped()
@@ -157,10 +171,15 @@ class GrpcBackend(RemoteBackend):
             await self._connection.ended(line, rpc)
 
     def _judged(self, task: Task, error: Exception) -> AttemptError:
-        return attempt_error(self.name, error, partial(self._protocol.judge, task))
+        failed = attempt_error(self.name, error, partial(self._protocol.judge, task))
+        if failed.kind is FailureKind.CREDENTIALS and self._tokens is not None and self._tokens.refused(self._token):
+            return AttemptError(FailureKind.CONFLICT, f"backend {self.name!r} wants a new token; the next call has one")
+        return failed
 
     def _succeeded(self) -> None:
         self._last_failure = ""
+        if self._tokens is not None:
+            self._tokens.accepted()
         self._connection.succeeded()
 
     def _noted(self, line: Line | None, failed: AttemptError) -> AttemptError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pkgutil
 from functools import lru_cache
 from pathlib import Path
@@ -10,13 +11,32 @@ import grpc
 import grpc.aio
 
 from ...core.failure import AttemptError, FailureKind
-from .settings import GrpcSettings, TlsSettings
+from .settings import Compression, GrpcSettings, TlsSettings
 from .target import parse_target
 
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-"""The largest request sent and the largest message taken."""
-
 _PING_TIMEOUT_MS = 5000
+
+_COMPRESSIONS = {
+    Compression.NONE: grpc.Compression.NoCompression,
+    Compression.GZIP: grpc.Compression.Gzip,
+    Compression.DEFLATE: grpc.Compression.Deflate,
+}
+
+_OUTLIERS = {
+    "interval": "5s",
+    "baseEjectionTime": "10s",
+    "maxEjectionTime": "300s",
+    # However bad all are, half of them are still asked.
+    "maxEjectionPercent": 50,
+    # The library's own defaults never fire among two or three addresses.
+    "failurePercentageEjection": {
+        "threshold": 50,
+        "enforcementPercentage": 100,
+        "minimumHosts": 2,
+        "requestVolume": 5,
+    },
+}
+"""gRFC A50: an address is left out for a while where most of its calls of the last seconds failed."""
 
 
 def open_channel(settings: GrpcSettings, connect_timeout: float) -> grpc.aio.Channel:
@@ -25,18 +45,27 @@ def open_channel(settings: GrpcSettings, connect_timeout: float) -> grpc.aio.Cha
     Raises `AttemptError` where a file that TLS needs cannot be read.
     """
     target = parse_target(settings.target)
-    options = _options(connect_timeout, settings.keepalive)
+    options = _options(settings, connect_timeout)
+    compression = _COMPRESSIONS[settings.compression]
     tls = settings.tls
     if tls is None:
         if target.local:
-            return grpc.aio.insecure_channel(target.address, options)
+            return grpc.aio.insecure_channel(target.address, options, compression)
         tls = TlsSettings()
     if tls.server_name is not None:
         options += [("grpc.ssl_target_name_override", tls.server_name), ("grpc.default_authority", tls.server_name)]
-    return grpc.aio.secure_channel(target.address, _credentials(tls), options)
+    return grpc.aio.secure_channel(target.address, _credentials(tls), options, compression)
 
 
-def _options(connect_timeout: float, keepalive: float) -> list[tuple[str, str | int]]:
+def credential_files(settings: GrpcSettings) -> tuple[str, ...]:
+    """The files that a channel reads as it is opened."""
+    tls = settings.tls
+    if tls is None:
+        return ()
+    return tuple(path for path in (tls.root_certificates, tls.certificate, tls.key) if path is not None)
+
+
+def _options(settings: GrpcSettings, connect_timeout: float) -> list[tuple[str, str | int]]:
     return [
         # Environment and name servers have no say in where content goes, or how.
         ("grpc.enable_http_proxy", 0),
@@ -49,14 +78,26 @@ def _options(connect_timeout: float, keepalive: float) -> list[tuple[str, str | 
         ("grpc.min_reconnect_backoff_ms", int(connect_timeout * 1000)),
         ("grpc.initial_reconnect_backoff_ms", int(connect_timeout * 1000)),
         # Pings only while an answer is owed. Without the ping timeout a silent server is noticed after a minute.
-        ("grpc.keepalive_time_ms", int(keepalive * 1000)),
+        ("grpc.keepalive_time_ms", int(settings.ping_interval * 1000)),
         ("grpc.keepalive_timeout_ms", _PING_TIMEOUT_MS),
         ("grpc.http2.ping_timeout_ms", _PING_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 0),
         ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", settings.max_message),
+        ("grpc.max_receive_message_length", settings.max_message),
+        *_balancing(settings),
     ]
+
+
+def _balancing(settings: GrpcSettings) -> list[tuple[str, str | int]]:
+    if not settings.balances:
+        return []
+    policy = {"outlier_detection_experimental": {**_OUTLIERS, "childPolicy": [{"round_robin": {}}]}}
+    config = {
+        "loadBalancingConfig": [policy],
+        "healthCheckConfig": {"serviceName": settings.health_service},
+    }
+    return [("grpc.service_config", json.dumps(config))]
 
 
 def _credentials(tls: TlsSettings) -> grpc.ChannelCredentials:

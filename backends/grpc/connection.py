@@ -7,16 +7,22 @@ one.
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 import grpc.aio
 
 from ...core.failure import FailureKind
-from .channel import open_channel
+from ..file_version import versions
+from .channel import credential_files, open_channel
 from .quiet_loop import quieten
 from .settings import GrpcSettings
 
 _MOST_PATIENT = 8
 """How many times the configured connect timeout a connection that keeps failing may take: links differ."""
+
+_FILES_SEEN_EVERY = 1.0
+"""Seconds between two looks at whether certificates have been replaced."""
 
 
 class Line:
@@ -62,6 +68,9 @@ class Connection:
         self._current: Line | None = None
         self._lines: set[Line] = set()
         self._broken_in_a_row = 0
+        self._files = credential_files(settings)
+        self._versions = versions(())
+        self._look_at = 0.0
 
     def take(self) -> Line:
         """The line for the next call; raises `AttemptError` where the TLS files cannot be read.
@@ -69,13 +78,23 @@ class Connection:
         Whoever starts a call on it adds that to the line's `calls`, and says when it has `ended`.
         """
         line = self._current
+        if self._files and line is not None:
+            self._retire_with_its_files(line)
         if line is None or line.retired:
             quieten()
+            self._versions = versions(self._files)
             patience = min(2**self._broken_in_a_row, _MOST_PATIENT)
             line = Line(open_channel(self._settings, self._settings.connect_timeout * patience))
             self._current = line
             self._lines.add(line)
         return line
+
+    def _retire_with_its_files(self, line: Line) -> None:
+        """Certificates that were replaced hold for the next connection; what runs ends on the old one."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._look_at:
+            self._look_at = now + _FILES_SEEN_EVERY
+            line.retired = line.retired or versions(self._files) != self._versions
 
     def succeeded(self) -> None:
         """A call was answered: the way is sound."""
@@ -86,6 +105,8 @@ class Connection:
         if line.retired or line.closed:
             return
         if kind in {FailureKind.UNREACHABLE, FailureKind.PROTOCOL}:
+            if self._settings.balances and line.channel.get_state() is grpc.ChannelConnectivity.READY:
+                return  # another address serves, and the channel knows which one failed
             line.retired = True
             self._broken_in_a_row = min(self._broken_in_a_row + 1, _MOST_PATIENT)
         elif kind is FailureKind.TIMED_OUT:
@@ -93,11 +114,13 @@ class Connection:
             line.retired = line.channel.get_state() is grpc.ChannelConnectivity.READY
 
     async def ended(self, line: Line, call: grpc.aio.Call) -> None:
-        """A call has ended. The last one on a retired line closes it."""
+        """A call has ended. Retired lines without calls are closed."""
         line.calls.discard(call)
-        if line.retired and not line.calls and not line.closed:
-            self._lines.discard(line)
-            await line.close()
+        if line is self._current and not line.retired and len(self._lines) == 1:
+            return
+        for idle in [each for each in self._lines if each.retired and not each.calls]:
+            self._lines.discard(idle)
+            await idle.close()
 
     async def close(self) -> None:
         """End every line and the calls on them."""

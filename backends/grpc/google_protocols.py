@@ -19,7 +19,7 @@ from ...core.failure import FailureKind
 from ...core.request import Task
 from ...protos.foreign import gemini_pb2, vertex_pb2
 from ..backend import CallContext
-from .settings import GrpcSettings
+from .settings import Authentication, GrpcSettings
 from .wire_protocol import Metadata, ReportedFailure, StreamReader, WireProtocol, bearer
 
 _ROLES = {Role.USER: "user", Role.ASSISTANT: "model"}
@@ -35,6 +35,8 @@ class _GoogleProtocol(WireProtocol):
 
     messages: ClassVar[ModuleType]
     """The generated messages: two modules of one shape, which types cannot say."""
+    usual_authentication: ClassVar[Authentication]
+    """How the service's credentials are shown where nothing is said of them."""
 
     def __init__(self, settings: GrpcSettings) -> None:
         super().__init__(settings)
@@ -42,9 +44,18 @@ class _GoogleProtocol(WireProtocol):
         # The front end routes by the model before it reads the message.
         self._routing: Metadata = (("x-goog-request-params", f"model={quote(self.model, safe='')}"),)
 
+        given_by_google = settings.credentials_from is not None and settings.credentials_from.google
+        default = Authentication.BEARER if given_by_google else self.usual_authentication
+        self._authentication = settings.authentication or default
+
     def resource(self, model: str) -> str:
         """The model's name as the service has it."""
         return model
+
+    def metadata(self, credentials: str | None) -> Metadata:
+        if credentials is not None and self._authentication is Authentication.KEY:
+            return ("x-goog-api-key", credentials), *self._routing
+        return *bearer(credentials), *self._routing
 
     def judge(self, task: Task, code: str, details: str) -> FailureKind | None:
         if code != "INVALID_ARGUMENT":
@@ -86,14 +97,12 @@ class GeminiProtocol(_GoogleProtocol):
     """`google.ai.generativelanguage.v1beta`: a key, and a pool of machines anywhere."""
 
     messages: ClassVar[ModuleType] = gemini_pb2
+    usual_authentication = Authentication.KEY
     generate_path = "/google.ai.generativelanguage.v1beta.GenerativeService/StreamGenerateContent"
     embed_path = "/google.ai.generativelanguage.v1beta.GenerativeService/BatchEmbedContents"
 
     def resource(self, model: str) -> str:
         return f"models/{model.removeprefix('models/')}"
-
-    def metadata(self, credentials: str | None) -> Metadata:
-        return self._routing if credentials is None else (("x-goog-api-key", credentials), *self._routing)
 
     def encode_embed(self, call: EmbedInput, context: CallContext, remaining: float) -> bytes:
         request = gemini_pb2.BatchEmbedContentsRequest(model=self.model)
@@ -114,10 +123,8 @@ class VertexProtocol(_GoogleProtocol):
     """`google.cloud.aiplatform.v1`: a token, and a region's host. ``model`` is the whole resource path."""
 
     messages: ClassVar[ModuleType] = vertex_pb2
+    usual_authentication = Authentication.BEARER
     generate_path = "/google.cloud.aiplatform.v1.PredictionService/StreamGenerateContent"
-
-    def metadata(self, credentials: str | None) -> Metadata:
-        return (*bearer(credentials), *self._routing)
 
 
 class _ResponseReader(StreamReader):

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 
 _HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9.])?):(?P<port>\d+)")
 _SCHEMES = ("dns:///", "dns:", "ipv4:", "ipv6:")
+_LISTS = ("ipv4:", "ipv6:")
+"""The schemes that take several addresses, with commas between them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """A service's address. ``address`` is what gRPC takes; ``local`` is true of loopback and unix sockets.
 
-    ``port`` is ``None`` for a unix socket, whose ``path`` is as the socket module wants it.
+    ``port`` is ``None`` for a unix socket, whose ``path`` is as the socket module wants it. Where ``several``
+    addresses are listed, ``host`` and ``port`` are the first one's, and ``local`` is true if all are.
     """
 
     address: str
@@ -22,10 +25,11 @@ class Target:
     port: int | None
     local: bool
     path: str = ""
+    several: bool = False
 
 
 def parse_target(text: str) -> Target:
-    """Read ``host:port``, ``dns:///host:port``, ``ipv4:…``, ``ipv6:[…]:port`` or ``unix:/path``.
+    """Read ``host:port``, ``dns:///host:port``, ``ipv4:…,…``, ``ipv6:[…]:port,…`` or ``unix:/path``.
 
     Raises ``ValueError`` with what is wrong. A port is always asked for: the library's silent 443 is a guess.
     """
@@ -37,19 +41,21 @@ def parse_target(text: str) -> Target:
         return Target(text, host="", port=None, local=True, path=path)
     if re.match(r"(https?|grpcs?|tcp)://", text):
         raise ValueError("a target is no URL; write `host:port`, and `tls:` beside it for what TLS needs")
-    bare = text
-    for scheme in _SCHEMES:
-        if text.startswith(scheme):
-            bare = text.removeprefix(scheme)
-            break
-    match = _HOST_AND_PORT.fullmatch(bare)
+    scheme = next((each for each in _SCHEMES if text.startswith(each)), "")
+    listed = text.removeprefix(scheme)
+    addresses = [_address(each) for each in (listed.split(",") if scheme in _LISTS else [listed])]
+    host, port = addresses[0]
+    return Target(text, host, port, all(is_loopback(each) for each, _ in addresses), several=len(addresses) > 1)
+
+
+def _address(text: str) -> tuple[str, int]:
+    match = _HOST_AND_PORT.fullmatch(text)
     if match is None:
         raise ValueError("cannot read it; write `host:port`, `[ipv6]:port`, `dns:///host:port` or `unix:/path`")
     port = int(match["port"])
     if not 0 < port < 65536:
         raise ValueError("a port lies between 1 and 65535")
-    host = match["host"].strip("[]")
-    return Target(text, host, port, is_loopback(host))
+    return match["host"].strip("[]"), port
 
 
 def is_loopback(host: str) -> bool:

@@ -15,6 +15,7 @@ from ...core.failure import AttemptError, FailureKind
 from ...core.request import Task
 from ..backend import CallContext, Capabilities
 from ..remote import RemoteBackend
+from ..tokens import tokens_from
 from .client import open_client
 from .events import EventReader
 from .failures import ReportedFailure, failure, from_exception, from_response
@@ -45,6 +46,8 @@ class OpenaiBackend(RemoteBackend):
         self._settings = settings
         self._client: httpx.AsyncClient | None = None
         self._waits: set[asyncio.Timeout] = set()
+        self._token = "" if settings.credentials is None else settings.credentials.reveal()
+        self._tokens = tokens_from(name, settings.credentials_from)
         server_name = None if settings.tls is None else settings.tls.server_name
         self._extensions = {} if server_name is None else {"sni_hostname": server_name}
 
@@ -52,6 +55,8 @@ class OpenaiBackend(RemoteBackend):
         self._stopped = True
         for wait in self._waits:
             wait.reschedule(asyncio.get_running_loop().time())
+        if self._tokens is not None:
+            await self._tokens.close()
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
@@ -116,19 +121,30 @@ class OpenaiBackend(RemoteBackend):
             raise AttemptError(FailureKind.INVALID_REQUEST, "the request holds what cannot be sent (bad Unicode?)")
         if context.deadline.remaining(asyncio.get_running_loop().time()) <= 0.0:
             raise failure(self.name, FailureKind.TIMED_OUT)
+        if self._tokens is not None:
+            self._token = await self._tokens.get(context.deadline.at)
         client = self._open()
         headers = {"content-type": "application/json"}
+        if self._token:
+            headers["authorization"] = f"Bearer {self._token}"
         if context.idempotency_key:
             headers["idempotency-key"] = context.idempotency_key
         request = client.build_request("POST", path, content=body, headers=headers, extensions=self._extensions)
         response = await self._in_time(client.send(request, stream=True), context)
         if response.status_code == httpx.codes.OK:
+            if self._tokens is not None:
+                self._tokens.accepted()
             return response
         try:
             text = await self._in_time(_beginning(response, _LARGEST_ERROR), context)
         finally:
             await response.aclose()
-        raise self._noted(from_response(self.name, response.status_code, response.headers, text))
+        failed = from_response(self.name, response.status_code, response.headers, text)
+        if failed.kind is FailureKind.CREDENTIALS and self._tokens is not None and self._tokens.refused(self._token):
+            failed = AttemptError(
+                FailureKind.CONFLICT, f"backend {self.name!r} wants a new token; the next call has one"
+            )
+        raise self._noted(failed)
 
     def _open(self) -> httpx.AsyncClient:
         self._refuse_when_stopped()

@@ -15,8 +15,6 @@ from .settings import OpenaiSettings
 def open_client(settings: OpenaiSettings) -> httpx.AsyncClient:
     """A client that connects on its first call. Raises `AttemptError` where a file that TLS needs cannot be read."""
     headers = {"accept-encoding": "identity", "user-agent": "edgewise"}
-    if settings.credentials is not None:
-        headers["authorization"] = f"Bearer {settings.credentials.reveal()}"
     return httpx.AsyncClient(
         base_url=settings.url.rstrip("/") + "/",
         headers=headers,

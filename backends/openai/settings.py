@@ -12,6 +12,7 @@ from ...core.request import Task
 from ...core.settings import Seconds, Secret
 from ..grpc.settings import TlsSettings, holds_pem
 from ..grpc.target import is_loopback
+from ..token_source import TokenSource, check_credentials
 
 _ONE_SECOND = Seconds(1.0)
 
@@ -25,6 +26,7 @@ class OpenaiSettings:
     embed_model: Annotated[str | None, "the model that embeds there; without it, texts are not embedded there"] = None
     tls: Annotated[TlsSettings | None, "how the server proves who it is"] = None
     credentials: Annotated[Secret | None, "sent as `authorization: Bearer …`; write it as ${NAME}"] = None
+    credentials_from: Annotated[TokenSource | None, "where the token comes from, if it does not last"] = None
     context_tokens: Annotated[int | None, "its largest prompt and answer together"] = None
     max_concurrency: Annotated[int, "how many calls run there at once; more wait here"] = 64
     constrains: Annotated[bool, "it honours a response format"] = True
@@ -72,10 +74,7 @@ def _check_tls(tls: TlsSettings | None) -> Iterator[Problem]:
 def _check_rest(settings: OpenaiSettings) -> Iterator[Problem]:
     if not settings.offered:
         yield Problem("the service can do nothing", "name its `model` or `embed_model`", ("model",))
-    key = settings.credentials
-    if key is not None and not (key.reveal() and all("!" <= character <= "~" for character in key.reveal())):
-        mend = "give the bare key: visible ASCII, no spaces, no line break at its end"
-        yield Problem("these cannot be sent", mend, ("credentials",))
+    yield from check_credentials(settings.credentials, settings.credentials_from)
     if settings.max_concurrency < 1:
         yield Problem("nothing could ever run", "give 1 or more", ("max_concurrency",))
     if settings.context_tokens is not None and settings.context_tokens < 1:

@@ -12,8 +12,8 @@ import grpc
 import grpc.aio
 
 from ...backends import Backend
-from ...backends.grpc.channel import MAX_MESSAGE_BYTES
 from ...backends.grpc.quiet_loop import quieten
+from ...backends.grpc.settings import MAX_MESSAGE_BYTES
 from ...backends.grpc.target import Target
 from ...core.errors import ConfigurationError, EdgewiseError
 from ...core.problem import Problem, Severity
