@@ -55,6 +55,14 @@ class TimeFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class SpendingFacts:
+    """What requests have cost so far, in whole US cents: today and in this calendar month, local time."""
+
+    today_cents: int = 0
+    month_cents: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class LogNormal:
     """A positive quantity's predicted distribution: mean and deviation of its natural logarithm, in log seconds."""
 
@@ -140,3 +148,4 @@ class Facts:
     device: DeviceFacts
     time: TimeFacts
     backends: tuple[BackendFacts, ...]
+    spending: SpendingFacts = SpendingFacts()

@@ -91,7 +91,7 @@ class Policy:
 
     def rule_outcomes(self, facts: Facts) -> tuple[bool | None, ...]:
         """Whether each rule matches, in their order; ``None`` where its condition failed. Raises as `plan` does."""
-        outcomes = self._outcomes(facts, self._judge(facts.labels).data_classes, self._declared_tags(facts.labels)[0])
+        outcomes = self._outcomes(facts, self._judge(facts.labels).data_classes, self.declared_tags(facts.labels))
         return tuple(True if rule.condition is None else outcomes[rule.condition] for rule in self.rules)
 
     def plan(self, facts: Facts) -> Plan:
@@ -114,7 +114,10 @@ class Policy:
     def _plan(self, facts: Facts) -> Plan:
         labels = facts.labels
         judged = self._judge(labels)
-        tags, notes = self._declared_tags(labels)
+        tags = self.declared_tags(labels)
+        left_out = len(labels.tags) - len(tags)
+        # Neither name nor value: what nobody declared may be content.
+        notes = (f"{left_out} tag(s) left out: the policy does not declare them with these values",) if left_out else ()
         effects = self._rules.effects(self._outcomes(facts, judged.data_classes, tags))
         latency_budget, first_token_budget = self._budgets(labels, effects)
         refusals: list[Refusal] = []
@@ -217,15 +220,6 @@ class Policy:
                 )
         return outcomes
 
-    def _declared_tags(self, labels: Labels) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
-        if not labels.tags:
-            return (), ()
-        tags = [(name, value) for name, value in sorted(labels.tags.items()) if value in self._tags.get(name, ())]
-        left_out = len(labels.tags) - len(tags)
-        # Neither name nor value: what nobody declared may be content.
-        notes = (f"{left_out} tag(s) left out: the policy does not declare them with these values",) if left_out else ()
-        return tuple(tags), notes
-
     def _judge(self, labels: Labels) -> _Judged:
         key = _JUDGED_BY(labels)
         known = self._judgements.get(key)
@@ -262,6 +256,12 @@ class Policy:
                 self.walls.objection(classes, labels.residency, terms.location) for terms in self.terms
             )
         return known
+
+    def declared_tags(self, labels: Labels) -> tuple[tuple[str, str], ...]:
+        """A request's tags, as far as the policy declares them with these values; by name."""
+        if not labels.tags:
+            return ()
+        return tuple((name, value) for name, value in sorted(labels.tags.items()) if value in self._tags.get(name, ()))
 
     def effective_classes(self, labels: Labels) -> tuple[str, ...]:
         """The classes that hold for a request, the default included. Raises `InvalidRequest` for an unknown one."""

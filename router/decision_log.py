@@ -1,13 +1,12 @@
 """The decision log: one line of JSON for each request, without content. docs/policy.md has its schema.
 
-Writing never waits for the disk, and never fails a request: lines wait in a bounded queue for a thread of the loop's
-executor; what does not fit, or cannot be written, is counted and told in a later line.
+Writing never waits for the disk, and never fails a request: decisions wait in a bounded queue for a thread of the
+loop's executor; what does not fit, or cannot be written, is counted and told in a later line.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import stat
@@ -17,20 +16,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from ..core.decision import Decision
 from ..core.problem import Problem
-from ..core.request import Labels
 from ..core.settings import ByteSize, FilePath
+from ..policies.facts import Facts
+from .decision_line import line_of
+
+if TYPE_CHECKING:
+    from ..policies import Policy
 
 log = logging.getLogger("edgewise")
 
-SCHEMA = 1
-"""The number that every line begins with. Keys may be added under it; none changes its meaning or goes."""
-
 MOST_WAITING = 1000
-"""Lines that may wait for the disk. More are dropped and counted."""
+"""Decisions that may wait for the disk. More are dropped and counted."""
 
 _LONGEST_CLOSE = 5.0
 _SMALLEST = 4096
@@ -56,6 +56,17 @@ def check(settings: DecisionLogSettings) -> list[Problem]:
     return problems
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What a line is made of, once somebody has time to."""
+
+    decision: Decision
+    facts: Facts
+    policy: Policy
+    outcome: str
+    at: datetime
+
+
 class DecisionLog:
     """Writes decisions to a file. Used within one event loop; `close` waits until what was taken is written."""
 
@@ -64,13 +75,13 @@ class DecisionLog:
         """Decisions that are in no line, since the last line that told so."""
         self._settings = settings
         self._wall_clock = wall_clock
-        self._waiting: deque[dict[str, Any]] = deque()
+        self._waiting: deque[_Entry] = deque()
         self._writing: asyncio.Task[None] | None = None
         self._complained = False
 
     @contextmanager
-    def recording(self, decision: Decision, labels: Labels) -> Iterator[None]:
-        """Record a decision when the block ends, and how it ended."""
+    def recording(self, decision: Decision, facts: Facts, policy: Policy) -> Iterator[None]:
+        """Record a decision, made of these facts by this policy, when the block ends, and how it ended."""
         outcome = "answered"
         try:
             yield
@@ -81,15 +92,14 @@ class DecisionLog:
             outcome = type(error).__name__
             raise
         finally:
-            self.write(decision, labels, outcome)
+            self.write(decision, facts, policy, outcome)
 
-    def write(self, decision: Decision, labels: Labels, outcome: str) -> None:
+    def write(self, decision: Decision, facts: Facts, policy: Policy, outcome: str) -> None:
         """Take a decision down. Returns at once."""
         if len(self._waiting) >= MOST_WAITING:
             self.dropped += 1
             return
-        at = self._wall_clock().astimezone(UTC).isoformat(timespec="milliseconds")
-        self._waiting.append(line_of(decision, labels, outcome, at))
+        self._waiting.append(_Entry(decision, facts, policy, outcome, self._wall_clock().astimezone(UTC)))
         if self._writing is None or self._writing.done():
             self._writing = asyncio.get_running_loop().create_task(self._write_all())
 
@@ -101,105 +111,84 @@ class DecisionLog:
     async def _write_all(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
-            lines = list(self._waiting)
+            entries = list(self._waiting)
             dropped, self.dropped = self.dropped, 0
-            lines[0]["dropped"] = dropped
-            try:
-                await loop.run_in_executor(None, append, self._settings, lines)
-            except OSError as error:
-                self.dropped += dropped + len(lines)
+            written, error = await loop.run_in_executor(None, append, self._settings, entries, dropped)
+            if error is not None:
+                self.dropped += len(entries) - written + (0 if written else dropped)
                 self._complain(error)
-            for _ in lines:
+            for _ in entries:
                 self._waiting.popleft()
 
-    def _complain(self, error: OSError) -> None:
+    def _complain(self, error: Exception) -> None:
         """Once: a full disk would otherwise fill another log."""
         if not self._complained:
             self._complained = True
-            log.error("the decision log cannot be written, decisions are lost: %s", error.strerror)
+            log.error("the decision log cannot be written, decisions are lost: %s", _told(error))
 
 
-def line_of(decision: Decision, labels: Labels, outcome: str, at: str) -> dict[str, Any]:
-    """A decision as a line's keys. Of the labels only those that nobody chose the words of: no tags, no names."""
-    return {
-        "schema": SCHEMA,
-        "at": at,
-        "request_id": decision.request_id,
-        "policy_version": decision.policy_version,
-        "outcome": outcome,
-        "answered_by": decision.answered_by,
-        "dropped": 0,
-        "task": decision.task.value,
-        "data_classes": list(decision.data_classes),
-        "prompt_tokens": labels.prompt_tokens,
-        "max_output_tokens": labels.max_output_tokens,
-        "priority": labels.priority.value,
-        "streaming": labels.streaming,
-        "latency_budget": decision.latency_budget,
-        "first_token_budget": decision.first_token_budget,
-        "planning": decision.planning,
-        "ended": decision.ended,
-        "reason": decision.reason,
-        "steps": [
-            {
-                "backend": each.backend,
-                "last_resort": each.last_resort,
-                "starts_at": each.starts_at,
-                "reason": each.reason,
-            }
-            for each in decision.steps
-        ],
-        "refusals": [
-            {"backend": each.backend, "code": each.code.value, "sentence": each.sentence} for each in decision.refusals
-        ],
-        "matched_rules": list(decision.matched_rules),
-        "notes": list(decision.notes),
-        "attempts": [
-            {
-                "backend": each.backend,
-                "reason": each.reason,
-                "started": each.started,
-                "first_token": each.first_token,
-                "ended": each.ended,
-                "failure": None if each.failure is None else each.failure.value,
-                "sentence": each.sentence,
-            }
-            for each in decision.attempts
-        ],
-        "seams": [{"from": each.from_backend, "to": each.to_backend, "reason": each.reason} for each in decision.seams],
-    }
+def append(settings: DecisionLogSettings, entries: Sequence[_Entry], dropped: int) -> tuple[int, Exception | None]:
+    """Write entries at the file's end, and begin a new one where it is full; the first line tells of those dropped.
 
-
-def append(settings: DecisionLogSettings, lines: Sequence[dict[str, Any]]) -> None:
-    """Write lines at the file's end, and begin a new one where it is full. Blocks. Raises ``OSError``."""
-    opened = _open(settings.path)
+    Returns how many lines are whole in the file, and what kept the others out. Blocks.
+    """
+    written = 0
+    opened = -1
     try:
-        size = os.fstat(opened).st_size
-        for line in lines:
-            data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
+        opened, size = _open(settings.path)
+        for entry in entries:
+            data = line_of(
+                entry.decision, entry.facts, entry.policy, entry.outcome, entry.at, 0 if written else dropped
+            )
             if size and size + len(data) > settings.max_size:
                 os.close(opened)
                 opened = -1
                 _rotate(settings)
-                opened, size = _open(settings.path), 0
-            while data:
-                written = os.write(opened, data)
-                data, size = data[written:], size + written
+                opened, size = _open(settings.path)
+            _write_whole(opened, data, size)
+            size += len(data)
+            written += 1
+    except Exception as error:  # noqa: BLE001  # a disk fails in many ways, and no request may fail with it
+        return written, error
     finally:
         if opened >= 0:
             os.close(opened)
+    return written, None
 
 
-def _open(path: str) -> int:
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+def _told(error: Exception) -> str:
+    """Another error's text may hold anything, so only its type is told."""
+    return str(error.strerror) if isinstance(error, OSError) else type(error).__name__
+
+
+def _write_whole(opened: int, data: bytes, size: int) -> None:
+    """Write a line, or nothing of it: the next one must not begin in its middle."""
+    left = data
+    try:
+        while left:
+            left = left[os.write(opened, left) :]
+    except OSError:
+        os.ftruncate(opened, size)
+        raise
+
+
+def _open(path: str) -> tuple[int, int]:
+    """The file and its size. A line that a crash cut off is ended."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     opened = os.open(path, flags, 0o600)
-    mode = os.fstat(opened).st_mode
-    if not stat.S_ISREG(mode):
+    try:
+        found = os.fstat(opened)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(0, "it is not a plain file")
+        if stat.S_IMODE(found.st_mode) != 0o600:
+            os.fchmod(opened, 0o600)
+        size = found.st_size
+        if size and os.pread(opened, 1, size - 1) != b"\n":
+            size += os.write(opened, b"\n")
+    except BaseException:
         os.close(opened)
-        raise OSError(0, "it is not a plain file")
-    if stat.S_IMODE(mode) != 0o600:
-        os.fchmod(opened, 0o600)
-    return opened
+        raise
+    return opened, size
 
 
 def _rotate(settings: DecisionLogSettings) -> None:

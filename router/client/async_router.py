@@ -265,7 +265,9 @@ class AsyncRouter:
 
     def _recording(self, run: Run) -> AbstractContextManager[None]:
         """Records the decision at the end of the block, where there is a log."""
-        return nullcontext() if self._log is None else self._log.recording(run.decision, run.request.labels)
+        if self._log is None:
+            return nullcontext()
+        return self._log.recording(run.decision, run.facts, self._decider.policy)
 
     async def _recorded(self, run: Run, chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
         with self._recording(run):

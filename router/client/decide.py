@@ -61,11 +61,12 @@ class Decider:
         labels = self._within_conversation(labels, options)
         request = Request(request_id := self._request_id(), labels, Sealed(content, request_id), started_at, key)
         deciding_at = asyncio.get_running_loop().time()
-        plan = self.policy.plan(self._facts(conduct, request_id, labels))
+        facts = self._facts(conduct, request_id, labels)
+        plan = self.policy.plan(facts)
         if conversation := options.get("conversation"):
             self._conversations.remember(conversation, plan.data_classes)
         planning = asyncio.get_running_loop().time() - deciding_at
-        return Run(conduct, request, plan, _record(request, plan, planning))
+        return Run(conduct, request, plan, _record(request, plan, planning), facts)
 
     def plan(self, conduct: Conduct, labels: Labels, options: RequestOptions) -> Plan:
         """What would be decided now; nothing is remembered of it. Raises `InvalidRequest`."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ...core.deadline import Deadline
 from ...core.decision import Decision
 from ...core.request import Request
+from ...policies.facts import Facts
 from ...policies.plan import Plan
 from ..device import Device
 from ..dispatch import Dispatch
@@ -40,6 +41,8 @@ class Run:
     request: Request
     plan: Plan
     decision: Decision
+    facts: Facts
+    """What it was decided by."""
 
     @property
     def deadline(self) -> Deadline:
