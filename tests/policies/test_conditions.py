@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgewise.core.problem import Problem, Severity
@@ -137,7 +137,7 @@ situations = st.builds(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(texts=condition_texts, several=st.lists(situations, min_size=1, max_size=8))
 def test_evaluating_together_agrees_with_plain_cel(texts: list[str], several: list[Situation]) -> None:
     conditions = [condition for text in texts if (condition := compiled(text)[0]) is not None]
