@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from itertools import count
 
 from ...core.failure import AttemptError, FailureKind
 from .engine import Parcel
+from .environment import worker_environment
 from .frames import Frame, FrameError, FrameReader, JsonObject, encode
 from .memory import own_memory
 from .replies import WINDOW, Replies
@@ -91,6 +93,7 @@ class Child(asyncio.Protocol):
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
+                env=worker_environment(os.environ),
                 start_new_session=True,
             )
             child = cls(process, name, hang_after=hang_after, memory_limit=memory_limit, on_death=on_death)

@@ -338,6 +338,23 @@ async def test_nothing_of_a_call_is_on_the_command_line_or_in_the_environment(wo
     assert b"setting" not in seen["cmdline"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+async def test_the_applications_secrets_are_not_in_the_workers_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a native library may need is; the rest of the application's environment is nobody's business."""
+    for name in ("CLOUD_TOKEN", "DATABASE_URL", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "LLAMA_API_KEY", "ORT_CLOUD_KEY"):
+        monkeypatch.setenv(name, "a-secret")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    worker = WorkerProcess("probe", PROBE, {})
+    try:
+        await worker.start()
+        environment = _proc(worker, "environ").split(b"\0")
+    finally:
+        await worker.stop()
+    assert b"OMP_NUM_THREADS=1" in environment
+    assert any(variable.startswith(b"PATH=") for variable in environment)
+    assert not [variable for variable in environment if b"a-secret" in variable]
+
+
 async def test_a_call_too_large_for_a_frame_is_the_callers_mistake(worker: WorkerProcess) -> None:
     with pytest.raises(AttemptError) as caught:
         await worker.unary(Parcel({"do": "echo"}, bytes((256 << 20) + 1)))
