@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from edgewise.core.place import DEVICE, Location, Place, PlaceSet
+from edgewise.core.price import Price
 from edgewise.core.request import Labels, Priority, Task
 from edgewise.policies import Policy, compile_policy
 from edgewise.policies.facts import BackendFacts, BackendTerms, DeviceFacts, Facts, LinkFacts, LogNormal, Prediction
@@ -73,8 +74,8 @@ def terms() -> list[BackendTerms]:
         BackendTerms("phone", DEVICE, generates, remote=False, quality=0.35),
         BackendTerms("laptop", DEVICE, generates, remote=False, quality=0.45),
         BackendTerms("gateway", remote("DE", "DE"), generates, remote=True, quality=0.6),
-        BackendTerms("cloud-eu", remote("NL", "US"), generates, remote=True, quality=0.88, price_output=2.5),
-        BackendTerms("cloud-us", remote("US", "US"), generates, remote=True, quality=0.9, price_output=2.0),
+        BackendTerms("cloud-eu", remote("NL", "US"), generates, remote=True, quality=0.88, price=Price(output=2.5)),
+        BackendTerms("cloud-us", remote("US", "US"), generates, remote=True, quality=0.9, price=Price(output=2.0)),
     ]
 
 

@@ -119,7 +119,8 @@ class Chunk:
 class Answer:
     """A whole generated answer, of the request's data class.
 
-    ``backend`` is who completed it; ``usage`` counts that backend's tokens; ``model`` is its own word.
+    ``backend`` is who completed it; ``usage`` counts that backend's tokens; ``model`` is its own word. ``cost`` is what
+    those tokens cost, in US dollars; ``None`` where no price is configured. `Decision.cost` has the other attempts too.
     """
 
     text: str = field(repr=False)
@@ -130,3 +131,4 @@ class Answer:
     model: str = ""
     logprobs: tuple[TokenLogprob, ...] = field(default=(), repr=False)
     data_classes: tuple[str, ...] = ()
+    cost: float | None = None

@@ -49,7 +49,12 @@ class PlannedStep:
 
 @dataclass(slots=True)
 class AttemptRecord:
-    """One attempt. Times are seconds from the request's entry."""
+    """One attempt. Times are seconds from the request's entry.
+
+    Tokens are the backend's own count where it answered; of an attempt that did not, those that came and an estimate
+    of its prompt. ``cost`` is what they cost, in US dollars; ``None`` where no price is configured. A backend that
+    refused before its first token is taken to charge nothing.
+    """
 
     backend: str
     reason: str
@@ -58,6 +63,9 @@ class AttemptRecord:
     ended: float | None = None
     failure: FailureKind | None = None
     sentence: str = ""
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    cost: float | None = None
 
 
 @dataclass(slots=True)
@@ -83,6 +91,12 @@ class Decision:
     seams: list[Seam] = field(default_factory=list)
     answered_by: str | None = None
     ended: float | None = None
+
+    @property
+    def cost(self) -> float | None:
+        """What all attempts cost together, in US dollars; ``None`` where none was at a backend with a price."""
+        costs = [attempt.cost for attempt in self.attempts if attempt.cost is not None]
+        return sum(costs) if costs else None
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain values that JSON takes."""
@@ -119,4 +133,8 @@ def _attempt_line(attempt: AttemptRecord) -> str:
         parts.append(f"{attempt.failure} at {format_duration(attempt.ended)}: {attempt.sentence}")
     elif attempt.ended is not None:
         parts.append(f"done at {format_duration(attempt.ended)}")
+    if attempt.prompt_tokens or attempt.output_tokens:
+        parts.append(f"{attempt.prompt_tokens} + {attempt.output_tokens} tokens")
+    if attempt.cost:
+        parts.append(f"${attempt.cost:.6f}")
     return ", ".join(parts)

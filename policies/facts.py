@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from ..core.decision import RefusalCode
 from ..core.place import Location
+from ..core.price import Price
 from ..core.request import Labels, Task
 
 
@@ -109,8 +110,8 @@ class NotReady:
 class BackendTerms:
     """What a configuration says of a backend, for as long as it runs.
 
-    ``price_input`` and ``price_output`` are US dollars per million tokens. ``remote`` backends need the network unless
-    ``works_offline`` (a gateway on the LAN, a loopback server).
+    ``price`` is ``None`` where none is configured. ``remote`` backends need the network unless ``works_offline`` (a
+    gateway on the LAN, a loopback server).
     """
 
     name: str
@@ -119,8 +120,7 @@ class BackendTerms:
     remote: bool
     quality: float = 0.5
     labels: frozenset[str] = frozenset()
-    price_input: float = 0.0
-    price_output: float = 0.0
+    price: Price | None = None
     context_tokens: int | None = None
     continues: bool = False
     constrains: bool = False
@@ -140,7 +140,10 @@ class BackendFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """One snapshot, from which one plan follows. ``backends`` stand in the order of the policy's terms."""
+    """One snapshot, from which one plan follows. ``backends`` stand in the order of the policy's terms.
+
+    ``conversation_backend`` is who answered the conversation so far, and need not read it all again.
+    """
 
     request_id: str
     labels: Labels
@@ -149,3 +152,4 @@ class Facts:
     time: TimeFacts
     backends: tuple[BackendFacts, ...]
     spending: SpendingFacts = SpendingFacts()
+    conversation_backend: str | None = None

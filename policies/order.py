@@ -16,7 +16,9 @@ LIKELY = 0.95
 LIKELY_UNTRIED = 0.2
 """The same for a backend that is not known yet: a cautious guess must not keep it from ever being tried."""
 
-_QUALITY_TOLERANCE = 0.05
+QUALITY_TOLERANCE = 0.05
+"""Qualities that differ by no more count as equal."""
+
 _RELATIVE_TOLERANCE = 1.10
 _ROUNDING = 1e-9
 
@@ -29,7 +31,8 @@ class Candidate:
     """A permitted backend with all that its place in the order depends on.
 
     ``shortfall`` is how far its quality is from 1, ``latency`` seconds, ``cost`` US dollars: less is better of each.
-    ``strength`` is 0 if no rule prefers it. ``separated_by`` is the objective that put it after the one before.
+    ``strength`` is 0 if no rule prefers it. ``kept``: it has the conversation so far. ``separated_by`` is the objective
+    that put it after the one before.
     """
 
     index: int
@@ -42,6 +45,7 @@ class Candidate:
     strength: int
     preferred_by: str
     avoided_by: str | None
+    kept: bool
     separated_by: Objective | None = None
 
     @property
@@ -64,11 +68,11 @@ def in_order(candidates: Sequence[Candidate], objectives: tuple[Objective, ...])
     """The candidates from first to last. They come in the configuration's order.
 
     Avoided ones stand last; then come, in this order, whether it is likely to finish in time, the strongest rule that
-    prefers it, the objectives, and its place in the configuration.
+    prefers it, whether it has the conversation so far, the objectives, and its place in the configuration.
     """
-    groups: dict[tuple[bool, bool, int], list[Candidate]] = {}
+    groups: dict[tuple[bool, bool, int, bool], list[Candidate]] = {}
     for each in candidates:
-        key = (each.avoided_by is not None, not each.likely, -each.strength)
+        key = (each.avoided_by is not None, not each.likely, -each.strength, not each.kept)
         if key in groups:
             groups[key].append(each)
         else:
@@ -120,7 +124,7 @@ def _refined(group: list[Candidate], objectives: tuple[Objective, ...]) -> list[
 def _bound(best: float, objective: Objective) -> float:
     """The worst value that counts as equal to the best."""
     if objective is _QUALITY:
-        return best + _QUALITY_TOLERANCE + _ROUNDING
+        return best + QUALITY_TOLERANCE + _ROUNDING
     return best * _RELATIVE_TOLERANCE + _ROUNDING
 
 
@@ -131,6 +135,8 @@ def _advantage(first: Candidate, second: Candidate) -> str:
         return f"likely to finish in time ({first.p_done:.0%})"
     if first.strength > second.strength:
         return f"rule {first.preferred_by!r} prefers it"
+    if first.kept:
+        return "it has the conversation so far"
     objective = second.separated_by
     return "equal otherwise, and earlier in the configuration" if objective is None else _BETTER[objective]
 
@@ -142,5 +148,7 @@ def _drawback(before: Candidate, after: Candidate) -> str:
         return f"less likely to finish in time ({after.p_done:.0%})"
     if before.strength > after.strength:
         return f"rule {before.preferred_by!r} prefers that one"
+    if before.kept:
+        return "that one has the conversation so far"
     objective = after.separated_by
     return "equal otherwise, and later in the configuration" if objective is None else _WORSE[objective]

@@ -126,7 +126,7 @@ class Policy:
         for at, (terms, backend, always, by_rule) in enumerate(each_backend):
             if backend.name != terms.name:
                 raise ValueError("the facts are not of this policy's backends, in their order")
-            cost = (labels.prompt_tokens * terms.price_input + labels.max_output_tokens * terms.price_output) / 1e6
+            cost = terms.price.of(labels.prompt_tokens, labels.max_output_tokens) if terms.price is not None else 0.0
             refusal = always or by_rule or refused_now(terms, backend, facts, cost, effects.max_cost)
             if refusal is not None:
                 refusals.append(refusal)
@@ -137,10 +137,20 @@ class Policy:
                 p_done = min(p_done, prediction.first.probability_within(first_token_budget))
             latency = (prediction.first if labels.streaming else prediction.total).median()
             strength, preferred_by = effects.preferred.get(at, _NOT_PREFERRED)
-            avoided_by = effects.avoided.get(at)
-            shortfall = 1.0 - terms.quality
             candidates.append(
-                Candidate(at, terms, prediction, p_done, shortfall, latency, cost, strength, preferred_by, avoided_by)
+                Candidate(
+                    at,
+                    terms,
+                    prediction,
+                    p_done,
+                    1.0 - terms.quality,
+                    latency,
+                    cost,
+                    strength,
+                    preferred_by,
+                    effects.avoided.get(at),
+                    terms.name == facts.conversation_backend,
+                )
             )
         ordered = in_order(candidates, effects.order or self._defaults.order)
         last = reserve(ordered, latency_budget, first_token_budget, labels.idempotent)

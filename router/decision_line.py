@@ -100,6 +100,9 @@ def line_of(decision: Decision, facts: Facts, policy: Policy, outcome: str, at: 
                 "ended": each.ended,
                 "failure": None if each.failure is None else each.failure.value,
                 "sentence": each.sentence,
+                "prompt_tokens": each.prompt_tokens,
+                "output_tokens": each.output_tokens,
+                "cost": each.cost,
             }
             for each in decision.attempts
         ],
@@ -122,6 +125,7 @@ def line_of(decision: Decision, facts: Facts, policy: Policy, outcome: str, at: 
         },
         "time": {"hour": facts.time.hour, "minute": facts.time.minute, "weekday": facts.time.weekday},
         "spending": {"today_cents": facts.spending.today_cents, "month_cents": facts.spending.month_cents},
+        "conversation_backend": facts.conversation_backend,
         "backends": {each.name: _backend_as_dict(each) for each in facts.backends},
     }
     return json.dumps(line, separators=(",", ":")).encode() + b"\n"
@@ -209,6 +213,7 @@ def facts_of(recorded: Recorded, policy: Policy, assumed: Mapping[str, float]) -
             time=TimeFacts(**time),
             backends=tuple(_backend(terms.name, line["backends"], assumed) for terms in policy.terms),
             spending=SpendingFacts(**spending),
+            conversation_backend=line["conversation_backend"],
         )
     except InvalidRequest:
         raise

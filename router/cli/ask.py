@@ -135,6 +135,7 @@ def _as_dict(answer: Answer) -> dict[str, Any]:
         "model": answer.model,
         "finish_reason": answer.finish_reason.value,
         "usage": {"prompt_tokens": answer.usage.prompt_tokens, "output_tokens": answer.usage.output_tokens},
+        "cost": answer.cost,
         "data_classes": list(answer.data_classes),
         "decision": answer.decision.to_dict(),
     }

@@ -22,20 +22,22 @@ class Vectors(numpy.ndarray):
     backend: str | None
     usage: Usage | None
     model: str | None
+    cost: float | None
     decision: Decision | None
 
     @classmethod
-    def of(cls, answer: Embeddings, decision: Decision) -> Vectors:
-        """The array of an answer."""
+    def of(cls, answer: Embeddings, cost: float | None, decision: Decision) -> Vectors:
+        """The array of an answer. ``cost`` is in US dollars, ``None`` where no price is configured."""
         vectors = to_array(answer.vectors).view(cls)
         vectors.backend = decision.answered_by
         vectors.usage = answer.usage
         vectors.model = answer.model
+        vectors.cost = cost
         vectors.decision = decision
         return vectors
 
     def __array_finalize__(self, source: object) -> None:
-        self.backend = self.usage = self.model = self.decision = None
+        self.backend = self.usage = self.model = self.cost = self.decision = None
 
 
 class Tensors(dict[str, numpy.ndarray]):

@@ -186,10 +186,10 @@ class AsyncRouter:
         labels = labels_of(Task.EMBED, options, self._decider.policy, tokens=prompt_tokens(content.texts, "a text"))
         run = self._decider.decide(self._started(), content, labels, options, started_at)
         with self._recording(run):
-            answer = await run_embed(run, len(content.texts))
+            answer, cost = await run_embed(run, len(content.texts))
         from .arrays import Vectors  # numpy loads when it is used
 
-        return Vectors.of(answer, run.decision)
+        return Vectors.of(answer, cost, run.decision)
 
     async def infer(self, model: str, inputs: Mapping[str, Any], **options: Unpack[RequestOptions]) -> Tensors:
         """Run a model on named tensors: numpy arrays, or what numpy makes arrays of. Returns named arrays.

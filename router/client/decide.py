@@ -14,9 +14,9 @@ from ...core.decision import Decision, PlannedStep
 from ...core.request import Labels, Request, Task
 from ...policies.facts import Facts, TimeFacts
 from ...policies.plan import Plan
+from ..conversations import Conversation, Conversations
 from ..execution.conduct import Conduct, Run
 from .ask import Prompt, generate_input, identifier, labels_of, messages_of, prompt_tokens
-from .conversations import Conversations
 from .options import GenerateOptions, RequestOptions
 
 if TYPE_CHECKING:
@@ -58,29 +58,36 @@ class Decider:
     ) -> Run:
         """A request's facts, plan and record. Raises `InvalidRequest`."""
         key = identifier(options.get("idempotency_key"), "idempotency_key") or f"{self._random.getrandbits(128):032x}"
-        labels = self._within_conversation(labels, options)
+        conversation = self._conversation(options)
+        labels = self._within(conversation, labels)
         request = Request(request_id := self._request_id(), labels, Sealed(content, request_id), started_at, key)
         deciding_at = asyncio.get_running_loop().time()
-        facts = self._facts(conduct, request_id, labels)
+        facts = self._facts(conduct, request_id, labels, conversation)
         plan = self.policy.plan(facts)
-        if conversation := options.get("conversation"):
-            self._conversations.remember(conversation, plan.data_classes)
+        if conversation is not None:
+            conversation.classes = conversation.classes.union(plan.data_classes)
+            self._conversations.remember(conversation)
         planning = asyncio.get_running_loop().time() - deciding_at
-        return Run(conduct, request, plan, _record(request, plan, planning), facts)
+        return Run(conduct, request, plan, _record(request, plan, planning), facts, conversation)
 
     def plan(self, conduct: Conduct, labels: Labels, options: RequestOptions) -> Plan:
         """What would be decided now; nothing is remembered of it. Raises `InvalidRequest`."""
-        return self.policy.plan(self._facts(conduct, self._request_id(), self._within_conversation(labels, options)))
+        conversation = self._conversation(options)
+        labels = self._within(conversation, labels)
+        return self.policy.plan(self._facts(conduct, self._request_id(), labels, conversation))
 
-    def _within_conversation(self, labels: Labels, options: RequestOptions) -> Labels:
+    def _conversation(self, options: RequestOptions) -> Conversation | None:
+        name = identifier(options.get("conversation"), "conversation")
+        return None if name is None else self._conversations.look(name)
+
+    def _within(self, conversation: Conversation | None, labels: Labels) -> Labels:
         """The labels with the data classes that the conversation has had before."""
-        conversation = identifier(options.get("conversation"), "conversation")
         if conversation is None:
             return labels
-        classes = self._conversations.classes(conversation).union(self.policy.effective_classes(labels))
+        classes = conversation.classes.union(self.policy.effective_classes(labels))
         return replace(labels, data_classes=tuple(sorted(classes)), unclassed=False)
 
-    def _facts(self, conduct: Conduct, request_id: str, labels: Labels) -> Facts:
+    def _facts(self, conduct: Conduct, request_id: str, labels: Labels, conversation: Conversation | None) -> Facts:
         now = self._wall_clock()
         return Facts(
             request_id=request_id,
@@ -89,6 +96,7 @@ class Decider:
             device=conduct.device.facts(),
             time=TimeFacts(now.hour, now.minute, _WEEKDAYS[now.weekday()]),
             backends=tuple([member.facts(labels) for member in conduct.fleet]),
+            conversation_backend=None if conversation is None else conversation.backend,
         )
 
     def _request_id(self) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated, Any
 
 from ...backends import Backend
 from ...backends.models import ModelFile
 from ...backends.registry import BackendKind, find_kind, kind_names
 from ...core.place import Location
+from ...core.price import Price
 from ...core.problem import Path, Problem
 from ...core.settings import Fraction
 from ...core.suggestion import closest, one_of
@@ -41,7 +42,7 @@ class CommonSettings:
     kind: Annotated[str, "what kind of backend it is, such as llama_cpp, onnx or grpc"]
     location: Annotated[WrittenLocation | None, "`device`, or where content might go"] = None
     quality: Annotated[Fraction, "how good its answers are, from 0 to 1, beside the others'"] = _HALF
-    price: Annotated[PriceSettings, "what it costs"] = PriceSettings()
+    price: Annotated[PriceSettings | None, "what it costs; without it nothing is reckoned"] = None
     labels: Annotated[tuple[str, ...], "names that rules may use for it and for others alike"] = ()
     works_offline: Annotated[bool, "it can be reached while the internet cannot, such as a gateway on the LAN"] = False
 
@@ -142,7 +143,7 @@ def judge(written: WrittenBackend, places: Places, mistaken: Collection[Path]) -
     for index, label in enumerate(common.labels):
         if label in RESERVED:
             found.append(Problem(f"rules mean something else by {label!r}", "rename it", (*path, "labels", index)))
-    for key, price in (("input", common.price.input), ("output", common.price.output)):
+    for key, price in () if common.price is None else asdict(common.price).items():
         if price < 0:
             found.append(Problem("a price is zero or more", "write US dollars", (*path, "price", key)))
     # A convention of remote kinds: whoever pins roots does so under `tls`.
@@ -169,8 +170,7 @@ def finish(
         remote=not kind.on_device,
         quality=common.quality,
         labels=frozenset(common.labels),
-        price_input=common.price.input,
-        price_output=common.price.output,
+        price=None if common.price is None else Price(common.price.input, common.price.output),
         context_tokens=capabilities.context_tokens,
         continues=capabilities.continues,
         constrains=capabilities.constrains,

@@ -16,25 +16,28 @@ from .race import Race, RaceFailed
 T = TypeVar("T")
 
 
-async def run_embed(run: Run, texts: int) -> Embeddings:
-    """Embed so many texts. Raises the errors of `router.embed`."""
+async def run_embed(run: Run, texts: int) -> tuple[Embeddings, float | None]:
+    """Embed so many texts; also what that cost, in US dollars. Raises the errors of `router.embed`."""
 
     async def embed(attempt: Attempt) -> Embeddings:
         answer = await attempt.embed()
         if answer.vectors.shape[:1] != (texts,):
             sentence = f"backend {attempt.step.backend!r} gave {answer.vectors!r} for {texts} texts"
             raise AttemptError(FailureKind.PROTOCOL, sentence)
+        attempt.usage = answer.usage
         return answer
 
-    return await _run(run, embed)
+    attempt, answer = await _run(run, embed)
+    return answer, attempt.record.cost
 
 
 async def run_infer(run: Run) -> Inference:
     """Infer. Raises the errors of `router.infer`."""
-    return await _run(run, lambda attempt: attempt.infer())
+    _, answer = await _run(run, lambda attempt: attempt.infer())
+    return answer
 
 
-async def _run(run: Run, call: Callable[[Attempt], Awaitable[T]]) -> T:
+async def _run(run: Run, call: Callable[[Attempt], Awaitable[T]]) -> tuple[Attempt, T]:
     if not run.plan.steps:
         raise refused(run.plan, run.decision)
     loop = asyncio.get_running_loop()
@@ -50,6 +53,5 @@ async def _run(run: Run, call: Callable[[Attempt], Awaitable[T]]) -> T:
         attempt, result = await Race(run, run.plan.steps, start, run.deadline).result()
     except RaceFailed as lost:
         raise failed(lost, run.decision) from None
-    run.decision.answered_by = attempt.step.backend
-    run.decision.ended = loop.time() - run.request.started_at
-    return result
+    run.answered(attempt.step.backend, loop.time())
+    return attempt, result

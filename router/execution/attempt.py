@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
 from ...backends import CallContext
-from ...core.answer import Embeddings, GenerateEvent, Inference
+from ...core.answer import Embeddings, GenerateEvent, Inference, Usage
 from ...core.decision import AttemptRecord
 from ...core.duration import format_duration
 from ...core.failure import AttemptError, FailureKind
@@ -43,6 +43,8 @@ class Attempt:
         self._first_at: float | None = None
         self._last_at = 0.0
         self._tokens = 0
+        self.usage: Usage | None = None
+        """What the backend counted, once it has answered."""
 
     async def call(self, work: Callable[[], Awaitable[T]]) -> T:
         """Pass the breaker, wait for a slot, do ``work``.
@@ -156,6 +158,7 @@ class Attempt:
         self.run.conduct.under_way.discard(self)
         failure = self._judge(error)
         self.record.ended = self._since_entry()
+        self._account(failure)
         if error is None:
             self._succeeded()
         elif failure is None:
@@ -198,6 +201,22 @@ class Attempt:
         # Another exception breaks the backend's contract. Its text may hold content, so only its type is told.
         sentence = f"backend {self.member.name!r} raised {type(error).__name__}, where only AttemptError is allowed"
         return AttemptError(FailureKind.INTERNAL, sentence)
+
+    def _account(self, failure: AttemptError | None) -> None:
+        """Write down the tokens, and what they cost."""
+        record, price = self.record, self.member.terms.price
+        if self._took_the_prompt(failure):
+            counted = self.usage or Usage()
+            # A service that does not count, or was stopped before it did, has read the prompt all the same.
+            record.prompt_tokens = counted.prompt_tokens or self.run.request.labels.prompt_tokens
+            record.output_tokens = counted.output_tokens or self._tokens
+        if price is not None:
+            record.cost = price.of(record.prompt_tokens, record.output_tokens)
+
+    def _took_the_prompt(self, failure: AttemptError | None) -> bool:
+        if not self._has_slot:
+            return False
+        return self._first_at is not None or failure is None or failure.kind is FailureKind.TIMED_OUT
 
     def _succeeded(self) -> None:
         self.member.breaker.succeeded()

@@ -62,8 +62,7 @@ async def run_generate(run: Run, stop: tuple[str, ...], max_output_tokens: int) 
         raise failed(lost, run.decision, partial) from None
     finish = winner.finish
     assert finish is not None
-    run.decision.answered_by = winner.attempt.step.backend
-    run.decision.ended = loop.time() - run.request.started_at
+    run.answered(winner.attempt.step.backend, loop.time())
     return Answer(
         text=winner.text,
         backend=winner.attempt.step.backend,
@@ -73,6 +72,7 @@ async def run_generate(run: Run, stop: tuple[str, ...], max_output_tokens: int) 
         model=finish.model,
         logprobs=tuple(winner.logprobs),
         data_classes=run.plan.data_classes,
+        cost=winner.attempt.record.cost,
     )
 
 
@@ -87,6 +87,7 @@ async def _consume(draft: _Draft, max_output_tokens: int) -> None:
             attempt.token(event.tokens, loop.time())
             draft.add(event)
         if draft.finish is not None:
+            attempt.usage = draft.finish.usage
             attempt.close(events.aclose)
             return
     raise attempt.truncated()

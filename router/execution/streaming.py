@@ -55,9 +55,10 @@ class _Open:
     first: GenerateEvent | None
     closed: bool = False
 
-    def finish(self) -> None:
+    def finish(self, finish: Finish) -> None:
         """The answer is whole."""
         self.closed = True
+        self.attempt.usage = finish.usage
         self.attempt.settle(None)
         self.attempt.close(self.feed.close)
 
@@ -109,7 +110,7 @@ class Stream:
                         event = Finish(FinishReason.STOP, Usage(output_tokens=opened.attempt.tokens))
                         break
                 if isinstance(event, Finish):
-                    opened.finish()
+                    opened.finish(event)
                     break
                 failure = await opened.fail(event)
                 assert failure is not None
@@ -206,18 +207,17 @@ class Stream:
     def _last_chunk(self, attempt: Attempt, finish: Finish, seam: Seam | None) -> Chunk:
         held = "" if self._stop.reached else self._stop.flush()
         self._shown.append(held)
-        decision = self._run.decision
-        decision.answered_by = attempt.step.backend
-        decision.ended = self._now() - self._run.request.started_at
+        self._run.answered(attempt.step.backend, self._now())
         answer = Answer(
             text="".join(self._shown),
             backend=attempt.step.backend,
             finish_reason=finish.reason,
             usage=finish.usage,
-            decision=decision,
+            decision=self._run.decision,
             model=finish.model,
             logprobs=tuple(self._logprobs),
             data_classes=self._run.plan.data_classes,
+            cost=attempt.record.cost,
         )
         return Chunk(held, seam, answer=answer)
 

@@ -69,6 +69,7 @@ def decode_answer(text: str) -> Answer:
             for each in stored["logprobs"]
         ),
         data_classes=tuple(stored["data_classes"]),
+        cost=stored["cost"],
     )
 
 

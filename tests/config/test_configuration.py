@@ -11,6 +11,7 @@ import pytest
 from edgewise.core.decision import RefusalCode
 from edgewise.core.errors import ConfigurationError
 from edgewise.core.place import ANYWHERE, DEVICE, NOWHERE, Evidence, Place, PlaceSet
+from edgewise.core.price import Price
 from edgewise.core.problem import Severity
 from edgewise.core.request import Labels, Priority, Task
 from edgewise.core.settings import Secret
@@ -96,7 +97,7 @@ def test_the_clinics_file_is_read_as_it_is_meant(clinic: Configuration, tmp_path
     assert (phone.location, phone.remote, phone.context_tokens, phone.continues) == (DEVICE, False, 2048, True)
     assert (gateway.location.process_in, gateway.location.store_in) == (praxis, NOWHERE)
     assert (gateway.location.evidence, gateway.works_offline) == (Evidence.ATTESTED, True)
-    assert (cloud.quality, cloud.price_output, cloud.labels) == (0.88, 2.5, frozenset({"metered"}))
+    assert (cloud.quality, cloud.price, cloud.labels) == (0.88, Price(0.30, 2.50), frozenset({"metered"}))
     assert clinic.backends["cloud-eu"].settings.credentials == Secret("hush")
     assert clinic.backends["clinic"].settings.tls.root_certificates == str(tmp_path / "certs/clinic-ca.pem")
     assert clinic.models["smollm2"].settings.license == "apache-2.0"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from edgewise.core.place import DEVICE, Location, Place, PlaceSet
+from edgewise.core.price import Price
 from edgewise.core.problem import render_problems
 from edgewise.core.request import Labels, Task
 from edgewise.policies import Policy, compile_policy
@@ -55,8 +56,7 @@ def terms() -> tuple[BackendTerms, ...]:
         remote=True,
         quality=0.88,
         labels=frozenset({"metered"}),
-        price_input=1.0,
-        price_output=10.0,
+        price=Price(1.0, 10.0),
         constrains=True,
     )
     return phone, gateway, cloud

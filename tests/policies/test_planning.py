@@ -118,7 +118,7 @@ def test_every_step_says_why_it_stands_there(make_policy: MakePolicy, make_facts
 
 def candidate(index: int, quality: float, latency: float, cost: float, p_done: float = 1.0) -> Candidate:
     terms = BackendTerms(f"b{index}", DEVICE, frozenset(Task), remote=False, quality=quality)
-    return Candidate(index, terms, SLOW, p_done, 1.0 - quality, latency, cost, 0, "", None)
+    return Candidate(index, terms, SLOW, p_done, 1.0 - quality, latency, cost, 0, "", None, kept=False)
 
 
 @pytest.mark.parametrize(

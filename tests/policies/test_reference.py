@@ -76,6 +76,7 @@ facts_parts = st.fixed_dictionaries(
         "tokens": st.sampled_from([10, 1000]),
         "priority": st.sampled_from(list(Priority)),
         "state": st.sampled_from([LinkState.ONLINE, LinkState.OFFLINE]),
+        "conversation": st.none() | st.sampled_from(NAMES),
     }
 )
 world = st.fixed_dictionaries(
@@ -133,6 +134,7 @@ def _facts(parts: dict[str, Any]) -> Facts:
         DeviceFacts(charging=parts["charging"]),
         TimeFacts(12, 0, "monday"),
         tuple(BackendFacts(name, QUICK) for name in NAMES),
+        parts["conversation"],
     )
 
 
@@ -164,7 +166,8 @@ def _naive(made: dict[str, Any], rules: tuple[RuleSettings, ...], facts: Facts) 
         if walls and not denied and selected and reachable:
             avoided = any(named(rule.avoid, terms) for rule in matching)
             preferred = max((at for at, rule in enumerate(matching, 1) if named(rule.prefer, terms)), default=0)
-            ranked.append((avoided, -preferred, -terms.quality, terms.name))
+            moves = terms.name != facts.conversation_backend
+            ranked.append((avoided, -preferred, moves, -terms.quality, terms.name))
     return [name for *_, name in sorted(ranked)]
 
 

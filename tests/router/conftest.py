@@ -21,6 +21,7 @@ BACKENDS = {
     target: 127.0.0.1:50051
     location: {process_in: [NL], store_in: [], operators: [US], evidence: contractual}
     quality: 0.9
+    price: {input: 1.0, output: 10.0}
     context_tokens: 100000
 """,
     "gateway": """
@@ -29,6 +30,7 @@ BACKENDS = {
     target: 127.0.0.1:50052
     location: {process_in: ["site:praxis"], store_in: [], operators: [DE], evidence: contractual}
     quality: 0.6
+    price: {input: 0.5, output: 5.0}
     context_tokens: 8000
 """,
     "phone": """

@@ -1,0 +1,127 @@
+"""A conversation keeps its backend while that one is good, and moves whole when it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from edgewise.core.content import GenerateInput
+from edgewise.router import Answer, AsyncRouter, AttemptError, FailureKind, Message, RefusalCode
+from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
+
+RouterMaker = Callable[..., AsyncRouter]
+BROKEN = AttemptError(FailureKind.INTERNAL, "it failed")
+
+
+async def ask(router: AsyncRouter, prompt: str | list[Message] = "Hello", **options: Any) -> Answer:
+    return await router.generate(prompt, **{"data_class": "public", "conversation": "c1", **options})
+
+
+def texts(backend: ScriptedBackend) -> list[str]:
+    content = backend.calls[-1].content
+    assert isinstance(content, GenerateInput)
+    return [message.text for message in content.messages]
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streamed"])
+def test_a_conversation_stays_where_it_is_and_the_plan_says_why(make_router: RouterMaker, streaming: bool) -> None:
+    cloud, gateway = ScriptedBackend("cloud"), ScriptedBackend("gateway")
+
+    async def main() -> None:
+        async with make_router(cloud, gateway) as router:
+            if streaming:
+                prompt = router.stream("Hello", data_class="public", conversation="c1", backend="gateway")
+                assert [chunk async for chunk in prompt]
+            else:
+                await ask(router, backend="gateway")
+            planned = await router.plan("Hello", data_class="public", conversation="c1")
+            assert planned.steps[0].reason == "before cloud: it has the conversation so far"
+            assert planned.steps[1].reason == "after gateway: that one has the conversation so far"
+            assert (await ask(router)).backend == "gateway"
+            # Neither another conversation nor a request without one is drawn along.
+            assert (await ask(router, conversation="c2")).backend == "cloud"
+            assert (await router.generate("Hello", data_class="public")).backend == "cloud"
+
+    run_in_virtual_time(main())
+
+
+def test_it_moves_with_its_whole_history_when_its_backend_fails_and_stays_there(make_router: RouterMaker) -> None:
+    """The two are equally good, so whoever has the history keeps it."""
+    policy = "  rules:\n    - {name: at first, when: request.prompt_tokens < 12, prefer: [gateway]}\n"
+    gateway = ScriptedBackend("gateway", lambda number: Script(failure=BROKEN) if number == 1 else Script())
+    cloud = ScriptedBackend("cloud")
+    history = [Message.user("Hello"), Message.assistant("Good day."), Message.user("And the weather?")]
+
+    async def main() -> None:
+        async with make_router(cloud, gateway, policy=policy) as router:
+            assert (await ask(router)).backend == "gateway"
+            moved = await ask(router, history)
+            assert moved.backend == "cloud"
+            assert texts(cloud) == [message.text for message in history]
+            assert (await ask(router, history)).backend == "cloud"
+
+    run_in_virtual_time(main())
+
+
+def test_a_worse_stand_in_does_not_keep_it(make_router: RouterMaker) -> None:
+    """One bad minute of the better backend's would otherwise cost all that follows its quality."""
+    cloud = ScriptedBackend("cloud", lambda number: Script(failure=BROKEN) if number == 0 else Script())
+
+    async def main() -> None:
+        async with make_router(cloud, ScriptedBackend("phone")) as router:
+            assert (await ask(router)).backend == "phone"
+            assert (await ask(router)).backend == "cloud"
+            router.connectivity.force("offline")
+            assert (await ask(router)).backend == "phone"
+            router.connectivity.force(None)
+            assert (await ask(router)).backend == "cloud"
+
+    run_in_virtual_time(main())
+
+
+def test_what_rules_prefer_and_avoid_comes_before_staying(make_router: RouterMaker) -> None:
+    policy = """  rules:
+    - {name: the ward, when: 'request.tags.?department.orValue("") == "ward"', prefer: [cloud]}
+    - {name: the office, when: 'request.tags.?department.orValue("") == "office"', avoid: [gateway]}
+"""
+    policy = policy.replace('request.tags.?department.orValue("")', 'request.tags["department"]')
+
+    async def main() -> None:
+        async with make_router(ScriptedBackend("cloud"), ScriptedBackend("gateway"), policy=policy) as router:
+            for department in ("ward", "office"):
+                await ask(router, backend="gateway", tags={"department": "ward"})
+                assert (await ask(router, tags={"department": department})).backend == "cloud"
+
+    run_in_virtual_time(main())
+
+
+def test_a_conversation_that_outgrows_its_backend_goes_where_it_fits(make_router: RouterMaker) -> None:
+    """By the estimate where that is beyond doubt, else by the backend's own count; never to the small one again."""
+    too_long = AttemptError(FailureKind.CONTEXT_LENGTH, "too long")
+    phone = ScriptedBackend("phone", lambda number: Script() if number == 0 else Script(failure=too_long))
+    gateway = ScriptedBackend("gateway")
+
+    async def main() -> None:
+        async with make_router(gateway, phone) as router:
+            assert (await ask(router, backend="phone")).backend == "phone"
+            counted = await ask(router, "word " * 1000)
+            assert [attempt.failure for attempt in counted.decision.attempts] == [FailureKind.CONTEXT_LENGTH, None]
+            assert counted.backend == "gateway"
+            estimated = await ask(router, "word " * 4000)
+            assert estimated.backend == "gateway"
+            assert {refusal.code for refusal in estimated.decision.refusals} == {RefusalCode.CONTEXT_LENGTH}
+        assert len(phone.calls) == 2
+
+    run_in_virtual_time(main())
+
+
+def test_a_wall_moves_it_too(make_router: RouterMaker) -> None:
+    async def main() -> None:
+        async with make_router(ScriptedBackend("cloud"), ScriptedBackend("phone")) as router:
+            assert (await ask(router)).backend == "cloud"
+            assert (await ask(router, data_class="secret")).backend == "phone"
+            assert (await ask(router)).backend == "phone"
+
+    run_in_virtual_time(main())
