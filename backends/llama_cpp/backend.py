@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 
-from ...core.answer import Delta, Embeddings, Finish, FinishReason, GenerateEvent, TokenLogprob, Usage
+from ...core.answer import Embeddings, GenerateEvent, Usage
 from ...core.content import EmbedInput, GenerateInput, Tensor
-from ...core.failure import AttemptError, FailureKind
 from ...core.request import Task
 from ..backend import Backend, BackendHealth, CallContext, Capabilities
+from ..chat.call import call_fields, generate_event, may_overflow, require_unicode
 from ..models import ModelFile
 from ..process.engine import Parcel
 from ..process.frames import JsonObject
@@ -68,19 +68,14 @@ class LlamaCppBackend(Backend):
         """Stream an answer. A prompt that does not fit is CONTEXT_LENGTH before any work is done for it."""
         if self._settings.task is not LlamaCppTask.GENERATE:
             raise self._unsupported(Task.GENERATE)
-        fields = _call_fields(call, context)
+        fields = call_fields(call, context)
         parcel = Parcel(fields)
-        if _may_overflow(call, self._settings.context_tokens):
+        if may_overflow(call, self._settings.context_tokens):
             # Beside a running call, so that a request which cannot be answered here does not wait for its turn.
             await self.worker.ask(Parcel(fields | {"must_fit": True}))
         with await self.worker.stream(parcel, context.priority, context.deadline) as replies:
             async for event in replies:
-                fields = event.fields
-                if (reason := fields.get("finish")) is None:
-                    yield Delta(fields["text"], fields["tokens"], _logprobs(fields))
-                else:
-                    usage = Usage(fields["prompt_tokens"], fields["output_tokens"])
-                    yield Finish(FinishReason(reason), usage, self._model.name, "device", self.worker.waiting)
+                yield generate_event(event.fields, self._model.name, self.worker.waiting)
 
     async def count_tokens(self, call: GenerateInput, context: CallContext) -> int:
         """How many tokens the prompt has, by the model's own template and vocabulary, whether it fits or not.
@@ -88,14 +83,14 @@ class LlamaCppBackend(Backend):
         Answered beside whatever runs; nothing is generated. It is a call with content like any other, so whoever asks
         needs a permit.
         """
-        question = Parcel(_call_fields(call, context) | {"must_fit": False})
+        question = Parcel(call_fields(call, context) | {"must_fit": False})
         return int((await self.worker.ask(question)).fields["prompt_tokens"])
 
     async def embed(self, call: EmbedInput, context: CallContext) -> Embeddings:
         """One vector a text. A text beyond ``context_tokens`` is CONTEXT_LENGTH; none is cut."""
         if self._settings.task is not LlamaCppTask.EMBED:
             raise self._unsupported(Task.EMBED)
-        _require_unicode(call.texts)
+        require_unicode(call.texts)
         answer = await self.worker.unary(Parcel({"texts": call.texts}), context.priority, context.deadline)
         rows, length = answer.fields["shape"]
         usage = Usage(prompt_tokens=answer.fields["prompt_tokens"])
@@ -120,40 +115,3 @@ class LlamaCppBackend(Backend):
             "pooling": settings.pooling,
             "normalize": settings.normalize,
         }
-
-
-def _call_fields(call: GenerateInput, context: CallContext) -> JsonObject:
-    _require_unicode([*(message.text for message in call.messages), *call.stop])
-    return {
-        "messages": [{"role": message.role.value, "content": message.text} for message in call.messages],
-        "continues": call.continues,
-        "max_output_tokens": call.max_output_tokens,
-        "temperature": call.temperature,
-        "top_p": call.top_p,
-        "seed": call.seed,
-        "stop": [stop for stop in call.stop if stop],
-        "response_format": None if call.response_format is None else dict(call.response_format),
-        "logprobs": call.logprobs,
-        "data_classes": sorted(set(context.data_classes)),
-    }
-
-
-def _require_unicode(texts: Iterable[str]) -> None:
-    for text in texts:
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            sentence = "a text is not valid Unicode (it has a lone surrogate)"
-            raise AttemptError(FailureKind.INVALID_REQUEST, sentence) from None
-
-
-def _may_overflow(call: GenerateInput, context_tokens: int) -> bool:
-    """Whether the texts might have too many tokens: one has at least a byte, as a rule several."""
-    return sum(len(message.text.encode()) for message in call.messages) > context_tokens
-
-
-def _logprobs(fields: JsonObject) -> tuple[TokenLogprob, ...]:
-    return tuple(
-        TokenLogprob(token, logprob, tuple((other, value) for other, value in top))
-        for token, logprob, top in fields.get("logprobs", ())
-    )
