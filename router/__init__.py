@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .client.blocking_router import BlockingStream, Router
     from .client.options import GenerateOptions, RequestOptions
     from .link import Connectivity
+    from .stats import RouterStats
 
 __all__ = [
     "Answer",
@@ -70,6 +71,7 @@ __all__ = [
     "Role",
     "Router",
     "RouterClosed",
+    "RouterStats",
     "Seam",
     "Tensors",
     "TokenLogprob",
@@ -85,6 +87,7 @@ _LAZY = {
     "Plan": "..policies.plan",
     "RequestOptions": ".client.options",
     "Router": ".client.blocking_router",
+    "RouterStats": ".stats",
     "Tensors": ".client.arrays",
     "Vectors": ".client.arrays",
 }

@@ -10,15 +10,27 @@ from typing import Any
 
 from ..backends import Backend, HealthState
 from ..core.decision import RefusalCode
-from ..core.failure import AttemptError
+from ..core.failure import AttemptError, FailureKind
 from ..core.request import Labels, Task
-from ..policies.facts import BackendFacts, BackendTerms, NotReady
+from ..policies.facts import BackendFacts, BackendTerms, LogNormal, NotReady
 from .estimates import Estimator, Prior
 from .execution.breaker import Breaker
 from .execution.quarantine import QuarantineWard
 from .execution.retry_budget import RetryBudget
 from .execution.slots import Slots
+from .execution.tally import Tally
 from .snapshot import JsonValue, Unreadable, table, text
+from .stats import (
+    TYPICAL_OUTPUT_TOKENS,
+    TYPICAL_PROMPT_TOKENS,
+    AttemptCounts,
+    BackendStats,
+    BreakerStats,
+    Quantiles,
+    QueueStats,
+    RetryTokens,
+    TaskStats,
+)
 
 log = logging.getLogger("edgewise")
 
@@ -50,6 +62,7 @@ class Member:
         self._quarantine = QuarantineWard()
         self.estimators = {task: Estimator(priors[task], clock) for task in terms.tasks}
         self.slots = Slots(backend.capabilities.max_concurrency)
+        self.tally = Tally()
         self._some_estimator = next(iter(self.estimators.values()))
 
     def facts(self, labels: Labels) -> BackendFacts:
@@ -65,10 +78,52 @@ class Member:
 
     def report(self, error: AttemptError, task: Task | None) -> None:
         """Take note of a failed attempt, or of a failed start (no task); a quarantine is said loudly."""
-        self.breaker.failed(error)
+        if error.kind is FailureKind.TIMED_OUT and self.backend.health().state is HealthState.LOADING:
+            # A model that takes long to load is no failure; whoever asks later finds it loaded.
+            self.breaker.abandoned()
+        else:
+            self.breaker.failed(error)
         if self._quarantine.note(error, task):
             use = "out of use" if task is None else f"out of use for {task}"
             log.error("backend %r is %s until its configuration is mended: %s", self.name, use, error.sentence)
+
+    def stats(self) -> BackendStats:
+        """What is known of it now, for people and their dashboards."""
+        health, tally = self.backend.health(), self.tally
+        slots, breaker, budget = self.slots, self.breaker, self.retry_budget
+        return BackendStats(
+            health=health.state,
+            health_sentence=health.sentence,
+            tasks={task: self._task_stats(task, health.state) for task in self.estimators},
+            queue=QueueStats(slots.capacity, slots.running, slots.waiting, slots.promised),
+            breaker=BreakerStats(
+                breaker.state, breaker.failures_in_a_row, breaker.failure_share, breaker.remaining_pause()
+            ),
+            quarantine=self._quarantine.reasons(self.estimators),
+            retry_tokens=RetryTokens(budget.for_retries, budget.for_hedges),
+            attempts=AttemptCounts(
+                started=tally.started,
+                succeeded=tally.succeeded,
+                stopped=tally.stopped,
+                failed=dict(tally.failed),
+                prompt_tokens=tally.prompt_tokens,
+                output_tokens=tally.output_tokens,
+                cost=None if self.terms.price is None else tally.cost,
+            ),
+        )
+
+    def _task_stats(self, task: Task, state: HealthState) -> TaskStats:
+        estimator = self.estimators[task]
+        typical = Labels(task, prompt_tokens=TYPICAL_PROMPT_TOKENS, max_output_tokens=TYPICAL_OUTPUT_TOKENS)
+        prediction = estimator.predict(typical, 0.0, state is HealthState.LOADING)
+        per_token = estimator.output_token()
+        return TaskStats(
+            first_token=_quantiles(prediction.first),
+            output_token=None if per_token is None else _quantiles(per_token),
+            total=_quantiles(prediction.total),
+            observations=estimator.observations,
+            known=prediction.known,
+        )
 
     def snapshot(self) -> JsonValue:
         """Its breaker and its estimates."""
@@ -87,6 +142,10 @@ class Member:
         estimates = table(stored, "estimates")
         for task, estimator in self.estimators.items():
             estimator.restore(table(estimates, task.value), shift)
+
+
+def _quantiles(predicted: LogNormal) -> Quantiles:
+    return Quantiles(predicted.median(), predicted.quantile_95())
 
 
 class Fleet:

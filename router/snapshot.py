@@ -54,3 +54,11 @@ def text(values: Mapping[str, JsonValue], key: str) -> str:
     if not isinstance(value, str):
         raise Unreadable(f"no text at {key!r}")
     return value
+
+
+def flag(values: Mapping[str, JsonValue], key: str) -> bool:
+    """The truth value under a key. Raises `Unreadable`."""
+    value = values.get(key)
+    if not isinstance(value, bool):
+        raise Unreadable(f"no truth value at {key!r}")
+    return value

@@ -28,6 +28,7 @@ from ..execution.generation import run_generate
 from ..execution.streaming import Stream
 from ..link import Connectivity
 from ..state_file import StateFile
+from ..stats import RouterStats
 from .ask import Prompt, count_bytes, labels_of, prompt_tokens
 from .assemble import build_fleet
 from .decide import Decider
@@ -141,6 +142,15 @@ class AsyncRouter:
     def connectivity(self) -> Connectivity:
         """The link: look at it, or ``force('offline')``."""
         return self._started().connectivity
+
+    def stats(self) -> RouterStats:
+        """What is known now of every backend: predictions, queue, breaker, budgets, attempts, cost. No content."""
+        conduct = self._started()
+        return RouterStats(
+            link=conduct.connectivity.state,
+            policy_version=self.policy_version,
+            backends={member.name: member.stats() for member in conduct.fleet},
+        )
 
     @property
     def policy_version(self) -> str:

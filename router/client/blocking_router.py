@@ -16,6 +16,7 @@ from ...core.answer import Answer, Chunk
 from ...core.errors import RouterClosed
 from ...policies.facts import LinkState
 from ...policies.plan import Plan
+from ..stats import RouterStats
 from .ask import Prompt
 from .async_router import AsyncRouter
 from .options import GenerateOptions, RequestOptions
@@ -91,6 +92,14 @@ class Router:
     def connectivity(self) -> BlockingConnectivity:
         """The link: look at it, or ``force('offline')``."""
         return BlockingConnectivity(self)
+
+    def stats(self) -> RouterStats:
+        """What is known now of every backend: predictions, queue, breaker, budgets, attempts, cost. No content."""
+
+        async def stats() -> RouterStats:
+            return self._async.stats()
+
+        return self._run(stats())
 
     @property
     def policy_version(self) -> str:

@@ -102,6 +102,16 @@ class Estimator:
         self._predicted.clear()
         self._load.observe(seconds)
 
+    @property
+    def observations(self) -> float:
+        """How many first tokens (or results) count now."""
+        return self._first.observations
+
+    def output_token(self) -> LogNormal | None:
+        """The predicted time per output token; ``None`` for work with one result."""
+        posterior = self._per_token
+        return None if posterior is None else LogNormal(posterior.mu, posterior.sigma)
+
     def output_token_p95(self) -> float:
         """The predicted 95th percentile of the time per output token, in seconds."""
         posterior = self._per_token

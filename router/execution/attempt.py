@@ -73,6 +73,7 @@ class Attempt:
         if refusal is not None:
             raise AttemptError(FailureKind.PREEMPTED, f"not tried: {refusal.sentence}")
         self._counted = True
+        self.member.tally.started += 1
         self._refuse_what_cannot_start_in_time()
         await self.member.slots.take(self.run.request.labels.priority)
         self._has_slot = self.sent = True
@@ -168,6 +169,8 @@ class Attempt:
             self.record.sentence = failure.sentence
             if self._counted:
                 self.member.report(failure, self.run.request.labels.task)
+        if self._counted:
+            self.member.tally.count(self.record)
         return failure
 
     def close(self, stop: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:

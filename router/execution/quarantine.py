@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ...core.decision import RefusalCode
 from ...core.failure import AttemptError, Quarantine
 from ...core.request import Task
@@ -22,6 +24,11 @@ class QuarantineWard:
         if reason is None:
             return None
         return NotReady(RefusalCode.QUARANTINED, f"out of use until its configuration is mended: {reason}")
+
+    def reasons(self, tasks: Iterable[Task]) -> dict[Task, str]:
+        """Why it is out of use, for each of these kinds of work that it is."""
+        reasons = {task: self._reasons.get(None) or self._reasons.get(task) for task in tasks}
+        return {task: reason for task, reason in reasons.items() if reason is not None}
 
     def note(self, error: AttemptError, task: Task | None) -> bool:
         """Take note of a failure; ``task`` is ``None`` for one at the start. Returns whether it is a new reason."""

@@ -50,11 +50,26 @@ class RetryBudget:
         self._earned -= 1.0
         return True
 
+    @property
+    def for_retries(self) -> float:
+        """Tokens that retries may take now, the reserve's among them."""
+        self._fill_reserve()
+        return self._earned + self._reserve
+
+    @property
+    def for_hedges(self) -> float:
+        """Tokens that hedges may take now, the reserve's among them."""
+        self._fill_reserve()
+        return self._for_hedges + self._reserve
+
     def _pay_from_reserve(self) -> bool:
-        now = self._clock()
-        self._reserve = min(MOST_RESERVE, self._reserve + (now - self._filled_at) / RESERVE_SECONDS)
-        self._filled_at = now
+        self._fill_reserve()
         if self._reserve < 1.0:
             return False
         self._reserve -= 1.0
         return True
+
+    def _fill_reserve(self) -> None:
+        now = self._clock()
+        self._reserve = min(MOST_RESERVE, self._reserve + (now - self._filled_at) / RESERVE_SECONDS)
+        self._filled_at = now

@@ -1,0 +1,204 @@
+"""When a backend is left alone, and how it comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import pytest
+
+from edgewise.backends import BackendHealth, HealthState
+from edgewise.core.failure import AttemptError, FailureKind
+from edgewise.router import AsyncRouter, BackendError, DeadlineExceeded
+from edgewise.router.execution.breaker import (
+    FAILURES_TO_OPEN,
+    LEAST_OUTCOMES,
+    LONGEST_PAUSE,
+    OUTCOMES_WITHIN,
+    Breaker,
+    BreakerState,
+)
+from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
+
+RouterMaker = Callable[..., AsyncRouter]
+DOWN = AttemptError(FailureKind.UNREACHABLE, "it cannot be reached")
+CALLERS_OWN = [
+    FailureKind.INVALID_REQUEST,
+    FailureKind.CONTEXT_LENGTH,
+    FailureKind.CONTENT_FILTER,
+    FailureKind.UNKNOWN_MODEL,
+    FailureKind.NOT_PERMITTED,
+]
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def breaker(clock: Clock) -> Breaker:
+    return Breaker(clock, random.Random(3))
+
+
+def attempt(breaker: Breaker, error: AttemptError | None = None) -> bool:
+    """One attempt from its admission to its end; whether it was admitted."""
+    if breaker.admit() is not None:
+        return False
+    if error is None:
+        breaker.succeeded()
+    else:
+        breaker.failed(error)
+    return True
+
+
+def state(breaker: Breaker) -> BreakerState:
+    """Read anew: a type checker takes a property for what it was."""
+    return breaker.state
+
+
+def test_failures_in_a_row_open_it_and_one_probe_at_a_time_closes_it(breaker: Breaker, clock: Clock) -> None:
+    for _ in range(FAILURES_TO_OPEN):
+        assert attempt(breaker, DOWN)
+    assert state(breaker) is BreakerState.OPEN
+    refusal = breaker.admit()
+    assert refusal is not None
+    assert "failed 3 times in a row, last: unreachable; tried again in" in refusal.sentence
+    clock.now += breaker.remaining_pause()
+    assert state(breaker) is BreakerState.HALF_OPEN
+    assert breaker.admit() is None
+    beside = breaker.admit()
+    assert beside is not None
+    assert "being tried by another request now" in beside.sentence
+    breaker.succeeded()
+    assert state(breaker) is BreakerState.CLOSED
+    assert attempt(breaker)
+
+
+def test_a_success_between_them_starts_the_count_anew(breaker: Breaker) -> None:
+    for _ in range(FAILURES_TO_OPEN - 1):
+        attempt(breaker, DOWN)
+    attempt(breaker)
+    for _ in range(FAILURES_TO_OPEN - 1):
+        attempt(breaker, DOWN)
+    assert state(breaker) is BreakerState.CLOSED
+
+
+def test_a_backend_that_fails_every_other_time_is_left_alone_too(breaker: Breaker, clock: Clock) -> None:
+    """It never fails three times in a row."""
+    admitted = 0
+    for number in range(50):
+        clock.now += 0.1
+        if not attempt(breaker, DOWN if number % 2 else None):
+            break
+        admitted += 1
+    assert admitted == LEAST_OUTCOMES
+    assert breaker.failure_share == 0.5
+    refusal = breaker.refusal()
+    assert refusal is not None
+    assert "failed too often of late" in refusal.sentence
+    # What was begun before and still comes through is one of the successes that are too few.
+    breaker.succeeded()
+    assert state(breaker) is BreakerState.OPEN
+    clock.now += breaker.remaining_pause()
+    assert attempt(breaker)
+    assert state(breaker) is BreakerState.CLOSED
+    # It begins with a clean slate: one more failure does not open it again.
+    attempt(breaker, DOWN)
+    assert state(breaker) is BreakerState.CLOSED
+
+
+def test_a_share_needs_enough_failures_and_those_of_long_ago_do_not_count(breaker: Breaker, clock: Clock) -> None:
+    for number in range(100):
+        attempt(breaker, DOWN if number % 4 == 0 else None)
+    assert state(breaker) is BreakerState.CLOSED
+    for number in range(100):
+        clock.now += OUTCOMES_WITHIN / (LEAST_OUTCOMES - 2)
+        attempt(breaker, DOWN if number % 2 else None)
+    assert state(breaker) is BreakerState.CLOSED
+
+
+def test_the_pause_grows_with_each_failed_probe_and_never_past_its_bound(breaker: Breaker, clock: Clock) -> None:
+    pauses = []
+    for _ in range(FAILURES_TO_OPEN - 1):
+        attempt(breaker, DOWN)
+    for _ in range(12):
+        assert attempt(breaker, DOWN)
+        pauses.append(breaker.remaining_pause())
+        clock.now += breaker.remaining_pause()
+    assert 0.8 <= pauses[0] <= 1.2
+    assert LONGEST_PAUSE * 0.8 <= max(pauses) <= LONGEST_PAUSE * 1.2
+    assert pauses[5] > pauses[0]
+
+
+@pytest.mark.parametrize("kind", CALLERS_OWN)
+def test_a_caller_s_own_mistakes_never_count(breaker: Breaker, kind: FailureKind) -> None:
+    for _ in range(100):
+        assert attempt(breaker, AttemptError(kind, "as the caller wanted it"))
+    assert state(breaker) is BreakerState.CLOSED
+    assert breaker.failure_share == 0.0
+
+
+def test_a_probe_that_was_stopped_or_says_nothing_lets_the_next_one_try(breaker: Breaker, clock: Clock) -> None:
+    for _ in range(FAILURES_TO_OPEN):
+        attempt(breaker, DOWN)
+    clock.now += breaker.remaining_pause()
+    assert breaker.admit() is None
+    breaker.abandoned()
+    assert attempt(breaker, AttemptError(FailureKind.INVALID_REQUEST, "the caller's"))
+    assert attempt(breaker)
+    assert state(breaker) is BreakerState.CLOSED
+
+
+def test_the_only_backend_is_used_again_soon_after_it_is_back(make_router: RouterMaker) -> None:
+    """One backend alone, down for half a minute."""
+
+    def loop_time() -> float:
+        return asyncio.get_running_loop().time()
+
+    cloud = ScriptedBackend("cloud", lambda number: Script(failure=DOWN) if loop_time() < 30.0 else Script())
+
+    async def main() -> None:
+        async with make_router(cloud) as router:
+            while loop_time() < 30.0:
+                with pytest.raises(BackendError):
+                    await router.generate("Hello", data_class="public", latency_budget=1.0)
+                await asyncio.sleep(0.2)
+            back = loop_time()
+            while True:
+                try:
+                    await router.generate("Hello", data_class="public", latency_budget=1.0)
+                    break
+                except BackendError:
+                    await asyncio.sleep(0.05)
+            assert loop_time() - back < LONGEST_PAUSE * 1.2 + 0.1
+
+    run_in_virtual_time(main())
+
+
+def test_a_model_that_takes_long_to_load_is_no_failure(make_router: RouterMaker) -> None:
+    """Every request is too impatient for the load, and none of them keeps the next away from the loaded model."""
+    loading = BackendHealth(HealthState.LOADING, "the engine loads its model")
+    phone = ScriptedBackend("phone", lambda number: Script(silent_after=0) if number < 8 else Script(), health=loading)
+
+    async def main() -> None:
+        async with make_router(phone) as router:
+            for _ in range(8):
+                with pytest.raises(DeadlineExceeded):
+                    await router.generate("Hello", latency_budget=20.0)
+            assert router.stats().backends["phone"].breaker.state is BreakerState.CLOSED
+            phone.reported_health = BackendHealth(HealthState.READY)
+            assert (await router.generate("Hello")).backend == "phone"
+
+    run_in_virtual_time(main())
