@@ -277,6 +277,11 @@ class Policy:
         """The classes that hold for a request, the default included. Raises `InvalidRequest` for an unknown one."""
         return self._judge(labels).data_classes
 
+    def cost(self, backend: str, prompt_tokens: int, output_tokens: int) -> float:
+        """What so many tokens cost at a backend, in US dollars."""
+        price = self.terms[self._index[backend]].price
+        return 0.0 if price is None else price.of(prompt_tokens, output_tokens)
+
     def may_queue(self, labels: Labels) -> bool:
         """Whether a request may be kept on disk: every class that holds says so. Raises as `effective_classes`."""
         return self._unqueued.isdisjoint(self.effective_classes(labels))

@@ -9,6 +9,7 @@ from .policy_diff import diff
 from .policy_explain import explain
 from .policy_prove import matrix, prove
 from .policy_schema import schema
+from .policy_simulate import simulate
 from .policy_test import test
 
 
@@ -22,5 +23,5 @@ def policy() -> None:
     """Judge, explain, prove, test and compare policies. Nothing is started and nothing is sent."""
 
 
-for command in (check, explain, matrix, prove, test, diff, schema):
+for command in (check, explain, matrix, prove, test, diff, simulate, schema):
     policy.add_command(command)

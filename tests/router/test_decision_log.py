@@ -27,8 +27,8 @@ from edgewise.policies import Policy
 from edgewise.policies.facts import DeviceFacts, Facts, LinkFacts, TimeFacts
 from edgewise.router import AsyncRouter
 from edgewise.router.config import loads
-from edgewise.router.decision_line import Unreadable, facts_of, read_line
 from edgewise.router.decision_log import MOST_WAITING, DecisionLog, DecisionLogSettings
+from edgewise.router.decision_reading import Unreadable, facts_of, read_line
 from edgewise.testing import Script, ScriptedBackend
 
 ROOT = Path(__file__).parents[2]
