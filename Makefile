@@ -14,7 +14,7 @@ else
 LLAMA_BUILD := -DLLAVA_BUILD=OFF
 endif
 
-.PHONY: help demo test test-servers check protos bench simulate crash-outbox clean
+.PHONY: help demo test test-servers check protos bench simulate estimates crash-outbox clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo 'make test    linters, types, import arrows, tests'
 	@echo 'make test-servers  the clients of foreign protocols against the real servers, each in an environment of its own'
 	@echo 'make simulate SEEDS=500 START=0  so many worlds of faults in virtual time, and the promises in each'
+	@echo 'make estimates TRACES=../shared/data  how much of what came lay under the predicted 95th percentiles'
 	@echo 'make check   linters, types and import arrows only'
 	@echo 'make bench   time the routed calls against the bare ones, and the planning'
 	@echo 'make crash-outbox N=2000  kill a process at its outbox so often, and hold the outbox to its receipts'
@@ -76,6 +77,9 @@ N ?= 2000
 START ?= 1
 simulate: $(VENV)/edgewise
 	$(BIN)/python -m tests.simulation.campaign --seeds $(or $(SEEDS),500) --start $(or $(START),0)
+
+estimates: $(VENV)/edgewise
+	$(BIN)/python -m tests.estimates.coverage $(if $(TRACES),--traces $(TRACES))
 
 crash-outbox: $(VENV)/edgewise
 	OUTBOX_KILLS=$(N) OUTBOX_SEED=$(START) $(BIN)/python -m pytest tests/outbox/test_crashes.py

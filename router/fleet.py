@@ -13,7 +13,7 @@ from ..core.decision import RefusalCode
 from ..core.failure import AttemptError, FailureKind
 from ..core.request import Labels, Task
 from ..policies.facts import BackendFacts, BackendTerms, LogNormal, NotReady
-from .estimates import Estimator, Prior
+from .estimates import Estimator, Prior, Trial
 from .execution.breaker import Breaker
 from .execution.quarantine import QuarantineWard
 from .execution.retry_budget import RetryBudget
@@ -75,6 +75,10 @@ class Member:
         estimator = self.estimators.get(labels.task, self._some_estimator)
         prediction = estimator.predict(labels, self.slots.ahead(), health.state is HealthState.LOADING)
         return BackendFacts(self.name, prediction, not_ready)
+
+    def trial(self, labels: Labels) -> Trial:
+        """A call begins here, and will show how long it takes."""
+        return self.estimators[labels.task].trial(labels, self.backend.health().state is HealthState.LOADING)
 
     def report(self, error: AttemptError, task: Task | None) -> None:
         """Take note of a failed attempt, or of a failed start (no task); a quarantine is said loudly."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ...backends import Backend
 from ...core.errors import EdgewiseError
 from ...core.request import Task
-from ..estimates.estimator import ON_DEVICE, ON_DEVICE_ARRAYS, REMOTE, REMOTE_ARRAYS
+from ..estimates.prior import ON_DEVICE, ON_DEVICE_ARRAYS, REMOTE, REMOTE_ARRAYS
 from ..fleet import Fleet, Member
 
 if TYPE_CHECKING:

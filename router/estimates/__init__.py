@@ -1,5 +1,6 @@
 """What a call will take, learned from those before it."""
 
-from .estimator import Estimator, Prior
+from .estimator import Estimator, Trial
+from .prior import Prior
 
-__all__ = ["Estimator", "Prior"]
+__all__ = ["Estimator", "Prior", "Trial"]

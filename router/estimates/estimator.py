@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from enum import Enum
 
 from ...core.request import Labels
 from ...policies.facts import LogNormal, Prediction
 from ..snapshot import JsonValue, Unreadable, number, table
+from .calibration import Calibration
 from .posterior import LogNormalPosterior
+from .prior import Prior
 
 HALF_LIFE = 120.0
 """Seconds after which what was learned counts half."""
@@ -22,35 +24,25 @@ for being slow cannot show that it is over."""
 RECOVERED = -1.5
 """So many deviations faster than predicted, a first token says that a bad time is over: half of its memory goes."""
 
+IDLE_AFTER = 10.0
+"""After so many seconds without a call the next one meets an idle backend: a radio that sleeps, a closed connection."""
+
 KNOWN = 5.0
 """From so many observations a backend counts as known, and its prediction as measured."""
 
 _AGE_EVERY = 1.0
+_SHORTEST_LOAD = 0.001
 _LENGTH_MEDIAN = 100.0
 _LENGTH_SIGMA = 0.8
 _P95 = 1.6448536269514722
 
 
-@dataclass(frozen=True, slots=True)
-class Prior:
-    """What is taken for granted before anything was measured.
+class State(Enum):
+    """How a call finds a backend. Each has times of its own."""
 
-    ``first`` is the median time to the first token of a short prompt (for ``embed`` and ``infer``: to the result),
-    ``prompt_token`` what each further prompt token adds to it, ``output_token`` the time per output token, ``load``
-    what a cold load takes; all in seconds. ``sigma`` is the deviation of their logarithms.
-    """
-
-    first: float
-    prompt_token: float
-    output_token: float
-    load: float
-    sigma: float = 0.5
-
-
-ON_DEVICE = Prior(first=0.08, prompt_token=0.004, output_token=0.025, load=1.5)
-REMOTE = Prior(first=0.3, prompt_token=0.0002, output_token=0.015, load=1.0)
-ON_DEVICE_ARRAYS = Prior(first=0.02, prompt_token=0.0003, output_token=0.0, load=1.0)
-REMOTE_ARRAYS = Prior(first=0.1, prompt_token=0.0001, output_token=0.0, load=1.0)
+    WARM = "warm"
+    IDLE = "idle"
+    COLD = "cold"
 
 
 class Estimator:
@@ -58,44 +50,31 @@ class Estimator:
 
     ``clock`` is monotonic, in seconds. TTFT is learned relative to the prior's line over prompt tokens, so that one
     long prompt says something about short ones. The total is TTFT plus length × TPOT, summed as log-normals by their
-    moments (Fenton 1960).
+    moments (Fenton 1960). An idle backend takes a learned factor of that TTFT, a cold one the time to load more.
+    Every 95th percentile is calibrated by how often it was missed. Whoever calls opens a `trial`, which learns.
     """
 
     def __init__(self, prior: Prior, clock: Callable[[], float]) -> None:
         self._prior = prior
         self._clock = clock
-        self._aged_at = self._observed_at = clock()
+        self._aged_at = self._observed_at = self._called_at = clock()
         self._first = LogNormalPosterior(1.0, prior.sigma)
+        self._idle = LogNormalPosterior(1.0, prior.sigma)
+        self._load = LogNormalPosterior(prior.load, prior.sigma)
         self._per_token = LogNormalPosterior(prior.output_token, prior.sigma) if prior.output_token else None
         self._length = LogNormalPosterior(_LENGTH_MEDIAN, _LENGTH_SIGMA)
-        self._load = LogNormalPosterior(prior.load, prior.sigma)
-        self._predicted: dict[tuple[int, int], Prediction] = {}
+        self._first_calibrations = {state: Calibration() for state in State}
+        self._total_calibrations = {state: Calibration() for state in State}
+        self._per_token_calibration = Calibration()
+        self._predicted: dict[tuple[int, int, bool], Prediction] = {}
 
-    def observe_first(self, prompt_tokens: int, seconds: float) -> None:
-        """A first token (or a whole result) came after so long."""
-        self._predicted.clear()
-        self._observed_at = self._clock()
-        relative = seconds / self._line(prompt_tokens)
-        if self._first.score(relative) < RECOVERED:
-            self._first.forget(0.5)
-        self._first.observe(relative)
-
-    def observe_no_first(self, prompt_tokens: int, seconds: float) -> None:
-        """An attempt was stopped after so long without a first token."""
-        self._predicted.clear()
-        self._observed_at = self._clock()
-        self._first.observe_at_least(seconds / self._line(prompt_tokens))
-
-    def observe_rest(self, tokens: int, seconds: float) -> None:
-        """So many tokens after the first took so long."""
-        self._predicted.clear()
-        if self._per_token is not None and tokens > 0 and seconds > 0:
-            self._per_token.observe(seconds / tokens)
-
-    def observe_length(self, tokens: int) -> None:
-        """A whole answer had so many tokens."""
-        self._predicted.clear()
-        self._length.observe(max(1, tokens))
+    def trial(self, labels: Labels, loading: bool) -> Trial:
+        """A call begins now."""
+        now = self._clock()
+        expected = self.predict(labels, 0.0, loading)
+        state = self._state(loading, now)
+        self._called_at = now
+        return Trial(self, state, expected, labels.prompt_tokens)
 
     def observe_load(self, seconds: float) -> None:
         """A cold load took so long."""
@@ -113,20 +92,24 @@ class Estimator:
         return None if posterior is None else LogNormal(posterior.mu, posterior.sigma)
 
     def output_token_p95(self) -> float:
-        """The predicted 95th percentile of the time per output token, in seconds."""
+        """The predicted 95th percentile of an answer's time per output token, in seconds."""
         posterior = self._per_token
-        return 0.0 if posterior is None else math.exp(posterior.mu + _P95 * posterior.sigma)
+        if posterior is None:
+            return 0.0
+        return self._per_token_calibration.apply(LogNormal(posterior.mu, posterior.sigma)).quantile_95()
 
     def predict(self, labels: Labels, waiting: float, loading: bool) -> Prediction:
         """What this request would take here from now, after ``waiting`` mean answers ahead of it."""
-        self._age()
+        now = self._clock()
+        self._age(now)
         tokens = _rounded_up(labels.prompt_tokens)
+        state = self._state(loading, now)
         if waiting or loading:
-            return self._predict(tokens, labels.max_output_tokens, waiting, loading)
-        key = (tokens, labels.max_output_tokens)
+            return self._predict(tokens, labels.max_output_tokens, waiting, state)
+        key = (tokens, labels.max_output_tokens, state is State.IDLE)
         prediction = self._predicted.get(key)
         if prediction is None:
-            prediction = self._predicted[key] = self._predict(tokens, labels.max_output_tokens, 0.0, loading=False)
+            prediction = self._predicted[key] = self._predict(tokens, labels.max_output_tokens, 0.0, state)
         return prediction
 
     def snapshot(self) -> JsonValue:
@@ -134,7 +117,8 @@ class Estimator:
         return {
             "aged_at": self._aged_at,
             "observed_at": self._observed_at,
-            **{name: posterior.snapshot() for name, posterior in self._posteriors().items()},
+            "called_at": self._called_at,
+            **{name: learned.snapshot() for name, learned in self._learned().items()},
         }
 
     def restore(self, value: JsonValue, shift: float) -> None:
@@ -147,34 +131,100 @@ class Estimator:
         try:
             aged_at = number(stored, "aged_at") + shift
             observed_at = number(stored, "observed_at") + shift
-            for name, posterior in self._posteriors().items():
-                posterior.restore(table(stored, name))
+            called_at = number(stored, "called_at") + shift
+            for name, learned in self._learned().items():
+                learned.restore(table(stored, name))
         except Unreadable:
-            for posterior in self._posteriors().values():
-                posterior.forget(1.0)
+            for learned in self._learned().values():
+                learned.forget(1.0)
             raise
         self._aged_at, self._observed_at = min(now, aged_at), min(now, observed_at)
+        self._called_at = min(now, called_at)
 
-    def _posteriors(self) -> dict[str, LogNormalPosterior]:
-        named = {"first": self._first, "length": self._length, "load": self._load}
-        return named if self._per_token is None else {**named, "per_token": self._per_token}
+    def _learned(self) -> dict[str, LogNormalPosterior | Calibration]:
+        named: dict[str, LogNormalPosterior | Calibration] = {
+            "first": self._first,
+            "idle": self._idle,
+            "load": self._load,
+            "length": self._length,
+            "per_token_calibration": self._per_token_calibration,
+        }
+        if self._per_token is not None:
+            named["per_token"] = self._per_token
+        for state in State:
+            named[f"first_calibration_{state.value}"] = self._first_calibrations[state]
+            named[f"total_calibration_{state.value}"] = self._total_calibrations[state]
+        return named
 
-    def _predict(self, prompt_tokens: int, max_output_tokens: int, waiting: float, loading: bool) -> Prediction:
+    def _state(self, loading: bool, now: float) -> State:
+        if loading:
+            return State.COLD
+        return State.IDLE if now - self._called_at > IDLE_AFTER else State.WARM
+
+    def _predict(self, prompt_tokens: int, max_output_tokens: int, waiting: float, state: State) -> Prediction:
         known = self._first.observations >= KNOWN
         first = LogNormal(self._first.mu + math.log(self._line(prompt_tokens)), self._first.sigma)
-        delay = math.exp(self._load.mu + 0.5 * self._load.sigma**2) if loading else 0.0
-        if self._per_token is None:
-            delay += waiting * first.median()
-            whole = _sum(first, None, delay) if delay else first
-            return Prediction(whole, whole, known)
-        rest = self._rest(max_output_tokens)
-        delay += waiting * (first.median() + rest.median())
-        if delay:
-            first = _sum(first, None, delay)
-        return Prediction(first, _sum(first, rest, 0.0), known)
+        rest = None if self._per_token is None else self._rest(self._per_token, max_output_tokens)
+        ahead = waiting * (first.median() + (rest.median() if rest else 0.0))
+        if state is State.IDLE:
+            first = LogNormal(first.mu + self._idle.mu, self._idle.sigma)
+        elif state is State.COLD:
+            first = _sum(first, LogNormal(self._load.mu, self._load.sigma), 0.0)
+        if ahead:
+            first = _sum(first, None, ahead)
+        calibrated = self._first_calibrations[state].apply(first)
+        if rest is None:
+            return Prediction(calibrated, calibrated, known)
+        return Prediction(calibrated, self._total_calibrations[state].apply(_sum(first, rest, 0.0)), known)
 
-    def _age(self) -> None:
-        now = self._clock()
+    def _learn_first(self, trial: Trial, seconds: float) -> None:
+        self._predicted.clear()
+        self._first_calibrations[trial.state].observe(trial.expected.first, seconds)
+        posterior, value = self._lesson(trial, seconds)
+        if posterior is self._first and posterior.score(value) < RECOVERED:
+            posterior.forget(0.5)
+        posterior.observe(value)
+
+    def _learn_no_first(self, trial: Trial, seconds: float) -> None:
+        self._predicted.clear()
+        self._first_calibrations[trial.state].observe_at_least(trial.expected.first, seconds)
+        self._total_calibrations[trial.state].observe_at_least(trial.expected.total, seconds)
+        posterior, value = self._lesson(trial, seconds)
+        posterior.observe_at_least(value)
+
+    def _lesson(self, trial: Trial, seconds: float) -> tuple[LogNormalPosterior, float]:
+        """Which quantity a first token after so long says something of, and what."""
+        relative = seconds / self._line(trial.prompt_tokens)
+        usual = math.exp(self._first.mu)
+        if trial.state is State.COLD:
+            return self._load, max(_SHORTEST_LOAD, seconds - usual * self._line(trial.prompt_tokens))
+        self._observed_at = self._clock()
+        if trial.state is State.IDLE and self._first.observations >= KNOWN:
+            return self._idle, relative / usual
+        return self._first, relative
+
+    def _learn_whole(self, trial: Trial, tokens: int, rest: float, total: float) -> None:
+        self._predicted.clear()
+        self._called_at = self._clock()
+        self._total_calibrations[trial.state].observe(trial.expected.total, total)
+        self._learn_rate(tokens - 1, rest)
+        self._length.observe(max(1, tokens))
+
+    def _learn_cut(self, trial: Trial, tokens: int, rest: float, total: float) -> None:
+        self._predicted.clear()
+        self._called_at = self._clock()
+        self._total_calibrations[trial.state].observe_at_least(trial.expected.total, total)
+        self._learn_rate(tokens - 1, rest)
+
+    def _learn_rate(self, tokens: int, seconds: float) -> None:
+        posterior = self._per_token
+        if posterior is None or tokens <= 0 or seconds <= 0:
+            return
+        expected = self._per_token_calibration.apply(LogNormal(posterior.mu, posterior.sigma))
+        self._per_token_calibration.observe(expected, seconds / tokens)
+        posterior.observe(seconds / tokens)
+
+    def _age(self, now: float) -> None:
         elapsed = now - self._aged_at
         if elapsed < _AGE_EVERY:
             return
@@ -189,15 +239,45 @@ class Estimator:
     def _line(self, prompt_tokens: int) -> float:
         return self._prior.first + self._prior.prompt_token * prompt_tokens
 
-    def _rest(self, max_output_tokens: int) -> LogNormal:
-        assert self._per_token is not None
+    def _rest(self, per_token: LogNormalPosterior, max_output_tokens: int) -> LogNormal:
         limit = math.log(max(1, max_output_tokens))
         mu, sigma = self._length.mu, self._length.sigma
         if mu >= limit:
             mu, sigma = limit, 0.0
         elif mu + _P95 * sigma > limit:
             sigma = (limit - mu) / _P95
-        return LogNormal(mu + self._per_token.mu, math.hypot(sigma, self._per_token.sigma))
+        return LogNormal(mu + per_token.mu, math.hypot(sigma, per_token.sigma))
+
+
+class Trial:
+    """One call: what was expected of it, and what it shows. All times are seconds from its beginning.
+
+    `first` or `no_first` once; after `first`, for work that comes in tokens, `whole` or `cut` once.
+    """
+
+    __slots__ = ("_estimator", "expected", "prompt_tokens", "state")
+
+    def __init__(self, estimator: Estimator, state: State, expected: Prediction, prompt_tokens: int) -> None:
+        self._estimator = estimator
+        self.state = state
+        self.expected = expected
+        self.prompt_tokens = prompt_tokens
+
+    def first(self, seconds: float) -> None:
+        """A first token (or a whole result) came."""
+        self._estimator._learn_first(self, seconds)
+
+    def no_first(self, seconds: float) -> None:
+        """It was stopped without a first token."""
+        self._estimator._learn_no_first(self, seconds)
+
+    def whole(self, tokens: int, first: float, last: float) -> None:
+        """A whole answer of so many tokens came."""
+        self._estimator._learn_whole(self, tokens, last - first, last)
+
+    def cut(self, tokens: int, first: float, last: float, stopped: float) -> None:
+        """It was stopped after so many tokens, of which the last came at ``last``."""
+        self._estimator._learn_cut(self, tokens, last - first, stopped)
 
 
 def _rounded_up(tokens: int) -> int:

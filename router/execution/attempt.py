@@ -12,9 +12,13 @@ from ...core.decision import AttemptRecord
 from ...core.duration import format_duration
 from ...core.failure import AttemptError, FailureKind
 from ...policies.plan import Step
+from ..estimates import Trial
 from .conduct import Run
 
 T = TypeVar("T")
+
+_STOPPED = frozenset({FailureKind.TIMED_OUT, FailureKind.STALLED})
+"""Failures by our own patience: they say how long it takes at least, where others say nothing of the time."""
 
 
 class Attempt:
@@ -40,6 +44,7 @@ class Attempt:
         self._counted = False
         self._has_slot = False
         self._called_at = 0.0
+        self._trial: Trial | None = None
         self._first_at: float | None = None
         self._last_at = 0.0
         self._tokens = 0
@@ -78,6 +83,7 @@ class Attempt:
         await self.member.slots.take(self.run.request.labels.priority)
         self._has_slot = self.sent = True
         self._called_at = self._loop.time()
+        self._trial = self.member.trial(self.run.request.labels)
 
     def _refuse_what_cannot_start_in_time(self) -> None:
         """Say at once what waiting in the queue would only show later. A guess refuses nobody."""
@@ -133,9 +139,8 @@ class Attempt:
         if self._first_at is None:
             self._first_at = now
             self.record.first_token = now - self.run.request.started_at
-            self.member.estimators[self.run.request.labels.task].observe_first(
-                self.run.request.labels.prompt_tokens, now - self._called_at
-            )
+            assert self._trial is not None
+            self._trial.first(now - self._called_at)
         self._tokens += count
         self._last_at = now
 
@@ -167,6 +172,8 @@ class Attempt:
         else:
             self.record.failure = failure.kind
             self.record.sentence = failure.sentence
+            if failure.kind in _STOPPED:
+                self._learn_from_stopping()
             if self._counted:
                 self.member.report(failure, self.run.request.labels.task)
         if self._counted:
@@ -225,10 +232,8 @@ class Attempt:
         self.member.breaker.succeeded()
         if self.member.terms.remote:
             self.run.conduct.connectivity.remote_answered()
-        estimator = self.member.estimators[self.run.request.labels.task]
-        if self._first_at is not None and self._tokens:
-            estimator.observe_rest(self._tokens - 1, self._last_at - self._first_at)
-            estimator.observe_length(self._tokens)
+        if self._trial is not None and self._first_at is not None and self._tokens:
+            self._trial.whole(self._tokens, self._first_at - self._called_at, self._last_at - self._called_at)
 
     def _abandoned(self) -> None:
         self.record.failure = FailureKind.PREEMPTED
@@ -237,20 +242,30 @@ class Attempt:
             if self._counted:
                 self.member.breaker.abandoned()
             return
+        self._learn_from_stopping()
         if self._first_at is not None:
             # It was at work: whoever leaves a stream early says nothing against its backend.
             self.member.breaker.succeeded()
             return
-        labels = self.run.request.labels
         silent = self._loop.time() - self._called_at
-        self.member.estimators[labels.task].observe_no_first(labels.prompt_tokens, silent)
         if silent <= self.step.prediction.first.quantile_95():
             self.member.breaker.abandoned()
             return
         # Silence for longer than this backend ever takes is a failure, whoever answered in the end.
         late = AttemptError(FailureKind.TIMED_OUT, "stopped after a silence longer than it ever takes")
         self.record.failure, self.record.sentence = late.kind, late.sentence
-        self.member.report(late, labels.task)
+        self.member.report(late, self.run.request.labels.task)
+
+    def _learn_from_stopping(self) -> None:
+        """What was stopped before its end took at least so long."""
+        if self._trial is None:
+            return
+        stopped = self._loop.time() - self._called_at
+        if self._first_at is None:
+            self._trial.no_first(stopped)
+        elif self._tokens:
+            first, last = self._first_at - self._called_at, self._last_at - self._called_at
+            self._trial.cut(self._tokens, first, last, stopped)
 
     def _context(self) -> CallContext:
         request = self.run.request

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
 
 import pytest
 
 from edgewise.core.request import Labels, Task
 from edgewise.policies.facts import LogNormal
-from edgewise.router.estimates.estimator import ON_DEVICE, REMOTE, REMOTE_ARRAYS, Estimator
+from edgewise.router.estimates import Estimator
 from edgewise.router.estimates.posterior import LogNormalPosterior
+from edgewise.router.estimates.prior import ON_DEVICE, REMOTE, REMOTE_ARRAYS
 
 LABELS = Labels(Task.GENERATE, prompt_tokens=100, max_output_tokens=200)
 
@@ -80,7 +80,7 @@ def test_what_was_learned_fades_with_time() -> None:
     estimator = Estimator(REMOTE, clock)
     untried = estimator.predict(LABELS, 0.0, loading=False)
     for _ in range(20):
-        estimator.observe_first(100, 5.0)
+        estimator.trial(LABELS, loading=False).first(5.0)
     slow = estimator.predict(LABELS, 0.0, loading=False)
     assert slow.known
     assert slow.first.median() > 5 * untried.first.median()
@@ -97,16 +97,16 @@ def test_a_long_prompt_takes_longer_and_says_something_of_short_ones() -> None:
     before = estimator.predict(short, 0.0, loading=False).first.median()
     assert estimator.predict(long, 0.0, loading=False).first.median() > 10 * before
     for _ in range(30):
-        estimator.observe_first(2000, 2.0)
+        estimator.trial(long, loading=False).first(2.0)
     assert estimator.predict(short, 0.0, loading=False).first.median() < before
 
 
-@pytest.mark.parametrize("change", [lambda e: e.observe_rest(100, 1.0), lambda e: e.observe_length(10)])
-def test_faster_tokens_and_shorter_answers_shorten_the_total(change: Callable[[Estimator], None]) -> None:
+@pytest.mark.parametrize(("tokens", "seconds"), [(101, 1.0), (10, 0.25)], ids=["faster tokens", "shorter answers"])
+def test_faster_tokens_and_shorter_answers_shorten_the_total(tokens: int, seconds: float) -> None:
     estimator = Estimator(ON_DEVICE, Clock())
     before = estimator.predict(LABELS, 0.0, loading=False).total
     for _ in range(20):
-        change(estimator)
+        estimator.trial(LABELS, loading=False).whole(tokens, first=0.1, last=0.1 + seconds)
     after = estimator.predict(LABELS, 0.0, loading=False).total
     assert after.median() < 0.8 * before.median()
 
