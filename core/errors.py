@@ -7,7 +7,8 @@ EdgewiseError
 ├── ModelUnavailable            a model file is missing, altered or unreadable
 ├── RouterClosed                the router was closed, or is used in a forked child
 ├── OutboxError                 the outbox cannot be used, or does not know the receipt
-│   └── OutboxFull              it has no room for another request
+│   ├── OutboxFull              it has no room for another request
+│   └── OutboxLocked            it is encrypted, and its key is missing or another one
 ├── DeadLetter                  a queued request ended without an answer; `.reason`
 ├── RequestError                one request did not end with a whole answer; carries its decision
 │   ├── NoBackendPermitted      every backend was left out, each with its reason
@@ -70,10 +71,15 @@ class OutboxFull(OutboxError):
     """The outbox has no room for another request, by its quota or on the disk."""
 
 
+class OutboxLocked(OutboxError):
+    """The outbox is encrypted, and its key is missing or another one. Nothing is lost; the text says what to do."""
+
+
 class DeadLetter(EdgewiseError):
     """A queued request ended without an answer.
 
-    ``reason`` is one of ``expired``, ``dropped``, ``cancelled``, ``poison``, ``refused``; the text says more.
+    ``reason`` is one of ``expired``, ``dropped``, ``cancelled``, ``poison``, ``refused``, ``unreadable``; the text
+    says more.
     """
 
     def __init__(self, sentence: str, receipt: str, reason: str) -> None:

@@ -141,6 +141,11 @@ def _judge_values(settings: PolicySettings, problems: list[Problem]) -> None:
     for key, limit in limits.items():
         if limit < 1:
             problems.append(Problem(f"the outbox is of no use with `{key}` below 1", "raise it", ("offline", key)))
+    if (encryption := offline.encryption) is not None:
+        places = [encryption.key_file, encryption.key_env, encryption.keyring]
+        if len([place for place in places if place]) != 1:
+            mend = "write `key_file: …`, `key_env: …` or `keyring: …`, one of them"
+            problems.append(Problem("the key stands in one place", mend, ("offline", "encryption")))
     for index, rule in enumerate(settings.rules):
         if rule.set is not None:
             base: Path = ("rules", index, "set")

@@ -138,6 +138,20 @@ class ResilienceSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class EncryptionSettings:
+    """Where the key of the outbox is, in one of these places. A key is 64 hexadecimal digits.
+
+    Older keys may follow the first one: they open what they sealed, and everything is sealed anew with the first.
+    """
+
+    key_file: Annotated[FilePath | None, "a file that holds it, for its owner alone"] = None
+    key_env: Annotated[str | None, "the environment variable that holds it"] = None
+    keyring: Annotated[
+        str | None, "the user name under which the system keyring holds it, for the service `edgewise`"
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
 class OfflineSettings:
     """What is kept for later while nothing can be reached."""
 
@@ -148,6 +162,9 @@ class OfflineSettings:
     max_bytes: Annotated[ByteSize, "what their content and the kept answers may take"] = _QUEUE_BYTES
     when_full: Annotated[WhenFull, "what happens to a new request where there is no room"] = WhenFull.REJECT
     max_sends: Annotated[int, "sends of one request after which something broke, before it is given up"] = 5
+    encryption: Annotated[
+        EncryptionSettings | None, "where the outbox's key is; without it, content is not encrypted"
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)

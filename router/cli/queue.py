@@ -148,10 +148,10 @@ def _store(path: Path) -> Iterator[Store]:
     from ..config import load
     from ..outbox import Store
 
-    file = load(path).policy_settings.offline.outbox
-    if file is None:
+    settings = load(path).policy_settings.offline
+    if settings.outbox is None:
         raise OutboxError("no outbox is configured; name its file in `policy.offline.outbox`")
-    store = Store(Path(file))
+    store = Store(Path(settings.outbox), settings.encryption)
     try:
         yield store
     finally:
@@ -237,12 +237,20 @@ def _as_dict(entry: Entry, *, with_content: bool) -> dict[str, Any]:
         "ended_at": None if entry.ended_at is None else _time(entry.ended_at),
         "sends": entry.sends,
         "bytes": entry.bytes,
-        "labels": json.loads(entry.labels),
+        "labels": _as_json(entry.labels),
     }
     if with_content:
-        described["content"] = None if entry.content is None else json.loads(entry.content)
-        described["answer"] = None if entry.answer is None else json.loads(entry.answer)
+        described["content"] = _as_json(entry.content)
+        described["answer"] = _as_json(entry.answer)
     return described
+
+
+def _as_json(stored: str | None) -> Any:
+    """What is stored, or ``None`` where it was erased or cannot be read."""
+    try:
+        return None if stored is None else json.loads(stored)
+    except ValueError:
+        return None
 
 
 def _time(seconds: float) -> str:

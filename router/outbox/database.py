@@ -7,7 +7,7 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,11 +25,14 @@ _PARTS = ("", "-wal", "-shm")
 class Database:
     """One connection for a process, used by one thread at a time. Opens with the first use, and again after `close`.
 
+    ``prepare`` is called with every connection, before anything else is done with it.
+
     Its methods block. They raise `OutboxError`, never SQLite's own errors.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, prepare: Callable[[sqlite3.Connection], None]) -> None:
         self.path = path
+        self._prepare = prepare
         self._connection: sqlite3.Connection | None = None
         self._presence = -1
         self._lock = threading.RLock()
@@ -121,16 +124,18 @@ class Database:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA secure_delete = ON")
+            connection.execute("PRAGMA temp_store = MEMORY")  # no content beside the file
             verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if verdict != "ok":
                 damaged = sqlite3.DatabaseError("damaged")
                 damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
                 raise damaged
             migrate(connection)
+            connection.row_factory = sqlite3.Row
+            self._prepare(connection)
         except BaseException:
             connection.close()
             raise
-        connection.row_factory = sqlite3.Row
         return connection
 
     def _make_private(self) -> None:

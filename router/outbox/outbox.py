@@ -46,7 +46,7 @@ class Outbox:
         if settings.outbox is None:
             raise OutboxError("no outbox is configured; name its file in `policy.offline.outbox`")
         self.settings = settings
-        self.store = Store(Path(settings.outbox))
+        self.store = Store(Path(settings.outbox), settings.encryption)
         self.now = wall_clock
         self.added = asyncio.Event()
         self._quota = Quota(settings.max_entries, settings.max_bytes, settings.when_full)
@@ -132,7 +132,11 @@ async def in_executor(function: Callable[..., T], *arguments: object) -> T:
 
 def _result(entry: Entry) -> Result:
     if entry.answer is not None:
-        return Result(entry.receipt, decode_answer(entry.answer))
+        try:
+            return Result(entry.receipt, decode_answer(entry.answer))
+        except (KeyError, TypeError, ValueError):
+            sentence = "the queued request was answered, and what is stored of the answer cannot be read"
+        return Result(entry.receipt, None, DeadLetter(sentence, entry.receipt, "unreadable"))
     reason = entry.ending or Ending.DROPPED
     sentence = f"the queued request ended without an answer ({reason}): {entry.sentence}"
     return Result(entry.receipt, None, DeadLetter(sentence, entry.receipt, reason.value))

@@ -10,10 +10,14 @@ import sqlite3
 from collections.abc import Collection
 from pathlib import Path
 
+from ...policies.settings import EncryptionSettings
 from .database import Database
 from .entry import KEEPS_CONTENT, PRIORITIES, RANKS, Ending, Entry, NewEntry, Receipt, State
+from .keys import load_keys
 from .leases import Lease
 from .quota import ROOM_MADE, Quota, victims
+from .rekeying import SEALED, seal_anew
+from .sealing import Sealing
 
 _COLUMNS = (
     "receipt, idempotency_key, state, priority, order_key, submitted_at, expires_at, not_before, sends, strikes, "
@@ -25,8 +29,10 @@ _EXPIRED = "its time to live passed before it could be answered"
 class Store:
     """Queued requests in one file, for any number of threads and processes at once."""
 
-    def __init__(self, path: Path) -> None:
-        self.database = Database(path)
+    def __init__(self, path: Path, encryption: EncryptionSettings | None = None) -> None:
+        self.database = Database(path, self._unlock)
+        self._encryption = encryption
+        self._sealing = Sealing()
 
     def close(self) -> None:
         """Free the file; the next use opens it again."""
@@ -54,8 +60,8 @@ class Store:
                     new.order_key,
                     new.submitted_at,
                     new.expires_at,
-                    new.labels,
-                    new.content,
+                    self._sealing.seal(new.labels, new.receipt, "labels"),
+                    self._sealing.seal(new.content, new.receipt, "content"),
                     new.size,
                 ),
             )
@@ -74,7 +80,7 @@ class Store:
         self.expire(now)
         query = f"SELECT {_COLUMNS} FROM entries WHERE state IN (SELECT value FROM json_each(?)) ORDER BY id"
         with self.database.reading() as connection:
-            return [_entry(row) for row in connection.execute(query, (json.dumps(list(states)),))]
+            return [self._entry(row) for row in connection.execute(query, (json.dumps(list(states)),))]
 
     def due(self, now: float, longest_wait: float, passing_over: Collection[str] = (), most: int = 64) -> list[Entry]:
         """Whose turn it is: the highest priority first, then the oldest; within an order key none before an older one.
@@ -94,7 +100,7 @@ class Store:
         """
         values = (now, now, now + longest_wait, json.dumps(list(passing_over)), now, most)
         with self.database.reading() as connection:
-            return [_entry(row) for row in connection.execute(query, values)]
+            return [self._entry(row) for row in connection.execute(query, values)]
 
     def begin_send(self, receipt: Receipt, lease: Lease, now: float) -> bool:
         """Note that the content is about to leave; false where it may not: the lease or the entry is gone.
@@ -125,7 +131,7 @@ class Store:
             changed = connection.execute(
                 "UPDATE entries SET state = 'answered', answer = ?, content = NULL, bytes = ?, ended_at = ?, "
                 "sentence = '' WHERE receipt = ? AND state = 'queued'",
-                (answer, len(answer.encode()), now, receipt),
+                (self._sealing.seal(answer, receipt, "answer"), len(answer.encode()), now, receipt),
             )
             self.database.content_erased()
             return changed.rowcount == 1
@@ -194,7 +200,7 @@ class Store:
         )
         with self.database.reading() as connection:
             row = connection.execute(query, (json.dumps(list(after)),)).fetchone()
-        return None if row is None else _entry(row)
+        return None if row is None else self._entry(row)
 
     def expire(self, now: float) -> None:
         """Make dead letters of what has outlived its time."""
@@ -215,7 +221,7 @@ class Store:
     def _find(self, receipt: str) -> Entry | None:
         with self.database.reading() as connection:
             row = connection.execute(f"SELECT {_COLUMNS} FROM entries WHERE receipt = ?", (receipt,)).fetchone()
-        return None if row is None else _entry(row)
+        return None if row is None else self._entry(row)
 
     def _expire(self, connection: sqlite3.Connection, now: float) -> None:
         query = "SELECT receipt FROM entries WHERE state = 'queued' AND expires_at <= ?"
@@ -234,11 +240,18 @@ class Store:
             self.database.content_erased()
         return changed.rowcount == 1
 
+    def _entry(self, row: sqlite3.Row) -> Entry:
+        values = dict(row)
+        for column in SEALED:
+            if values[column] is not None:
+                values[column] = self._sealing.open(values[column], values["receipt"], column)
+        values["state"] = State(values["state"])
+        values["priority"] = PRIORITIES[values["priority"]]
+        values["ending"] = None if values["ending"] is None else Ending(values["ending"])
+        values["taken"] = bool(values["taken"])
+        return Entry(**values)
 
-def _entry(row: sqlite3.Row) -> Entry:
-    values = dict(row)
-    values["state"] = State(values["state"])
-    values["priority"] = PRIORITIES[values["priority"]]
-    values["ending"] = None if values["ending"] is None else Ending(values["ending"])
-    values["taken"] = bool(values["taken"])
-    return Entry(**values)
+    def _unlock(self, connection: sqlite3.Connection) -> None:
+        """Read the keys, and have everything that is kept sealed by the first. Raises `OutboxLocked`."""
+        self._sealing = Sealing() if self._encryption is None else Sealing(load_keys(self._encryption))
+        seal_anew(connection, self._sealing)
