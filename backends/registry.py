@@ -36,6 +36,7 @@ class BackendKind:
     backend's name, an instance of ``settings`` and the models by name; it opens nothing. ``check`` returns what is
     wrong with the settings taken together; its problems' paths count from the backend's own section. ``placeless``
     tells whether the service promises no place, so that it may be anywhere whatever a configuration says.
+    ``sends_keys`` tells whether it is sent idempotency keys.
     """
 
     name: str
@@ -44,6 +45,7 @@ class BackendKind:
     build: Callable[[str, Any, Mapping[str, ModelFile]], Backend]
     check: Callable[[Any], Sequence[Problem]] = lambda settings: ()
     placeless: Callable[[Any], bool] = lambda settings: False
+    sends_keys: Callable[[Any], bool] = lambda settings: True
 
 
 def kind_names() -> list[str]:

@@ -170,6 +170,11 @@ def placeless(settings: GrpcSettings) -> bool:
     )
 
 
+def sends_keys(settings: GrpcSettings) -> bool:
+    """Only our own protocol has a place for them."""
+    return settings.protocol is ProtocolName.EDGEWISE
+
+
 def check(settings: GrpcSettings) -> Sequence[Problem]:
     """What is wrong with settings whose fields have the right types."""
     problems = [*_check_target(settings), *_check_tls(settings.tls), *_check_numbers(settings)]

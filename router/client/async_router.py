@@ -89,10 +89,13 @@ class AsyncRouter:
         replay: bool = False,
         watch: bool = False,
     ) -> Self:
-        """A router by a configuration file. Raises `ConfigurationError` with every mistake in it."""
-        from ..config import load
+        """A router by a configuration file, whose warnings go to the log.
 
-        return cls(load(path), backends=backends, replay=replay, watch=watch)
+        Raises `ConfigurationError` with every mistake in it.
+        """
+        from .reload import first_version
+
+        return cls(first_version(path), backends=backends, replay=replay, watch=watch)
 
     async def __aenter__(self) -> Self:
         self._started()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from os import PathLike
 
@@ -12,7 +13,17 @@ from ...policies import Policy
 from ..config import Configuration, load
 from ..execution.attempt import Attempt
 
+log = logging.getLogger("edgewise")
+
 _MEND = "keep `backends:` and `models:` as they are but for location, quality, price and labels; or make a new router"
+
+
+def first_version(path: str | PathLike[str]) -> Configuration:
+    """The configuration of a file, whose warnings go to the log. Blocks. Raises `ConfigurationError`."""
+    configuration = load(path)
+    for warning in configuration.warnings:
+        log.warning("%s", warning.render())
+    return configuration
 
 
 def new_version(running: Configuration, path: str | PathLike[str] | None) -> Configuration:
@@ -20,7 +31,7 @@ def new_version(running: Configuration, path: str | PathLike[str] | None) -> Con
 
     Raises `ConfigurationError` for a file that does not load, or wants other backends than those that run.
     """
-    new = load(running.file if path is None else path)
+    new = first_version(running.file if path is None else path)
     problems: list[Problem] = []
     if list(new.backends) != list(running.backends):
         names = ", ".join(running.backends)

@@ -13,7 +13,7 @@ from ...backends.registry import BackendKind, find_kind, kind_names
 from ...core.place import Location
 from ...core.price import Price
 from ...core.problem import Path, Problem
-from ...core.settings import Fraction
+from ...core.settings import Fraction, Seconds
 from ...core.suggestion import closest, one_of
 from ...policies.compilation import RESERVED
 from ...policies.facts import BackendTerms
@@ -45,6 +45,11 @@ class CommonSettings:
     price: Annotated[PriceSettings | None, "what it costs; without it nothing is reckoned"] = None
     labels: Annotated[tuple[str, ...], "names that rules may use for it and for others alike"] = ()
     works_offline: Annotated[bool, "it can be reached while the internet cannot, such as a gateway on the LAN"] = False
+    remembers_keys: Annotated[
+        Seconds | None,
+        "how long its server answers a repeated idempotency key from memory, such as its `serve.remember`; `0s` where "
+        "it does not, and queued requests may run twice there",
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +159,8 @@ def judge(written: WrittenBackend, places: Places, mistaken: Collection[Path]) -
         sentence = "this service promises no place: it may process content anywhere"
         where = (*path, "location", "process_in")
         found.append(Problem(sentence, "write `process_in: [any]`, or use a regional service", where))
+    if common.remembers_keys and written.kind is not None and not written.kind.sends_keys(written.settings):
+        found.append(Problem("it is sent no idempotency keys", "write `0s`", (*path, "remembers_keys")))
     return location, found
 
 

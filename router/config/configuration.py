@@ -30,6 +30,7 @@ from .excerpt import Excerpts
 from .locations import known_places
 from .mistakes import independent
 from .reader import Reader
+from .repetition import check_repetition
 from .text import LARGEST, decode, read_bytes, unreadable
 from .tree import Complaint, Mark, Node, Table, mark_of, parse, show_all
 
@@ -158,6 +159,7 @@ class _Reading:
             for each in written
             if each.kind is not None and each.name not in names and self.reader.models is not None
         }
+        problems += check_repetition(settings.offline, backends.values())
         left_out = [each for each in written if each.name not in backends]
         terms = [entry.terms for entry in backends.values()]
         gaps = _gaps(left_out, unread) if mistaken else None

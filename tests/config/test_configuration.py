@@ -37,6 +37,7 @@ backends:
     kind: far
     target: gateway.clinic.example:8443
     tls: {root_certificates: certs/clinic-ca.pem}
+    remembers_keys: 24h
     location: {process_in: [site:praxis], store_in: [], operators: [DE], evidence: attested}
     quality: 0.60
     works_offline: true
@@ -45,6 +46,7 @@ backends:
     target: europe-west4.example:443
     location: {process_in: [NL], store_in: [NL], operators: [US], evidence: contractual}
     credentials: ${CLOUD_TOKEN}
+    remembers_keys: 0s
     price: {input: 0.30, output: 2.50}          # US dollars per million tokens
     quality: 88%
     labels: [metered]
