@@ -94,19 +94,25 @@ class Inference:
 
 @dataclass(frozen=True, slots=True)
 class Seam:
-    """Where the answering backend changes within a stream, and why."""
+    """Where the answering backend changes within a stream, and why.
+
+    ``restarts``: the answer begins anew from here. What came before is not part of it, and whoever has shown it takes
+    it back. Only calls with ``stream_failover='restart'`` have such a seam; of any other the text goes on.
+    """
 
     from_backend: str
     to_backend: str
     reason: str
+    restarts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A piece of a streamed answer.
 
-    ``text`` is what to append. ``seam`` is set on the first chunk after a change of backend. ``logprobs`` is
-    empty unless asked for. The last chunk has ``answer``: the whole of it.
+    ``text`` is what to append; where ``seam.restarts``, after discarding all chunks before this one. ``seam`` is set on
+    the first chunk after a change of backend. ``logprobs`` is empty unless asked for. The last chunk has ``answer``:
+    the whole of it.
     """
 
     text: str = field(repr=False)

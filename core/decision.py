@@ -119,7 +119,9 @@ class Decision:
         lines += [f"  note: {note}" for note in self.notes]
         for attempt in self.attempts:
             lines.append(f"  {_attempt_line(attempt)}")
-        lines += [f"  seam: {seam.from_backend} -> {seam.to_backend}, {seam.reason}" for seam in self.seams]
+        for seam in self.seams:
+            anew = ", begun anew" if seam.restarts else ""
+            lines.append(f"  seam: {seam.from_backend} -> {seam.to_backend}{anew}, {seam.reason}")
         if self.answered_by is not None and self.ended is not None:
             lines.append(f"  answered by {self.answered_by} after {format_duration(self.ended)}")
         return "\n".join(lines)

@@ -20,7 +20,6 @@ from edgewise.backends.onnx import OnnxSettings
 from edgewise.backends.openai import OpenaiSettings
 from edgewise.core.duration import parse_duration
 from edgewise.core.settings import ByteSize, FilePath, Fraction, ModelName, Seconds, Secret
-from edgewise.policies.plan import StreamFailover
 from edgewise.policies.settings import PolicySettings
 from edgewise.router.config.backends import CommonSettings
 from edgewise.router.decision_log import DecisionLogSettings
@@ -88,7 +87,7 @@ def _written(kind: Any) -> str:
     if kind in _WORDS:
         return _WORDS[kind]
     if isinstance(kind, type) and issubclass(kind, Enum):
-        return ", ".join(f"`{member}`" for member in kind if member is not StreamFailover.RESTART)  # only a call may
+        return ", ".join(f"`{member}`" for member in kind)
     if is_dataclass(kind) and isinstance(kind, type):
         return f"[keys](#{_anchor(kind)})"
     origin, inner = get_origin(kind), [each for each in get_args(kind) if each not in (type(None), ...)]

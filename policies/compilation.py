@@ -20,7 +20,7 @@ from .futility import judge_futility
 from .gaps import Gaps
 from .own_places import expired_groups, read_places
 from .places import Places
-from .plan import Retry, StreamFailover
+from .plan import Retry
 from .planner import Defaults, Policy
 from .reach import Reach
 from .rules import Rule, RuleSet
@@ -111,11 +111,6 @@ def _judge_values(settings: PolicySettings, problems: list[Problem]) -> None:
         if value is not None and value <= 0:
             problems.append(Problem("the duration must be more than zero", "write one such as 800ms or 3s", path))
 
-    def from_policy(value: StreamFailover | None, path: Path) -> None:
-        if value is StreamFailover.RESTART:
-            mend = "write `continue` or `none`; a call may ask for `restart` itself"
-            problems.append(Problem("an answer begins anew only if the call asks for it", mend, path))
-
     def each_once(order: Sequence[Objective] | None, path: Path) -> None:
         for index, objective in enumerate(order or ()):
             if objective in (order or ())[:index]:
@@ -124,7 +119,6 @@ def _judge_values(settings: PolicySettings, problems: list[Problem]) -> None:
     positive(settings.defaults.latency_budget, ("defaults", "latency_budget"))
     positive(settings.defaults.first_token_budget, ("defaults", "first_token_budget"))
     each_once(settings.defaults.order, ("defaults", "order"))
-    from_policy(settings.resilience.stream_failover, ("resilience", "stream_failover"))
     retry = settings.resilience.retry
     if retry.max_attempts < 1:
         path: Path = ("resilience", "retry", "max_attempts")
@@ -152,7 +146,6 @@ def _judge_values(settings: PolicySettings, problems: list[Problem]) -> None:
             positive(rule.set.latency_budget, (*base, "latency_budget"))
             positive(rule.set.first_token_budget, (*base, "first_token_budget"))
             each_once(rule.set.order, (*base, "order"))
-            from_policy(rule.set.stream_failover, (*base, "stream_failover"))
             if rule.set.max_cost is not None and not rule.set.max_cost >= 0:
                 problems.append(Problem("a cost is zero or more", "write US dollars", (*base, "max_cost")))
 

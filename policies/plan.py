@@ -15,8 +15,6 @@ class StreamFailover(StrEnum):
 
     CONTINUE = "continue"
     """Another backend continues the text, where one can."""
-    RESTART = "restart"
-    """Where none can continue, the answer may begin anew; the caller asked for it."""
     NONE = "none"
     """`PartialAnswer` at once."""
 

@@ -104,7 +104,7 @@ class SetSettings:
     order: Annotated[tuple[Objective, ...] | None, "what comes first among equals"] = None
     max_cost: Annotated[float | None, "US dollars that a request may cost at most, as estimated before it"] = None
     hedge: Annotated[bool | None, "whether a second backend may be asked while the first is silent"] = None
-    stream_failover: Annotated[StreamFailover | None, "`continue` or `none`, when a stream breaks"] = None
+    stream_failover: Annotated[StreamFailover | None, "what happens when a stream breaks after its first text"] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,9 @@ class ResilienceSettings:
     """What happens when attempts fail."""
 
     retry: Annotated[RetrySettings, "how an attempt is repeated"] = RetrySettings()
-    stream_failover: Annotated[StreamFailover, "`continue` or `none`, when a stream breaks"] = StreamFailover.CONTINUE
+    stream_failover: Annotated[
+        StreamFailover, "what happens when a stream breaks after its first text; a call may ask for more"
+    ] = StreamFailover.CONTINUE
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .client.arrays import Tensors, Vectors
     from .client.async_router import AsyncRouter
     from .client.blocking_router import BlockingStream, Router
-    from .client.options import GenerateOptions, RequestOptions
+    from .client.options import GenerateOptions, RequestOptions, StreamOptions
     from .link import Connectivity
     from .stats import RouterStats
 
@@ -75,6 +75,7 @@ __all__ = [
     "RouterClosed",
     "RouterStats",
     "Seam",
+    "StreamOptions",
     "Tensors",
     "TokenLogprob",
     "Usage",
@@ -90,6 +91,7 @@ _LAZY = {
     "RequestOptions": ".client.options",
     "Router": ".client.blocking_router",
     "RouterStats": ".stats",
+    "StreamOptions": ".client.options",
     "Tensors": ".client.arrays",
     "Vectors": ".client.arrays",
 }

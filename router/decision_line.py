@@ -72,7 +72,10 @@ def line_of(decision: Decision, facts: Facts, policy: Policy, outcome: str, at: 
             }
             for each in decision.attempts
         ],
-        "seams": [{"from": each.from_backend, "to": each.to_backend, "reason": each.reason} for each in decision.seams],
+        "seams": [
+            {"from": each.from_backend, "to": each.to_backend, "reason": each.reason, "restarts": each.restarts}
+            for each in decision.seams
+        ],
         "labels": _labels_as_dict(labels, policy),
         "link": {
             "state": facts.link.state.value,

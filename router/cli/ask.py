@@ -120,7 +120,8 @@ def _show_seam(seam: Seam) -> None:
 
 def seam_mark(seam: Seam) -> str:
     """A seam as it is shown within a text."""
-    return f"⟦seam: {seam.from_backend} → {seam.to_backend}, {seam.reason}⟧"
+    anew = ", begun anew" if seam.restarts else ""
+    return f"⟦seam: {seam.from_backend} → {seam.to_backend}{anew}, {seam.reason}⟧"
 
 
 def _explain(decision: Decision | None) -> None:

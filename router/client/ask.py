@@ -14,7 +14,7 @@ from ...core.content import GenerateInput, Message, Role
 from ...core.duration import parse_duration
 from ...core.errors import InvalidRequest
 from ...core.request import Labels, Priority, Residency, Task
-from .options import GenerateOptions, RequestOptions
+from .options import GenerateOptions, RequestOptions, StreamOptions
 
 if TYPE_CHECKING:
     from ...policies import Policy
@@ -29,6 +29,8 @@ _NO_TAGS: Mapping[str, str] = MappingProxyType({})
 _SHORT_NAME = re.compile(r"[\w.:+-]{1,32}")
 _LABEL_KEYS = frozenset(RequestOptions.__annotations__)
 _GENERATE_KEYS = frozenset(GenerateOptions.__annotations__)
+_STREAM_KEYS = frozenset(StreamOptions.__annotations__)
+_FAILOVERS = ("continue", "restart", "none")
 
 Prompt = str | Sequence[Message]
 """A text stands for one message of the user's."""
@@ -119,7 +121,7 @@ def labels_of(
     model: str = "",
 ) -> Labels:
     """The labels of a call, all but what only the policy can judge."""
-    known = _LABEL_KEYS if content is None else _GENERATE_KEYS
+    known = _LABEL_KEYS if content is None else _STREAM_KEYS if streaming else _GENERATE_KEYS
     if not options.keys() <= known:
         unknown = min(options.keys() - known)
         raise InvalidRequest(f"{task} takes no option {shown(unknown)}; it takes: {', '.join(sorted(known))}")
@@ -149,6 +151,14 @@ def labels_of(
         logprobs=content is not None and content.logprobs is not None,
         idempotent=_flag(options.get("idempotent", True), "idempotent"),
     )
+
+
+def stream_failover(options: StreamOptions) -> str | None:
+    """What the call says of a stream that breaks; ``None`` where it leaves that to the policy."""
+    value = options.get("stream_failover")
+    if value is not None and value not in _FAILOVERS:
+        raise InvalidRequest(f"stream_failover is {shown(value)}; give one of: {', '.join(_FAILOVERS)}")
+    return value
 
 
 def identifier(value: str | None, what: str) -> str | None:

@@ -18,21 +18,21 @@ from ...core.content import EmbedInput, InferInput
 from ...core.errors import InvalidRequest, RouterClosed
 from ...core.request import Task
 from ...policies.facts import DeviceFacts
-from ...policies.plan import Plan
+from ...policies.plan import Plan, StreamFailover
 from ..decision_log import DecisionLog
 from ..device import Device, sample_device
 from ..dispatch import Dispatch
 from ..execution.arrays import run_embed, run_infer
 from ..execution.conduct import Conduct, Run
 from ..execution.generation import run_generate
-from ..execution.streaming import Stream
+from ..execution.streaming import Failover, Stream
 from ..link import Connectivity
 from ..state_file import StateFile
 from ..stats import RouterStats
-from .ask import Prompt, count_bytes, labels_of, prompt_tokens
+from .ask import Prompt, count_bytes, labels_of, prompt_tokens, stream_failover
 from .assemble import build_fleet
 from .decide import Decider
-from .options import GenerateOptions, RequestOptions
+from .options import GenerateOptions, RequestOptions, StreamOptions
 from .queue import Queue
 from .watch import Watch
 
@@ -172,17 +172,19 @@ class AsyncRouter:
         with self._recording(run):
             return await run_generate(run, content.stop, content.max_output_tokens)
 
-    def stream(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> AsyncGenerator[Chunk, None]:
+    def stream(self, prompt: Prompt, **options: Unpack[StreamOptions]) -> AsyncGenerator[Chunk, None]:
         """Answer a text or a conversation, chunk by chunk; the last chunk carries the whole `Answer`.
 
         The budgets count from this call. Leaving the loop early stops the work: at once with ``contextlib.aclosing``,
-        else when the generator is collected. For the options see `GenerateOptions`. Raises what `generate` raises, and
+        else when the generator is collected. For the options see `StreamOptions`. Raises what `generate` raises, and
         `PartialAnswer`.
         """
         started_at = asyncio.get_running_loop().time()
         content, labels = self._decider.generation(prompt, options, streaming=True)
         run = self._decider.decide(self._started(), content, labels, options, started_at)
-        chunks = Stream(run, content.stop, content.max_output_tokens).chunks()
+        wished = stream_failover(options) or run.plan.stream_failover
+        failover = Failover(continues=wished != StreamFailover.NONE, restarts=wished == "restart")
+        chunks = Stream(run, content.stop, content.max_output_tokens, failover).chunks()
         return chunks if self._log is None else self._recorded(run, chunks)
 
     async def embed(self, texts: Sequence[str], **options: Unpack[RequestOptions]) -> Vectors:

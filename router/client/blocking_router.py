@@ -19,7 +19,7 @@ from ...policies.plan import Plan
 from ..stats import RouterStats
 from .ask import Prompt
 from .async_router import AsyncRouter
-from .options import GenerateOptions, RequestOptions
+from .options import GenerateOptions, RequestOptions, StreamOptions
 
 if TYPE_CHECKING:
     from ..config import Configuration
@@ -123,11 +123,12 @@ class Router:
         """
         return self._run(self._async.generate(prompt, **options))
 
-    def stream(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> BlockingStream:
+    def stream(self, prompt: Prompt, **options: Unpack[StreamOptions]) -> BlockingStream:
         """Answer a text or a conversation, chunk by chunk; the last chunk carries the whole `Answer`.
 
-        The options are `generate`'s, and ``first_token_budget`` (seconds or ``'800ms'``) for the first chunk. Raises
-        what `generate` raises, and `PartialAnswer`, whose ``partial`` has the text so far.
+        The options are `generate`'s, ``first_token_budget`` (seconds or ``'800ms'``) for the first chunk, and
+        ``stream_failover`` (see `StreamOptions`). Raises what `generate` raises, and `PartialAnswer`, whose ``partial``
+        has the text so far.
         The iterator also is a context manager; leaving it, or its ``close()``, stops the work.
         """
         return BlockingStream(self, prompt, options)
@@ -221,7 +222,7 @@ class Router:
 class BlockingStream(Iterator[Chunk]):
     """A streamed answer, for blocking code. Ends the work when closed, left, or no longer referenced."""
 
-    def __init__(self, router: Router, prompt: Prompt, options: GenerateOptions) -> None:
+    def __init__(self, router: Router, prompt: Prompt, options: StreamOptions) -> None:
         async def begin() -> AsyncGenerator[Chunk, None]:
             return router._async.stream(prompt, **options)
 

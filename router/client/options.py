@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 
 class RequestOptions(TypedDict, total=False):
@@ -57,3 +57,16 @@ class GenerateOptions(RequestOptions, total=False):
     stop: str | Sequence[str]
     response_format: Mapping[str, Any] | None  # JSON, as the caller writes it
     logprobs: int | None
+
+
+class StreamOptions(GenerateOptions, total=False):
+    """What `stream` takes besides.
+
+    Attributes:
+        stream_failover: what may happen when the stream breaks after its first text, whatever the policy says:
+            ``'none'`` raises `PartialAnswer`; ``'continue'`` lets another backend continue the text; ``'restart'`` also
+            lets the answer begin anew where none can: the chunk where it does has a ``seam`` that ``restarts``, and
+            what was shown before is to be discarded.
+    """
+
+    stream_failover: Literal["continue", "restart", "none"]

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
-from ...core.answer import Answer, Chunk, Delta, Finish, FinishReason, GenerateEvent, Seam, TokenLogprob, Usage
+from ...core.answer import Answer, Chunk, Delta, Finish, FinishReason, GenerateEvent, Seam, Usage
 from ...core.deadline import Deadline
 from ...core.errors import EdgewiseError, PartialAnswer
 from ...core.failure import AttemptError, FailureKind
-from ...policies.plan import Step, StreamFailover
+from ...policies.plan import Step
 from .attempt import Attempt
 from .conduct import Run
 from .feed import Feed
 from .outcome import failed, out_of_time, refused
-from .race import Race, RaceFailed
-from .stop_sequences import StopSequences
+from .race import Race, RaceFailed, StartAttempt
+from .retry import backoff, may_retry
+from .text import Text
 
 STALL_FACTOR = 20.0
 """A pause of so many times the backend's p95 time per token is a stall, within the next two bounds."""
@@ -31,6 +32,16 @@ LEAST_STALL_FACTOR = 5.0
 
 CLOSE_WAIT = 0.02
 """Seconds for which a failed or left stream waits for its backend to stop; after that it stops on its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failover:
+    """What may happen when a stream breaks after its first text; `PartialAnswer` where nothing may."""
+
+    continues: bool
+    """Another backend may continue the text."""
+    restarts: bool = False
+    """Where none does, the answer may begin anew: the caller can take back what it showed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +84,16 @@ class _Open:
 
 
 class Stream:
-    """One streamed answer being carried out."""
+    """One streamed answer being carried out. ``failover`` is what may happen when it breaks after its first text."""
 
-    def __init__(self, run: Run, stop: tuple[str, ...], max_output_tokens: int) -> None:
+    def __init__(self, run: Run, stop: tuple[str, ...], max_output_tokens: int, failover: Failover) -> None:
         self._run = run
         self._loop = asyncio.get_running_loop()
-        self._stop = StopSequences(stop)
+        self._stop = stop
         self._max_output_tokens = max_output_tokens
-        self._raw: list[str] = []
-        self._shown: list[str] = []
-        self._logprobs: list[TokenLogprob] = []
-        self._tokens = 0
+        self._failover = failover
+        self._text = Text(stop)
+        self._given = False
         self._deadline = run.deadline.at
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
@@ -99,14 +109,15 @@ class Stream:
                 silence = self._longest_silence(opened.attempt)
                 # The hot loop. Per token: one wait, one chunk, a few attributes.
                 while isinstance(event := await self._next(opened, silence), Delta):
-                    text = self._take(event)
+                    text = self._text.take(event)
                     if text or event.logprobs:
                         given = self._now()
+                        self._given = True
                         yield Chunk(text, seam, event.logprobs)
                         # A slow reader's time is not the stream's.
                         self._deadline += self._now() - given
                         seam = None
-                    if self._stop.reached:
+                    if self._text.stopped:
                         event = Finish(FinishReason.STOP, Usage(output_tokens=opened.attempt.tokens))
                         break
                 if isinstance(event, Finish):
@@ -114,17 +125,15 @@ class Stream:
                     break
                 failure = await opened.fail(event)
                 assert failure is not None
-                if self._tokens >= self._max_output_tokens:
+                if self._text.tokens >= self._max_output_tokens:
                     # Nothing was left to say but that.
                     event = Finish(FinishReason.LENGTH, Usage(output_tokens=opened.attempt.tokens))
                     break
                 # The attempt had the request's own deadline, whatever the reader's time adds to it here.
                 late = failure.kind is FailureKind.TIMED_OUT and run.deadline.passed(self._now())
                 if late or self._now() >= self._deadline:
-                    raise out_of_time(run.decision, self._partial())
-                broken = opened.attempt
-                opened = await self._continue(broken, failure)
-                seam = self._seam(broken, opened.attempt, failure)
+                    raise out_of_time(run.decision, self._text.shown)
+                opened, seam = await self._take_over(opened.attempt, failure)
         except (asyncio.CancelledError, GeneratorExit) as left:
             await opened.fail(left)
             raise
@@ -149,42 +158,79 @@ class Stream:
                 raise out_of_time(run.decision, first_token=True) from None
             raise failed(lost, run.decision) from None
 
-    async def _continue(self, broken: Attempt, failure: AttemptError) -> _Open:
-        """A stream that continues the text so far, by a step that has not failed and can."""
-        run = self._run
-        if not self._raw:
-            # Nothing was shown: failing over is free, and any step that is left may answer.
-            steps = self._not_failed()
-        elif failure.disposition.next_backend and run.plan.stream_failover is not StreamFailover.NONE:
-            steps = [step for step in self._not_failed() if self._can_continue(step)]
-        else:
-            steps = []
+    async def _take_over(self, broken: Attempt, failure: AttemptError) -> tuple[_Open, Seam | None]:
+        """The stream that goes on after one broke, and the seam to it: continued, or else begun anew.
+
+        Where nothing was shown yet it begins anew without a seam.
+        """
         lost: RaceFailed | None = None
-        if steps and run.request.labels.idempotent:
-            race = Race(run, steps, self._open, Deadline(self._deadline), discard=_discard, may_repeat=False)
+        if failure.disposition.next_backend and self._run.request.labels.idempotent:
             try:
-                return await race.result()
+                if self._given and (opened := await self._continued()) is not None:
+                    return opened, self._seam(broken, opened.attempt, failure)
+            except RaceFailed as ended:
+                lost = ended
+            out_of_time = lost is not None and lost.timed_out
+            try:
+                if not out_of_time and (opened := await self._begun_anew(broken, failure)) is not None:
+                    return opened, self._seam(broken, opened.attempt, failure, restarts=True)
             except RaceFailed as ended:
                 lost = ended
         raise self._broken(broken, failure, lost)
 
+    async def _continued(self) -> _Open | None:
+        """A stream that continues the text so far, by a step that has not failed and can; ``None`` without one."""
+        steps = [step for step in self._not_failed() if self._can_continue(step)]
+        return await self._race(steps, self._open) if steps else None
+
+    async def _begun_anew(self, broken: Attempt, failure: AttemptError) -> _Open | None:
+        """A stream of the answer from its beginning; ``None`` where nobody may, or is left to, give one.
+
+        Until there is one the text so far stays the answer's.
+        """
+        if self._given and not self._failover.restarts:
+            return None
+        steps, text = self._not_failed(), Text(self._stop)
+        if not steps and await self._may_ask_again(broken, failure):
+            steps = [broken.step]
+        if not steps:
+            return None
+        opened = await self._race(steps, lambda attempt: self._open(attempt, text))
+        self._text = text
+        return opened
+
+    async def _may_ask_again(self, broken: Attempt, failure: AttemptError) -> bool:
+        """Whether the backend that broke the stream may be asked once more, after a pause. Nobody else is left."""
+        if not may_retry(failure):
+            return False
+        pause = backoff(1, failure, self._run.plan.retry, self._run.conduct.random)
+        if pause >= self._deadline - self._now() or not broken.member.retry_budget.pay_for_retry():
+            return False
+        await asyncio.sleep(pause)
+        return True
+
+    async def _race(self, steps: Sequence[Step], start: StartAttempt[_Open]) -> _Open:
+        deadline = Deadline(self._deadline)
+        return await Race(self._run, steps, start, deadline, discard=_discard, may_repeat=False).result()
+
     def _broken(self, broken: Attempt, failure: AttemptError, lost: RaceFailed | None) -> EdgewiseError:
         decision = self._run.decision
         if lost is not None and lost.timed_out:
-            return out_of_time(decision, self._partial())
-        if not self._raw:
+            return out_of_time(decision, self._text.shown)
+        if not self._given:
             failures = (failure, *(lost.failures if lost else ()))
             return failed(RaceFailed(failures, timed_out=False), decision)
         reasons = "; ".join(dict.fromkeys(error.sentence for error in (lost.failures if lost else ())))
         tried = f"no other backend could continue it ({reasons})" if reasons else "no other backend may continue it"
         sentence = f"the stream of {broken.step.backend!r} broke: {failure.sentence}; {tried}"
-        return PartialAnswer(sentence, decision, self._partial())
+        return PartialAnswer(sentence, decision, self._text.shown)
 
-    async def _open(self, attempt: Attempt) -> _Open:
-        return await attempt.call(lambda: self._first_event(attempt))
+    async def _open(self, attempt: Attempt, text: Text | None = None) -> _Open:
+        """Open a stream that goes on with ``text``, the answer's so far where it is absent."""
+        return await attempt.call(lambda: self._first_event(attempt, text or self._text))
 
-    async def _first_event(self, attempt: Attempt) -> _Open:
-        feed = Feed(attempt, attempt.generate("".join(self._raw), self._max_output_tokens - self._tokens))
+    async def _first_event(self, attempt: Attempt, text: Text) -> _Open:
+        feed = Feed(attempt, attempt.generate(text.sent, self._max_output_tokens - text.tokens))
         try:
             first = await feed.next(math.inf)
         except BaseException:
@@ -195,43 +241,34 @@ class Stream:
         attempt.close(feed.close)
         raise first or attempt.truncated()
 
-    def _take(self, delta: Delta) -> str:
-        self._tokens += delta.tokens
-        self._raw.append(delta.text)
-        if delta.logprobs:
-            self._logprobs += delta.logprobs
-        text = self._stop.push(delta.text)
-        self._shown.append(text)
-        return text
-
     def _last_chunk(self, attempt: Attempt, finish: Finish, seam: Seam | None) -> Chunk:
-        held = "" if self._stop.reached else self._stop.flush()
-        self._shown.append(held)
+        held = self._text.end()
         self._run.answered(attempt.step.backend, self._now())
         answer = Answer(
-            text="".join(self._shown),
+            text=self._text.shown,
             backend=attempt.step.backend,
             finish_reason=finish.reason,
             usage=finish.usage,
             decision=self._run.decision,
             model=finish.model,
-            logprobs=tuple(self._logprobs),
+            logprobs=tuple(self._text.logprobs),
             data_classes=self._run.plan.data_classes,
             cost=attempt.record.cost,
         )
         return Chunk(held, seam, answer=answer)
 
-    def _seam(self, broken: Attempt, now: Attempt, failure: AttemptError) -> Seam | None:
-        if not self._raw:
+    def _seam(self, broken: Attempt, now: Attempt, failure: AttemptError, *, restarts: bool = False) -> Seam | None:
+        if not self._given:
             return None
-        seam = Seam(broken.step.backend, now.step.backend, f"{broken.step.backend} failed: {failure.kind}")
+        sentence = f"{broken.step.backend} failed: {failure.kind}"
+        seam = Seam(broken.step.backend, now.step.backend, sentence, restarts)
         self._run.decision.seams.append(seam)
         return seam
 
     def _longest_silence(self, attempt: Attempt) -> _Silence | None:
         """After how long a silence the stream counts as stalled; ``None`` where nobody could continue it anyway."""
         others = [step for step in self._not_failed() if step.backend != attempt.step.backend]
-        able = [step for step in others if self._can_continue(step)]
+        able = [step for step in others if self._can_take_over(step)]
         if not able:
             return None
         usual = attempt.member.estimators[self._run.request.labels.task].output_token_p95()
@@ -255,11 +292,13 @@ class Stream:
 
     def _can_continue(self, step: Step) -> bool:
         labels = self._run.request.labels
-        terms = self._run.conduct.fleet[step.backend].terms
-        return terms.continues and labels.idempotent and not labels.constrained and not labels.logprobs
+        able = self._run.conduct.fleet[step.backend].terms.continues
+        return (
+            able and self._failover.continues and labels.idempotent and not labels.constrained and not labels.logprobs
+        )
 
-    def _partial(self) -> str:
-        return "".join(self._shown)
+    def _can_take_over(self, step: Step) -> bool:
+        return self._can_continue(step) or (self._failover.restarts and self._run.request.labels.idempotent)
 
     def _now(self) -> float:
         return self._loop.time()

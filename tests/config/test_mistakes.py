@@ -117,7 +117,7 @@ def test_a_mistake_has_its_line_and_column(
         ("  defaults: {latency_budget: 0s}\n", (7, 30), "more than zero", "800ms"),
         ("  defaults: {order: [quality, costs]}\n", (7, 31), "not possible", "'cost'"),
         ("  defaults: {order: [cost, cost]}\n", (7, 28), "there twice", "second"),
-        ("  resilience: {stream_failover: restart}\n", (7, 33), "only if the call asks", "`continue` or `none`"),
+        ("  resilience: {stream_failover: restart}\n", (7, 33), "not possible", "continue, none"),
         ("  resilience: {retry: {max_attempts: 0}}\n", (7, 38), "at least once", "write 1"),
         ("  offline: {outbox: '${HOME}/x'}\n", (7, 21), "not expanded", "write the value"),
         ("  rules: [{when: 'device.charging', deny: [a]}]\n", (7, 11), "'name' is missing", "name: …"),
