@@ -58,6 +58,7 @@ def compile_policy(
     if reach is not None:
         written = own_walls(settings.data_classes, places, [])
         problems += judge_futility(settings, terms, written, walls, rules, unhedged, reach)
+        problems += _unpriced(rules, conditions, terms)
     problems += [] if today is None else expired_groups(settings, today)
     _judge_values(settings, problems)
     if gaps is not None or reach is None or _has_errors(problems):
@@ -103,6 +104,23 @@ def _unused_classes(settings: PolicySettings, terms: Sequence[BackendTerms], wal
             mend = "widen the class, or add a backend that fits it"
             path: Path = ("data_classes", name)
             problems.append(Problem(f"no backend may take the class {name!r} ({why})", mend, path, Severity.WARNING))
+    return problems
+
+
+def _unpriced(rules: Sequence[Rule], conditions: Sequence[Condition], terms: Sequence[BackendTerms]) -> list[Problem]:
+    """Conditions on what was spent, and ceilings, where nobody has said what anything costs."""
+    if any(each.price is not None for each in terms) or not any(each.remote for each in terms):
+        return []
+    mend = "write `price: {input: …, output: …}` at the backends that cost something"
+    problems = []
+    for at, rule in enumerate(rules):
+        reads = () if rule.condition is None else conditions[rule.condition].reads
+        if any(name.startswith("spending.") for name in reads):
+            sentence = "no backend has a price, so nothing is ever spent"
+            problems.append(Problem(sentence, mend, ("rules", at, "when"), Severity.WARNING))
+        if rule.settings.set is not None and rule.settings.set.max_cost is not None:
+            sentence = "no backend has a price, so nothing ever costs more"
+            problems.append(Problem(sentence, mend, ("rules", at, "set", "max_cost"), Severity.WARNING))
     return problems
 
 

@@ -81,6 +81,8 @@ VARIABLES: Mapping[str, _Variable] = {
     "device.load_percent": _Variable(_INT, "facts.device.load_percent"),
     "device.memory_free_mb": _Variable(_INT, "facts.device.memory_free_mb"),
     "device.thermal": _Variable(_STRING, "facts.device.thermal"),
+    "spending.today_cents": _Variable(_INT, "facts.spending.today_cents"),
+    "spending.month_cents": _Variable(_INT, "facts.spending.month_cents"),
     "time.hour": _Variable(_INT, "facts.time.hour"),
     "time.minute": _Variable(_INT, "facts.time.minute"),
     "time.weekday": _Variable(_STRING, "facts.time.weekday", None, _WEEKDAYS),
@@ -140,15 +142,16 @@ class ConditionSet:
 
     def __init__(self, conditions: Sequence[Condition]) -> None:
         self._conditions = tuple(conditions)
-        self._names = tuple(sorted({name for condition in conditions for name in condition.reads}))
+        self.reads = tuple(sorted({name for condition in conditions for name in condition.reads}))
+        """The variables that some condition looks at."""
         # The last two are there so that the result is a tuple, however few names there are.
-        paths = [VARIABLES[name].path for name in self._names]
+        paths = [VARIABLES[name].path for name in self.reads]
         self._read = attrgetter(*paths, "facts", "facts")
         self._conversions = tuple(
-            (name, convert) for name in self._names if (convert := VARIABLES[name].convert) is not None
+            (name, convert) for name in self.reads if (convert := VARIABLES[name].convert) is not None
         )
         self._numbers = tuple(
-            (at, numbers) for at, name in enumerate(self._names) if (numbers := _compared_with(name, conditions))
+            (at, numbers) for at, name in enumerate(self.reads) if (numbers := _compared_with(name, conditions))
         )
         self._joined = _join(self._conditions)
         self._remembered: dict[tuple[object, ...], tuple[bool | None, ...]] = {}
@@ -156,7 +159,7 @@ class ConditionSet:
     @property
     def reads_data_class(self) -> bool:
         """Whether any condition looks at the one class, rather than at the list of them."""
-        return "request.data_class" in self._names
+        return "request.data_class" in self.reads
 
     def outcomes(self, situation: Situation) -> tuple[bool | None, ...]:
         """Each condition's outcome, in order; ``None`` where evaluating it failed."""
@@ -175,7 +178,7 @@ class ConditionSet:
 
     def evaluate(self, values: tuple[Any, ...]) -> tuple[bool | None, ...]:
         """The outcomes for these values of the variables that are read, in the order of their names."""
-        data = dict(zip(self._names, values, strict=True))
+        data = dict(zip(self.reads, values, strict=True))
         for name, convert in self._conversions:
             data[name] = convert(data[name])
         if self._joined is not None:

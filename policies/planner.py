@@ -89,6 +89,11 @@ class Policy:
         """All rules, in their order."""
         return self._rules.rules
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The facts that some condition looks at, such as ``device.charging``."""
+        return self._conditions.reads
+
     def rule_outcomes(self, facts: Facts) -> tuple[bool | None, ...]:
         """Whether each rule matches, in their order; ``None`` where its condition failed. Raises as `plan` does."""
         outcomes = self._outcomes(facts, self._judge(facts.labels).data_classes, self.declared_tags(facts.labels))

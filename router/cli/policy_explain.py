@@ -39,6 +39,8 @@ _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "su
 @click.option("--metered/--unmetered", default=False, help="Whether the link costs by volume.")
 @click.option("--battery", type=click.IntRange(0, 100), default=100, show_default=True, help="The charge in percent.")
 @click.option("--charging/--discharging", default=True, help="Whether the device is on power.")
+@click.option("--spent-today", type=click.IntRange(0), default=0, show_default=True, help="In US cents.")
+@click.option("--spent-month", type=click.IntRange(0), default=0, show_default=True, help="In US cents.")
 @click.option("--at", "time", default="12:00", show_default=True, metavar="HH:MM", help="The local time.")
 @click.option("--weekday", type=click.Choice(_DAYS), default="monday", show_default=True)
 @click.option("--down", multiple=True, metavar="NAME", help="A backend that cannot be reached; may be repeated.")
@@ -84,6 +86,8 @@ def _given(given: dict[str, Any]) -> Any:
         metered=given["metered"],
         battery_percent=given["battery"],
         charging=given["charging"],
+        spent_today_cents=given["spent_today"],
+        spent_month_cents=given["spent_month"],
         time=given["time"],
         weekday=given["weekday"],
         down=given["down"],

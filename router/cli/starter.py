@@ -104,7 +104,7 @@ def _remote(target: str) -> str:
     location: {{process_in: [any], store_in: [any], operators: [any]}}
     quality: 0.80
     # credentials: ${{CLOUD_TOKEN}}  # secrets come from the environment only
-    # price: {{input: 0.30, output: 2.50}}  # US dollars per million tokens
+    price: {{input: 0.00, output: 0.00}}  # US dollars per million tokens
     # labels: [metered]             # a name that rules can use
 """
 

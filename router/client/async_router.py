@@ -27,6 +27,7 @@ from ..execution.conduct import Conduct, Run
 from ..execution.generation import run_generate
 from ..execution.streaming import Failover, Stream
 from ..link import Connectivity
+from ..spending import Spending
 from ..state_file import StateFile
 from ..stats import RouterStats
 from .ask import Prompt, count_bytes, labels_of, prompt_tokens, stream_failover
@@ -67,6 +68,7 @@ class AsyncRouter:
         self._replacements = dict(backends or {})
         self._random = random_source or random.Random()
         self._sample = sample
+        self._wall_clock = wall_clock
         self._decider = Decider(configuration.policy, self._random, wall_clock)
         self._reloading = asyncio.Lock()
         decisions = configuration.decision_log
@@ -303,9 +305,10 @@ class AsyncRouter:
             fleet = build_fleet(self.configuration, self._replacements, loop.time, self._random)
             connectivity = Connectivity(loop.time)
             dispatch = Dispatch(lambda: self._decider.policy)
-            self._conduct = Conduct(fleet, dispatch, connectivity, Device(self._sample), self._random)
+            spending = Spending(self._wall_clock)
+            self._conduct = Conduct(fleet, dispatch, connectivity, Device(self._sample), self._random, spending)
             if self._state is not None:
-                self._state.start({"backends": fleet})
+                self._state.start({"backends": fleet, "spending": spending})
             fleet.start()
             self._queue.start()
             if self._watch is not None:

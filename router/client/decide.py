@@ -96,6 +96,7 @@ class Decider:
             device=conduct.device.facts(),
             time=TimeFacts(now.hour, now.minute, _WEEKDAYS[now.weekday()]),
             backends=tuple([member.facts(labels) for member in conduct.fleet]),
+            spending=conduct.spending.facts(now.date()),
             conversation_backend=None if conversation is None else conversation.backend,
         )
 

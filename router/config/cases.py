@@ -26,6 +26,7 @@ from ...policies.facts import (
     LogNormal,
     NotReady,
     Prediction,
+    SpendingFacts,
     TimeFacts,
 )
 from ...policies.places import Places
@@ -66,6 +67,8 @@ class GivenSettings:
     load_percent: Annotated[int, "of all processors"] = 0
     memory_free_mb: Annotated[int, "memory that is free"] = 4096
     thermal: Annotated[str, "`nominal`, `serious` or `critical`"] = "nominal"
+    spent_today_cents: Annotated[int, "what requests have cost today, in US cents"] = 0
+    spent_month_cents: Annotated[int, "what they have cost this month"] = 0
     time: Annotated[str, "local time, such as 22:30"] = "12:00"
     weekday: Annotated[str, "`monday` to `sunday`"] = "monday"
     down: Annotated[tuple[str, ...], "backends that cannot be reached now"] = ()
@@ -169,6 +172,7 @@ def facts_of(given: GivenSettings, policy: Policy) -> Facts:
         device=device,
         time=TimeFacts(hour, minute, given.weekday),
         backends=tuple(_backend(terms.name, given) for terms in policy.terms),
+        spending=SpendingFacts(given.spent_today_cents, given.spent_month_cents),
     )
 
 

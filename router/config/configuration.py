@@ -167,6 +167,7 @@ class _Reading:
         problems = independent([*problems, *_below("policy", of_policy)], unread)
         if policy is None:
             return None, problems
+        problems += [] if state_file is not None else _forgotten_spending(policy)
         made = Configuration(
             file,
             self._base,
@@ -229,6 +230,16 @@ def _check_state_file(
         for what, path in others.items()
         if path is not None and os.path.abspath(path) == os.path.abspath(state_file)
     ]
+
+
+def _forgotten_spending(policy: Policy) -> list[Problem]:
+    """A warning of a month's spending that ends with the process."""
+    if not any(name.startswith("spending.") for name in policy.reads):
+        return []
+    at = next(at for at, rule in enumerate(policy.rules) if "spending" in (rule.settings.when or ""))
+    mend = "add `state_file: state.json` at the top level"
+    path: Path = ("policy", "rules", at, "when")
+    return [Problem("what was spent is forgotten with every restart", mend, path, Severity.WARNING)]
 
 
 def _below(section: str, problems: Sequence[Problem]) -> list[Problem]:

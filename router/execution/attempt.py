@@ -222,6 +222,7 @@ class Attempt:
             record.output_tokens = counted.output_tokens or self._tokens
         if price is not None:
             record.cost = price.of(record.prompt_tokens, record.output_tokens)
+            self.run.conduct.spending.add(record.cost)
 
     def _took_the_prompt(self, failure: AttemptError | None) -> bool:
         if not self._has_slot:

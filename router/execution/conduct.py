@@ -18,6 +18,7 @@ from ..device import Device
 from ..dispatch import Dispatch
 from ..fleet import Fleet
 from ..link import Connectivity
+from ..spending import Spending
 
 if TYPE_CHECKING:
     from .attempt import Attempt
@@ -35,6 +36,7 @@ class Conduct:
     connectivity: Connectivity
     device: Device
     random: random.Random
+    spending: Spending
     under_way: set[Attempt] = field(default_factory=set)
     """The attempts that run or wait for their turn. Each enters and leaves by itself."""
 

@@ -63,7 +63,7 @@ def test_the_page_tells_every_key_of_the_decision_log(tmp_path: Path) -> None:
         "p95",
     }
     conditions = CONFIGURATION.partition("### Conditions")[2].partition("## `serve`")[0]
-    for section in ("link", "device", "time"):
+    for section in ("link", "device", "time", "spending"):
         named = "connectivity" if section == "link" else section
         keys = re.findall(rf"^\| `{named}\.(\w+)` \|", conditions, re.MULTILINE)
         assert set(keys) == set(line[section]) - {"forced"}

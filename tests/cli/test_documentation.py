@@ -55,7 +55,7 @@ def test_the_reference_s_durations_can_be_written_as_they_stand_there() -> None:
 
 
 def test_the_reference_has_every_variable_of_conditions() -> None:
-    shown = re.findall(r"^\| `((?:request|connectivity|device|time)\.\w+)` \|", REFERENCE, re.MULTILINE)
+    shown = re.findall(r"^\| `((?:request|connectivity|device|spending|time)\.\w+)` \|", REFERENCE, re.MULTILINE)
     assert sorted(shown) == sorted(VARIABLES)
 
 
