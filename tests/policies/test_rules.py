@@ -36,7 +36,9 @@ written_rules = st.builds(
     only=st.none() | targets,
     set=st.just(SetSettings(latency_budget=None)),
 )
-unchanging_fixtures = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+unchanging_fixtures = settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 def meaning(names: tuple[str, ...]) -> set[str]:
