@@ -20,8 +20,9 @@ class Capabilities:
 
     ``context_tokens`` bounds prompt and answer together (``None``: unknown). ``continues``: it can continue a text
     of the assistant exactly. ``constrains``: it honours ``response_format``. ``logprobs``: it reports them.
-    ``max_concurrency`` is how many calls it takes at once; more wait, and a wait is no failure. ``models`` are the
-    names that `infer` may use (``None``: only a call shows).
+    ``resumes``: a stream whose connection was lost goes on by `Backend.resume`. ``max_concurrency`` is how many calls
+    it takes at once; more wait, and a wait is no failure. ``models`` are the names that `infer` may use (``None``:
+    only a call shows).
     """
 
     tasks: frozenset[Task]
@@ -29,6 +30,7 @@ class Capabilities:
     continues: bool = False
     constrains: bool = False
     logprobs: bool = False
+    resumes: bool = False
     max_concurrency: int = 1
     models: frozenset[str] | None = None
 
@@ -56,7 +58,10 @@ class CallContext:
     """What goes with a call besides its content.
 
     ``deadline`` is the request's, on the event loop's clock. ``data_classes`` keeps caches apart: state derived from
-    a call may serve only calls with the same set. ``attempt`` counts from 1 over the whole request.
+    a call may serve only calls with the same set. ``attempt`` counts from 1 over the whole request. ``stream`` names
+    a stream for a backend that resumes, at random and anew for each attempt; empty where it is not to be resumed.
+    Until ``start_by`` waiting for a place there makes sense, and by ``first_by`` the first token must have come;
+    ``None``: until the deadline.
     """
 
     request_id: str
@@ -65,6 +70,9 @@ class CallContext:
     priority: Priority = Priority.NORMAL
     idempotency_key: str = ""
     attempt: int = 1
+    stream: str = ""
+    start_by: Deadline | None = None
+    first_by: Deadline | None = None
 
 
 class Backend(ABC):
@@ -97,6 +105,14 @@ class Backend(ABC):
     def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
         """Stream an answer: any number of `Delta`, then exactly one `Finish`."""
         raise self._unsupported(Task.GENERATE)
+
+    def resume(self, after: int, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
+        """Go on with the stream that ``context.stream`` names, from the event that follows the first ``after`` ones.
+
+        Nothing is computed again and no content is sent. Raises `AttemptError` (conflict) where the stream is not known
+        there any more.
+        """
+        raise AttemptError(FailureKind.UNSUPPORTED, f"backend {self.name!r} cannot resume a stream")
 
     async def embed(self, call: EmbedInput, context: CallContext) -> Embeddings:
         """Embed texts: float32 ``[n, d]``, in the order given."""

@@ -44,6 +44,13 @@ class Dispatch:
             content = _continued(content, partial, tokens_left)
         return backend.generate(content, context)
 
+    def resume(
+        self, permit: Permit, backend: Backend, request: Request, context: CallContext, *, after: int
+    ) -> AsyncGenerator[GenerateEvent, None]:
+        """Go on with the stream that ``context`` names, after so many of its events. No content is opened."""
+        self._judge(permit, backend, request)
+        return backend.resume(after, context)
+
     async def embed(self, permit: Permit, backend: Backend, request: Request, context: CallContext) -> Embeddings:
         """Run an embedding."""
         content = self._open(permit, backend, request)
@@ -57,12 +64,15 @@ class Dispatch:
         return await backend.infer(content, context)
 
     def _open(self, permit: Permit, backend: Backend, request: Request) -> Content:
+        self._judge(permit, backend, request)
+        return request.content.open(permit)
+
+    def _judge(self, permit: Permit, backend: Backend, request: Request) -> None:
         if permit.backend != backend.name:
             raise AttemptError(FailureKind.NOT_PERMITTED, f"the permit is for {permit.backend!r}, not {backend.name!r}")
         refusal = self._newest_policy().permits(permit, request.labels)
         if refusal is not None:
             raise AttemptError(FailureKind.NOT_PERMITTED, f"no longer permitted: {refusal.sentence}")
-        return request.content.open(permit)
 
 
 def _continued(content: GenerateInput, partial: str, tokens_left: int) -> GenerateInput:

@@ -16,6 +16,7 @@ from .arrays import EmbeddingTests, InferenceTests
 from .cancellation import CancellationTests
 from .generation import GenerationTests
 from .lifetime import LifetimeTests
+from .resumption import ResumptionTests
 from .suite import MARKER, Suite
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "GenerationTests",
     "InferenceTests",
     "LifetimeTests",
+    "ResumptionTests",
     "Suite",
 ]

@@ -21,9 +21,13 @@ from .connection import Connection, Line
 from .protocols import PROTOCOL_TYPES
 from .settings import GrpcSettings
 from .status import CALL_ERRORS, attempt_error, failure
+from .wire_protocol import StreamReader
 
 C = TypeVar("C")
 A = TypeVar("A")
+
+_RELEASE_WAIT = 0.5
+"""Seconds for which a server is given to hear that a stream is not wanted."""
 
 _STATUS_WAIT = 0.05
 """Seconds that a server gets to end a stream by itself after its finish. The answer is whole either way."""
@@ -40,6 +44,7 @@ class GrpcBackend(RemoteBackend):
             continues=settings.continues and protocol.continues,
             constrains=settings.constrains and protocol.constrains,
             logprobs=settings.logprobs and protocol.logprobs,
+            resumes=settings.resumes and protocol.resumes,
             max_concurrency=settings.max_concurrency,
         )
         super().__init__(name, capabilities)
@@ -50,29 +55,63 @@ class GrpcBackend(RemoteBackend):
         self._token = ""
         self._tokens = tokens_from(name, settings.credentials_from)
         self._connection = Connection(settings)
+        self._named: dict[str, Line] = {}
+        self._releasing: set[asyncio.Task[None]] = set()
 
     async def stop(self) -> None:
         self._stopped = True
+        while self._named:
+            stream, line = self._named.popitem()
+            self._release(line, stream)
+        if self._releasing:
+            await asyncio.wait(self._releasing, timeout=_RELEASE_WAIT)
         if self._tokens is not None:
             await self._tokens.close()
         await self._connection.close()
 
-    async def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
-        self._require(Task.GENERATE)
-        request = self._encode(self._protocol.encode_generate, call, context)
-        reader = self._protocol.generate_reader(call)
+    def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
+        def request() -> bytes:
+            self._require(Task.GENERATE)
+            return self._encode(self._protocol.encode_generate, call, context)
+
+        reader, judged = self._protocol.generate_reader(call), partial(self._judged, Task.GENERATE)
+        return self._stream(self._protocol.generate_path, request, reader, judged, context)
+
+    def resume(self, after: int, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
+        if not self._capabilities.resumes:
+            return super().resume(after, context)
+
+        def request() -> bytes:
+            return self._protocol.encode_resume(context.stream, after)
+
+        reader, judged = self._protocol.resume_reader(after), self._judged_resumption
+        return self._stream(self._protocol.resume_path, request, reader, judged, context)
+
+    async def _stream(
+        self,
+        path: str,
+        encode: Callable[[], bytes],
+        reader: StreamReader,
+        judged: Callable[[Exception], AttemptError],
+        context: CallContext,
+    ) -> AsyncGenerator[GenerateEvent, None]:
+        request = encode()
+        stream = context.stream if self._capabilities.resumes else ""
         line: Line | None = None
         rpc: grpc.aio.UnaryStreamCall[bytes, bytes] | None = None
         try:
             if self._tokens is not None:
                 await self._renew_metadata(self._tokens, context)
             line = self._take_line()
-            method = line.stream(self._protocol.generate_path)
-            rpc = method(request, timeout=self._remaining(context), metadata=self._metadata)
+            rpc = line.stream(path)(request, timeout=self._remaining(context), metadata=self._metadata)
             line.calls.add(rpc)
+            if stream:
+                self._named[stream] = line
             # Iterating the call instead would put one more generator under every token.
             while isinstance(message := await rpc.read(), bytes):
                 for event in reader.read(message):
+                    if type(event) is Finish:
+                        self._named.pop(stream, None)
                     yield event
                     if type(event) is Finish:
                         self._succeeded()
@@ -85,12 +124,16 @@ class GrpcBackend(RemoteBackend):
                 return
             failed = self._noted(line, failure(self.name, FailureKind.TRUNCATED))
         except CALL_ERRORS as error:
-            failed = self._noted(line, self._judged(Task.GENERATE, error))
+            failed = self._noted(line, judged(error))
         except asyncio.CancelledError:
             if not self._ended_by_stop(line):
                 raise
             failed = failure(self.name, FailureKind.PREEMPTED)
         finally:
+            # What has ended by itself needs no release. Whoever stops this backend has released it already.
+            if (named := self._named.pop(stream, None)) is not None and rpc is not None and not rpc.done():
+                rpc.cancel()
+                self._release(named, stream)
             await self._leave(line, rpc)
         # Raised out here, no error of the library's, with its server's text, hangs on it as its context.
         raise failed
@@ -169,6 +212,33 @@ class GrpcBackend(RemoteBackend):
         if line is not None and rpc is not None:
             rpc.cancel()  # does nothing to one that has ended
             await self._connection.ended(line, rpc)
+
+    def _release(self, line: Line, stream: str) -> None:
+        """Tell the server that nobody wants this stream. Where that does not arrive, it stops a little later."""
+        if line.closed:
+            return
+        request = self._protocol.encode_release(stream)
+        call = line.unary(self._protocol.release_path)(request, timeout=_RELEASE_WAIT, metadata=self._metadata)
+        line.calls.add(call)
+
+        async def end() -> None:
+            try:
+                await call
+            except CALL_ERRORS:
+                pass
+            finally:
+                await self._leave(line, call)
+
+        releasing = asyncio.get_running_loop().create_task(end())
+        self._releasing.add(releasing)
+        releasing.add_done_callback(self._releasing.discard)
+
+    def _judged_resumption(self, error: Exception) -> AttemptError:
+        """A server that cannot resume is no worse for it."""
+        failed = self._judged(Task.GENERATE, error)
+        if failed.kind in {FailureKind.UNSUPPORTED, FailureKind.MODEL_UNAVAILABLE}:
+            return failure(self.name, FailureKind.CONFLICT)
+        return failed
 
     def _judged(self, task: Task, error: Exception) -> AttemptError:
         failed = attempt_error(self.name, error, partial(self._protocol.judge, task))

@@ -36,9 +36,11 @@ class EdgewiseProtocol(WireProtocol):
     """What `edgewise serve` speaks."""
 
     generate_path = f"{_SERVICE}/Generate"
+    resume_path = f"{_SERVICE}/Resume"
+    release_path = f"{_SERVICE}/Release"
     embed_path = f"{_SERVICE}/Embed"
     infer_path = f"{_SERVICE}/Infer"
-    continues = constrains = logprobs = True
+    continues = constrains = logprobs = resumes = True
 
     def metadata(self, credentials: str | None) -> Metadata:
         return bearer(credentials)
@@ -59,7 +61,16 @@ class EdgewiseProtocol(WireProtocol):
         return request.SerializeToString()
 
     def generate_reader(self, call: GenerateInput) -> StreamReader:
-        return _EventReader()
+        return _EventReader(0)
+
+    def encode_resume(self, stream: str, after: int) -> bytes:
+        return wire.ResumeRequest(stream=stream, after=after).SerializeToString()
+
+    def resume_reader(self, after: int) -> StreamReader:
+        return _EventReader(after)
+
+    def encode_release(self, stream: str) -> bytes:
+        return wire.ReleaseRequest(stream=stream).SerializeToString()
 
     def encode_embed(self, call: EmbedInput, context: CallContext, remaining: float) -> bytes:
         request = wire.EmbedRequest(model=self.model, call=_call_info(context, remaining), texts=call.texts)
@@ -87,10 +98,17 @@ class EdgewiseProtocol(WireProtocol):
 
 
 class _EventReader(StreamReader):
-    """The messages are the events themselves."""
+    """The messages are the events themselves, numbered; ``last`` is the number of the one before."""
+
+    def __init__(self, last: int) -> None:
+        self._last = last
 
     def read(self, message: bytes) -> Iterable[GenerateEvent]:
         response = wire.GenerateResponse.FromString(message)
+        if response.sequence:  # servers that cannot resume count nothing
+            self._last += 1
+            if response.sequence != self._last:
+                raise ValueError("a message of the stream is missing, or came twice")
         event = response.WhichOneof("event")
         if event == "delta":
             delta = response.delta
@@ -117,8 +135,23 @@ def _call_info(context: CallContext, remaining: float) -> wire.CallInfo:
         attempt=context.attempt,
         priority=_PRIORITIES[context.priority],
         data_classes=context.data_classes,
-        budgets=wire.Budgets(total_ms=int(min(remaining * 1000, _UINT32_MAX))),
+        budgets=_budgets(context, remaining),
+        stream=context.stream,
     )
+
+
+def _budgets(context: CallContext, remaining: float) -> wire.Budgets:
+    """All as they are now, though the context knows instants only: what remains to its deadline says when that is."""
+    budgets = wire.Budgets(total_ms=_ms(remaining))
+    if context.first_by is not None:
+        budgets.first_token_ms = _ms(remaining + context.first_by.at - context.deadline.at)
+    if context.start_by is not None:
+        budgets.queue_ms = _ms(remaining + context.start_by.at - context.deadline.at)
+    return budgets
+
+
+def _ms(seconds: float) -> int:
+    return int(min(max(seconds, 0.0) * 1000, _UINT32_MAX))
 
 
 def _response_format(asked: Mapping[str, Any] | None) -> wire.ResponseFormat | None:

@@ -110,6 +110,7 @@ class GrpcSettings:
     continues: Annotated[bool, "it continues a last message of the assistant exactly"] = True
     constrains: Annotated[bool, "it honours a response format"] = True
     logprobs: Annotated[bool, "it reports log-probabilities"] = True
+    resumes: Annotated[bool, "it keeps streams whose connection was lost, to go on with them"] = True
     connect_timeout: Annotated[
         Seconds, "how long a connection may take to stand; doubled, up to eight times, while it fails"
     ] = _ONE_SECOND

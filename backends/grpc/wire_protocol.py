@@ -45,6 +45,8 @@ class WireProtocol(ABC):
     """
 
     generate_path: str = ""
+    resume_path: str = ""
+    release_path: str = ""
     embed_path: str = ""
     infer_path: str = ""
 
@@ -54,6 +56,8 @@ class WireProtocol(ABC):
     """It can ask for a response format."""
     logprobs = False
     """It carries log-probabilities."""
+    resumes = False
+    """A stream that was lost can be resumed, and one that is not wanted wants to be released."""
 
     def __init__(self, settings: GrpcSettings) -> None:
         self.model = settings.model or ""
@@ -76,6 +80,18 @@ class WireProtocol(ABC):
     @abstractmethod
     def generate_reader(self, call: GenerateInput) -> StreamReader:
         """What reads that stream."""
+
+    def encode_resume(self, stream: str, after: int) -> bytes:
+        """The request to go on with a stream, by its name, after so many of its messages."""
+        raise ValueError("this protocol does not resume")
+
+    def resume_reader(self, after: int) -> StreamReader:
+        """What reads the rest of it."""
+        raise ValueError("this protocol does not resume")
+
+    def encode_release(self, stream: str) -> bytes:
+        """The request to give a stream up."""
+        raise ValueError("this protocol does not resume")
 
     def encode_embed(self, call: EmbedInput, context: CallContext, remaining: float) -> bytes:
         """The request for embeddings."""

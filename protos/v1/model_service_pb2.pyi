@@ -49,20 +49,30 @@ TASK_EMBED: Task
 TASK_INFER: Task
 
 class CallInfo(_message.Message):
-    __slots__ = ("request_id", "idempotency_key", "attempt", "priority", "data_classes", "budgets")
+    __slots__ = ("request_id", "idempotency_key", "attempt", "priority", "data_classes", "budgets", "stream", "permitted")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     DATA_CLASSES_FIELD_NUMBER: _ClassVar[int]
     BUDGETS_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    PERMITTED_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     idempotency_key: str
     attempt: int
     priority: Priority
     data_classes: _containers.RepeatedScalarFieldContainer[str]
     budgets: Budgets
-    def __init__(self, request_id: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., attempt: _Optional[int] = ..., priority: _Optional[_Union[Priority, str]] = ..., data_classes: _Optional[_Iterable[str]] = ..., budgets: _Optional[_Union[Budgets, _Mapping]] = ...) -> None: ...
+    stream: str
+    permitted: PermittedPlaces
+    def __init__(self, request_id: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., attempt: _Optional[int] = ..., priority: _Optional[_Union[Priority, str]] = ..., data_classes: _Optional[_Iterable[str]] = ..., budgets: _Optional[_Union[Budgets, _Mapping]] = ..., stream: _Optional[str] = ..., permitted: _Optional[_Union[PermittedPlaces, _Mapping]] = ...) -> None: ...
+
+class PermittedPlaces(_message.Message):
+    __slots__ = ("places",)
+    PLACES_FIELD_NUMBER: _ClassVar[int]
+    places: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, places: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Budgets(_message.Message):
     __slots__ = ("total_ms", "first_token_ms", "queue_ms")
@@ -75,20 +85,36 @@ class Budgets(_message.Message):
     def __init__(self, total_ms: _Optional[int] = ..., first_token_ms: _Optional[int] = ..., queue_ms: _Optional[int] = ...) -> None: ...
 
 class Origin(_message.Message):
-    __slots__ = ("model", "place", "load")
+    __slots__ = ("model", "place", "load", "model_version")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PLACE_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     model: str
     place: str
     load: Load
-    def __init__(self, model: _Optional[str] = ..., place: _Optional[str] = ..., load: _Optional[_Union[Load, _Mapping]] = ...) -> None: ...
+    model_version: str
+    def __init__(self, model: _Optional[str] = ..., place: _Optional[str] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., model_version: _Optional[str] = ...) -> None: ...
 
 class Load(_message.Message):
-    __slots__ = ("queue_depth",)
+    __slots__ = ("queue_depth", "running", "tokens_per_second")
     QUEUE_DEPTH_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     queue_depth: int
-    def __init__(self, queue_depth: _Optional[int] = ...) -> None: ...
+    running: int
+    tokens_per_second: float
+    def __init__(self, queue_depth: _Optional[int] = ..., running: _Optional[int] = ..., tokens_per_second: _Optional[float] = ...) -> None: ...
+
+class Timings(_message.Message):
+    __slots__ = ("queued_ms", "first_token_ms", "total_ms")
+    QUEUED_MS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_TOKEN_MS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_MS_FIELD_NUMBER: _ClassVar[int]
+    queued_ms: int
+    first_token_ms: int
+    total_ms: int
+    def __init__(self, queued_ms: _Optional[int] = ..., first_token_ms: _Optional[int] = ..., total_ms: _Optional[int] = ...) -> None: ...
 
 class Usage(_message.Message):
     __slots__ = ("prompt_tokens", "output_tokens")
@@ -144,12 +170,32 @@ class ResponseFormat(_message.Message):
     def __init__(self, json_object: _Optional[_Union[ResponseFormat.JsonObject, _Mapping]] = ..., json_schema: _Optional[str] = ..., grammar: _Optional[str] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
-    __slots__ = ("delta", "finish")
+    __slots__ = ("delta", "finish", "sequence")
     DELTA_FIELD_NUMBER: _ClassVar[int]
     FINISH_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     delta: Delta
     finish: Finish
-    def __init__(self, delta: _Optional[_Union[Delta, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ...) -> None: ...
+    sequence: int
+    def __init__(self, delta: _Optional[_Union[Delta, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., sequence: _Optional[int] = ...) -> None: ...
+
+class ResumeRequest(_message.Message):
+    __slots__ = ("stream", "after")
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    stream: str
+    after: int
+    def __init__(self, stream: _Optional[str] = ..., after: _Optional[int] = ...) -> None: ...
+
+class ReleaseRequest(_message.Message):
+    __slots__ = ("stream",)
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    stream: str
+    def __init__(self, stream: _Optional[str] = ...) -> None: ...
+
+class ReleaseResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class Delta(_message.Message):
     __slots__ = ("text", "tokens", "logprobs")
@@ -179,14 +225,16 @@ class TokenLogprob(_message.Message):
     def __init__(self, token: _Optional[str] = ..., logprob: _Optional[float] = ..., top: _Optional[_Iterable[_Union[TokenLogprob.Alternative, _Mapping]]] = ...) -> None: ...
 
 class Finish(_message.Message):
-    __slots__ = ("reason", "usage", "origin")
+    __slots__ = ("reason", "usage", "origin", "timings")
     REASON_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
     reason: FinishReason
     usage: Usage
     origin: Origin
-    def __init__(self, reason: _Optional[_Union[FinishReason, str]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., origin: _Optional[_Union[Origin, _Mapping]] = ...) -> None: ...
+    timings: Timings
+    def __init__(self, reason: _Optional[_Union[FinishReason, str]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., origin: _Optional[_Union[Origin, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
 
 class EmbedRequest(_message.Message):
     __slots__ = ("model", "call", "texts")
@@ -199,14 +247,16 @@ class EmbedRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., call: _Optional[_Union[CallInfo, _Mapping]] = ..., texts: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class EmbedResponse(_message.Message):
-    __slots__ = ("vectors", "usage", "origin")
+    __slots__ = ("vectors", "usage", "origin", "timings")
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
     vectors: Tensor
     usage: Usage
     origin: Origin
-    def __init__(self, vectors: _Optional[_Union[Tensor, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., origin: _Optional[_Union[Origin, _Mapping]] = ...) -> None: ...
+    timings: Timings
+    def __init__(self, vectors: _Optional[_Union[Tensor, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., origin: _Optional[_Union[Origin, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
 
 class Tensor(_message.Message):
     __slots__ = ("dtype", "shape", "data")
@@ -236,7 +286,7 @@ class InferRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., call: _Optional[_Union[CallInfo, _Mapping]] = ..., inputs: _Optional[_Mapping[str, Tensor]] = ...) -> None: ...
 
 class InferResponse(_message.Message):
-    __slots__ = ("outputs", "origin")
+    __slots__ = ("outputs", "origin", "timings")
     class OutputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -246,24 +296,44 @@ class InferResponse(_message.Message):
         def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
     outputs: _containers.MessageMap[str, Tensor]
     origin: Origin
-    def __init__(self, outputs: _Optional[_Mapping[str, Tensor]] = ..., origin: _Optional[_Union[Origin, _Mapping]] = ...) -> None: ...
+    timings: Timings
+    def __init__(self, outputs: _Optional[_Mapping[str, Tensor]] = ..., origin: _Optional[_Union[Origin, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+
+class HandshakeRequest(_message.Message):
+    __slots__ = ("model", "permitted")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PERMITTED_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    permitted: PermittedPlaces
+    def __init__(self, model: _Optional[str] = ..., permitted: _Optional[_Union[PermittedPlaces, _Mapping]] = ...) -> None: ...
+
+class HandshakeResponse(_message.Message):
+    __slots__ = ("model", "place")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    model: Model
+    place: str
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., place: _Optional[str] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class ListModelsResponse(_message.Message):
-    __slots__ = ("models", "place")
+    __slots__ = ("models", "place", "remembers_ms")
     MODELS_FIELD_NUMBER: _ClassVar[int]
     PLACE_FIELD_NUMBER: _ClassVar[int]
+    REMEMBERS_MS_FIELD_NUMBER: _ClassVar[int]
     models: _containers.RepeatedCompositeFieldContainer[Model]
     place: str
-    def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., place: _Optional[str] = ...) -> None: ...
+    remembers_ms: int
+    def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., place: _Optional[str] = ..., remembers_ms: _Optional[int] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "tasks", "context_tokens", "continues", "constrains", "logprobs", "ready")
+    __slots__ = ("name", "tasks", "context_tokens", "continues", "constrains", "logprobs", "ready", "load")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -271,6 +341,7 @@ class Model(_message.Message):
     CONSTRAINS_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
     name: str
     tasks: _containers.RepeatedScalarFieldContainer[Task]
     context_tokens: int
@@ -278,4 +349,5 @@ class Model(_message.Message):
     constrains: bool
     logprobs: bool
     ready: bool
-    def __init__(self, name: _Optional[str] = ..., tasks: _Optional[_Iterable[_Union[Task, str]]] = ..., context_tokens: _Optional[int] = ..., continues: bool = ..., constrains: bool = ..., logprobs: bool = ..., ready: bool = ...) -> None: ...
+    load: Load
+    def __init__(self, name: _Optional[str] = ..., tasks: _Optional[_Iterable[_Union[Task, str]]] = ..., context_tokens: _Optional[int] = ..., continues: bool = ..., constrains: bool = ..., logprobs: bool = ..., ready: bool = ..., load: _Optional[_Union[Load, _Mapping]] = ...) -> None: ...

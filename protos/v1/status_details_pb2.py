@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'edgewise/protos/v1/status_details.proto\x12\x0b\x65\x64gewise.v1\";\n\rStatusDetails\x12*\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x19.edgewise.v1.StatusDetail\"/\n\x0cStatusDetail\x12\x10\n\x08type_url\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"g\n\tRetryInfo\x12\x31\n\x0bretry_delay\x18\x01 \x01(\x0b\x32\x1c.edgewise.v1.RetryInfo.Delay\x1a\'\n\x05\x44\x65lay\x12\x0f\n\x07seconds\x18\x01 \x01(\x03\x12\r\n\x05nanos\x18\x02 \x01(\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'edgewise/protos/v1/status_details.proto\x12\x0b\x65\x64gewise.v1\"Z\n\rStatusDetails\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12*\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x19.edgewise.v1.StatusDetail\"/\n\x0cStatusDetail\x12\x10\n\x08type_url\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"g\n\tRetryInfo\x12\x31\n\x0bretry_delay\x18\x01 \x01(\x0b\x32\x1c.edgewise.v1.RetryInfo.Delay\x1a\'\n\x05\x44\x65lay\x12\x0f\n\x07seconds\x18\x01 \x01(\x03\x12\r\n\x05nanos\x18\x02 \x01(\x05\"+\n\tErrorInfo\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,11 +32,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'edgewise.protos.v1.status_d
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_STATUSDETAILS']._serialized_start=56
-  _globals['_STATUSDETAILS']._serialized_end=115
-  _globals['_STATUSDETAIL']._serialized_start=117
-  _globals['_STATUSDETAIL']._serialized_end=164
-  _globals['_RETRYINFO']._serialized_start=166
-  _globals['_RETRYINFO']._serialized_end=269
-  _globals['_RETRYINFO_DELAY']._serialized_start=230
-  _globals['_RETRYINFO_DELAY']._serialized_end=269
+  _globals['_STATUSDETAILS']._serialized_end=146
+  _globals['_STATUSDETAIL']._serialized_start=148
+  _globals['_STATUSDETAIL']._serialized_end=195
+  _globals['_RETRYINFO']._serialized_start=197
+  _globals['_RETRYINFO']._serialized_end=300
+  _globals['_RETRYINFO_DELAY']._serialized_start=261
+  _globals['_RETRYINFO_DELAY']._serialized_end=300
+  _globals['_ERRORINFO']._serialized_start=302
+  _globals['_ERRORINFO']._serialized_end=345
 # @@protoc_insertion_point(module_scope)

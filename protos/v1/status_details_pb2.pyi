@@ -6,10 +6,14 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class StatusDetails(_message.Message):
-    __slots__ = ("details",)
+    __slots__ = ("code", "message", "details")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
     DETAILS_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    message: str
     details: _containers.RepeatedCompositeFieldContainer[StatusDetail]
-    def __init__(self, details: _Optional[_Iterable[_Union[StatusDetail, _Mapping]]] = ...) -> None: ...
+    def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ..., details: _Optional[_Iterable[_Union[StatusDetail, _Mapping]]] = ...) -> None: ...
 
 class StatusDetail(_message.Message):
     __slots__ = ("type_url", "value")
@@ -31,3 +35,11 @@ class RetryInfo(_message.Message):
     RETRY_DELAY_FIELD_NUMBER: _ClassVar[int]
     retry_delay: RetryInfo.Delay
     def __init__(self, retry_delay: _Optional[_Union[RetryInfo.Delay, _Mapping]] = ...) -> None: ...
+
+class ErrorInfo(_message.Message):
+    __slots__ = ("reason", "domain")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    domain: str
+    def __init__(self, reason: _Optional[str] = ..., domain: _Optional[str] = ...) -> None: ...

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from ...backends import CallContext
 from ...core.answer import Embeddings, GenerateEvent, Inference, Usage
+from ...core.deadline import Deadline
 from ...core.decision import AttemptRecord
 from ...core.duration import format_duration
 from ...core.failure import AttemptError, FailureKind
@@ -27,9 +28,12 @@ class Attempt:
     `call` once; when it came through, `settle` and `close` once, however it went on; between them `token` as they come.
     A call may wait for a slot first; the backend's own time counts from there. Settling judges, records and learns at
     once; closing stops the work and frees the slot, and nobody has to wait for a backend that is slow to stop.
+
+    One that ``resumes`` another goes on with that one's stream. What comes of it shows the backend to be there, and
+    teaches nothing of its pace.
     """
 
-    def __init__(self, run: Run, step: Step, reason: str) -> None:
+    def __init__(self, run: Run, step: Step, reason: str, *, resumes: Attempt | None = None) -> None:
         self.run = run
         self.step = step
         self.member = run.conduct.fleet[step.backend]
@@ -50,6 +54,9 @@ class Attempt:
         self._tokens = 0
         self.usage: Usage | None = None
         """What the backend counted, once it has answered."""
+        self._resumed = resumes
+        self._stream: str = "" if resumes is None else resumes._stream
+        self._received: int = 0 if resumes is None else resumes._received
 
     async def call(self, work: Callable[[], Awaitable[T]]) -> T:
         """Pass the breaker, wait for a slot, do ``work``.
@@ -83,7 +90,8 @@ class Attempt:
         await self.member.slots.take(self.run.request.labels.priority)
         self._has_slot = self.sent = True
         self._called_at = self._loop.time()
-        self._trial = self.member.trial(self.run.request.labels)
+        if self._resumed is None:
+            self._trial = self.member.trial(self.run.request.labels)
 
     def _refuse_what_cannot_start_in_time(self) -> None:
         """Say at once what waiting in the queue would only show later. A guess refuses nobody."""
@@ -112,6 +120,17 @@ class Attempt:
             tokens_left=tokens_left,
         )
 
+    @property
+    def can_resume(self) -> bool:
+        """Whether its stream, once lost, can go on where it stopped."""
+        return bool(self._stream and self._received)
+
+    def resume(self) -> AsyncGenerator[GenerateEvent, None]:
+        """What follows in the stream of the attempt that this one resumes."""
+        return self.run.conduct.dispatch.resume(
+            self.step.permit, self.member.backend, self.run.request, self._context(), after=self._received
+        )
+
     async def embed(self) -> Embeddings:
         """The backend's embeddings."""
         return await self.run.conduct.dispatch.embed(
@@ -135,12 +154,13 @@ class Attempt:
         return self._first_at is not None
 
     def token(self, count: int, now: float) -> None:
-        """So many tokens came now."""
+        """So many tokens came now, in one delta."""
         if self._first_at is None:
             self._first_at = now
             self.record.first_token = now - self.run.request.started_at
-            assert self._trial is not None
-            self._trial.first(now - self._called_at)
+            if self._trial is not None:
+                self._trial.first(now - self._called_at)
+        self._received += 1
         self._tokens += count
         self._last_at = now
 
@@ -248,6 +268,9 @@ class Attempt:
             # It was at work: whoever leaves a stream early says nothing against its backend.
             self.member.breaker.succeeded()
             return
+        if self._resumed is not None:
+            self.member.breaker.abandoned()
+            return
         silent = self._loop.time() - self._called_at
         if silent <= self.step.prediction.first.quantile_95():
             self.member.breaker.abandoned()
@@ -270,6 +293,11 @@ class Attempt:
 
     def _context(self) -> CallContext:
         request = self.run.request
+        if not self._stream and self.member.backend.capabilities.resumes:
+            self._stream = f"{self.run.conduct.random.getrandbits(128):032x}"
+        now = self._loop.time()
+        first_by = None if self.run.plan.first_token_budget is None else self.run.first_token_deadline
+        prediction = self.step.prediction
         return CallContext(
             request_id=request.id,
             deadline=self.run.deadline,
@@ -277,6 +305,11 @@ class Attempt:
             priority=request.labels.priority,
             idempotency_key=request.idempotency_key,
             attempt=self._number,
+            stream=self._stream,
+            # What would start later would likely end too late.
+            start_by=Deadline(self.run.deadline.at - prediction.total.median()) if prediction.known else None,
+            # In a continuation the first token came long ago.
+            first_by=None if first_by is None or first_by.passed(now) else first_by,
         )
 
     def _since_entry(self) -> float:

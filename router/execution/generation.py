@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Callable
 
-from ...core.answer import Answer, Delta, Finish, FinishReason, TokenLogprob, Usage
+from ...core.answer import Answer, Delta, Finish, FinishReason, GenerateEvent, TokenLogprob, Usage
+from ...core.deadline import Deadline
+from ...core.failure import AttemptError
 from .attempt import Attempt
 from .conduct import Run
 from .outcome import failed, refused
 from .race import Race, RaceFailed
+from .resumption import resume
 from .stop_sequences import StopSequences
+
+RESUME_PATIENCE = 1.0
+"""Seconds for which the next backend waits while a stream that was lost is taken up again."""
 
 
 class _Draft:
@@ -51,7 +58,20 @@ async def run_generate(run: Run, stop: tuple[str, ...], max_output_tokens: int) 
     async def start(attempt: Attempt) -> _Draft:
         draft = _Draft(attempt, stop)
         drafts.append(draft)
-        await attempt.call(lambda: _consume(draft, max_output_tokens))
+        try:
+            return await carry(draft, attempt, lambda: attempt.generate("", max_output_tokens))
+        except AttemptError as error:
+            failure = error
+        until = run.deadline if len(run.plan.steps) == 1 else min(run.deadline, Deadline(loop.time() + RESUME_PATIENCE))
+        resumed = await resume(attempt, failure, lambda again: carry(draft, again, again.resume), until)
+        if resumed is None:
+            raise failure
+        return resumed
+
+    async def carry(
+        draft: _Draft, attempt: Attempt, events: Callable[[], AsyncGenerator[GenerateEvent, None]]
+    ) -> _Draft:
+        await attempt.call(lambda: _consume(draft, attempt, events()))
         attempt.settle(None)
         return draft
 
@@ -76,10 +96,8 @@ async def run_generate(run: Run, stop: tuple[str, ...], max_output_tokens: int) 
     )
 
 
-async def _consume(draft: _Draft, max_output_tokens: int) -> None:
-    attempt = draft.attempt
+async def _consume(draft: _Draft, attempt: Attempt, events: AsyncGenerator[GenerateEvent, None]) -> None:
     loop = asyncio.get_running_loop()
-    events = attempt.generate("", max_output_tokens)
     async for event in events:
         if isinstance(event, Finish):
             draft.end(event)

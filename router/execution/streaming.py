@@ -17,6 +17,7 @@ from .conduct import Run
 from .feed import Feed
 from .outcome import failed, out_of_time, refused
 from .race import Race, RaceFailed, StartAttempt
+from .resumption import resume
 from .retry import backoff, may_retry
 from .text import Text
 
@@ -133,6 +134,10 @@ class Stream:
                 late = failure.kind is FailureKind.TIMED_OUT and run.deadline.passed(self._now())
                 if late or self._now() >= self._deadline:
                     raise out_of_time(run.decision, self._text.shown)
+                resumed = await self._resumed(opened.attempt, failure)
+                if resumed is not None:
+                    opened = resumed
+                    continue
                 opened, seam = await self._take_over(opened.attempt, failure)
         except (asyncio.CancelledError, GeneratorExit) as left:
             await opened.fail(left)
@@ -157,6 +162,10 @@ class Stream:
             if lost.timed_out and deadline < run.deadline:
                 raise out_of_time(run.decision, first_token=True) from None
             raise failed(lost, run.decision) from None
+
+    async def _resumed(self, broken: Attempt, failure: AttemptError) -> _Open | None:
+        """The same stream from where it broke; ``None`` where that fails, or takes longer than others can wait."""
+        return await resume(broken, failure, self._open_resumed, Deadline(self._last_safe(broken.step.backend)))
 
     async def _take_over(self, broken: Attempt, failure: AttemptError) -> tuple[_Open, Seam | None]:
         """The stream that goes on after one broke, and the seam to it: continued, or else begun anew.
@@ -227,10 +236,15 @@ class Stream:
 
     async def _open(self, attempt: Attempt, text: Text | None = None) -> _Open:
         """Open a stream that goes on with ``text``, the answer's so far where it is absent."""
-        return await attempt.call(lambda: self._first_event(attempt, text or self._text))
+        so_far = text or self._text
+        left = self._max_output_tokens - so_far.tokens
+        return await attempt.call(lambda: self._first_event(attempt, attempt.generate(so_far.sent, left)))
 
-    async def _first_event(self, attempt: Attempt, text: Text) -> _Open:
-        feed = Feed(attempt, attempt.generate(text.sent, self._max_output_tokens - text.tokens))
+    async def _open_resumed(self, attempt: Attempt) -> _Open:
+        return await attempt.call(lambda: self._first_event(attempt, attempt.resume()))
+
+    async def _first_event(self, attempt: Attempt, events: AsyncGenerator[GenerateEvent, None]) -> _Open:
+        feed = Feed(attempt, events)
         try:
             first = await feed.next(math.inf)
         except BaseException:
@@ -267,17 +281,24 @@ class Stream:
 
     def _longest_silence(self, attempt: Attempt) -> _Silence | None:
         """After how long a silence the stream counts as stalled; ``None`` where nobody could continue it anyway."""
-        others = [step for step in self._not_failed() if step.backend != attempt.step.backend]
-        able = [step for step in others if self._can_take_over(step)]
-        if not able:
+        if self._successor(attempt.step.backend) is None:
             return None
         usual = attempt.member.estimators[self._run.request.labels.task].output_token_p95()
-        last_safe = self._deadline - able[0].prediction.total.quantile_95()
         return _Silence(
             limit=min(max(SHORTEST_STALL, STALL_FACTOR * usual), LONGEST_STALL),
             least=max(LEAST_STALL, LEAST_STALL_FACTOR * usual),
-            last_safe=last_safe,
+            last_safe=self._last_safe(attempt.step.backend),
         )
+
+    def _successor(self, backend: str) -> Step | None:
+        """Who would take this backend's stream over."""
+        others = [step for step in self._not_failed() if step.backend != backend]
+        return next((step for step in others if self._can_take_over(step)), None)
+
+    def _last_safe(self, backend: str) -> float:
+        """The last safe moment of whoever would; the deadline where nobody would."""
+        able = self._successor(backend)
+        return self._deadline if able is None else self._deadline - able.prediction.total.quantile_95()
 
     def _stalled(self, attempt: Attempt) -> AttemptError:
         if self._now() >= self._deadline:

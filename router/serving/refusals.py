@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Never, TypeVar
 
@@ -10,6 +11,8 @@ import grpc.aio
 
 from ...backends.grpc.status import FAILURE_KEY, PUSHBACK_KEY
 from ...core.failure import AttemptError, FailureKind
+
+_log = logging.getLogger(__name__)
 
 _Code = grpc.StatusCode
 
@@ -36,6 +39,16 @@ CODE_BY_KIND: dict[FailureKind, grpc.StatusCode] = {
     FailureKind.INVALID_REQUEST: _Code.INVALID_ARGUMENT,
     FailureKind.PREEMPTED: _Code.ABORTED,
 }
+
+
+def told(error: Exception) -> AttemptError:
+    """What is told of a failure. Whatever a backend raises against its contract may quote content, so its type alone is
+    logged.
+    """
+    if isinstance(error, AttemptError):
+        return error
+    _log.error("a served backend broke its contract by a %s", type(error).__name__)
+    return AttemptError(FailureKind.INTERNAL, "the model failed in an unforeseen way")
 
 
 async def refuse(context: grpc.aio.ServicerContext[Q, R], failed: AttemptError) -> Never:

@@ -47,6 +47,7 @@ def parse(message_type: type[M], data: bytes) -> M:
 
 def call_context(info: wire.CallInfo, remaining: float | None, now: float) -> CallContext:
     """What goes with the call. ``remaining`` is gRPC's own deadline in seconds; ``now`` is on the loop's clock."""
+    budgets = info.budgets
     return CallContext(
         request_id=info.request_id or secrets.token_hex(8),
         deadline=Deadline.after(now, LONGEST_CALL if remaining is None else remaining),
@@ -54,7 +55,14 @@ def call_context(info: wire.CallInfo, remaining: float | None, now: float) -> Ca
         priority=_PRIORITIES.get(info.priority, Priority.NORMAL),
         idempotency_key=info.idempotency_key,
         attempt=max(1, info.attempt),
+        stream=info.stream,
+        start_by=_after(now, budgets.queue_ms) if budgets.HasField("queue_ms") else None,
+        first_by=_after(now, budgets.first_token_ms) if budgets.HasField("first_token_ms") else None,
     )
+
+
+def _after(now: float, milliseconds: int) -> Deadline:
+    return Deadline.after(now, milliseconds / 1000)
 
 
 def generate_input(request: wire.GenerateRequest) -> GenerateInput:

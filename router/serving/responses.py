@@ -12,31 +12,31 @@ _REASONS = {FinishReason.STOP: wire.FINISH_REASON_STOP, FinishReason.LENGTH: wir
 TASKS = {Task.GENERATE: wire.TASK_GENERATE, Task.EMBED: wire.TASK_EMBED, Task.INFER: wire.TASK_INFER}
 
 
-def delta_bytes(delta: Delta) -> bytes:
+def delta_bytes(delta: Delta, sequence: int) -> bytes:
     """A piece of text on the wire."""
     message = wire.Delta(text=delta.text, tokens=delta.tokens)
     if delta.logprobs:
         message.logprobs.extend(map(_token_logprob, delta.logprobs))
-    return wire.GenerateResponse(delta=message).SerializeToString()
+    return wire.GenerateResponse(delta=message, sequence=sequence).SerializeToString()
 
 
-def finish_bytes(finish: Finish, origin: wire.Origin) -> bytes:
+def finish_bytes(finish: Finish, sequence: int, origin: wire.Origin, timings: wire.Timings) -> bytes:
     """The end of a stream on the wire."""
-    message = wire.Finish(reason=_REASONS[finish.reason], usage=_usage(finish.usage), origin=origin)
-    return wire.GenerateResponse(finish=message).SerializeToString()
+    reason, usage = _REASONS[finish.reason], _usage(finish.usage)
+    message = wire.Finish(reason=reason, usage=usage, origin=origin, timings=timings)
+    return wire.GenerateResponse(finish=message, sequence=sequence).SerializeToString()
 
 
-def embeddings_bytes(embeddings: Embeddings, origin: wire.Origin) -> bytes:
+def embeddings_bytes(embeddings: Embeddings, origin: wire.Origin, timings: wire.Timings) -> bytes:
     """Vectors on the wire."""
-    return wire.EmbedResponse(
-        vectors=to_message(embeddings.vectors), usage=_usage(embeddings.usage), origin=origin
-    ).SerializeToString()
+    vectors, usage = to_message(embeddings.vectors), _usage(embeddings.usage)
+    return wire.EmbedResponse(vectors=vectors, usage=usage, origin=origin, timings=timings).SerializeToString()
 
 
-def inference_bytes(inference: Inference, origin: wire.Origin) -> bytes:
+def inference_bytes(inference: Inference, origin: wire.Origin, timings: wire.Timings) -> bytes:
     """Named tensors on the wire."""
     outputs = {name: to_message(tensor) for name, tensor in inference.outputs.items()}
-    return wire.InferResponse(outputs=outputs, origin=origin).SerializeToString()
+    return wire.InferResponse(outputs=outputs, origin=origin, timings=timings).SerializeToString()
 
 
 def _usage(usage: Usage) -> wire.Usage:

@@ -18,8 +18,10 @@ from ...backends.grpc.target import Target
 from ...core.errors import ConfigurationError, EdgewiseError
 from ...core.problem import Problem, Severity
 from .access import TokenCheck
+from .served import Roster
 from .service import SERVICE_NAME, ModelService
 from .settings import ServeSettings, check, parse_listen
+from .works import Works
 
 try:
     from grpc_reflection.v1alpha import reflection
@@ -64,6 +66,7 @@ class ModelServer:
         self._backends = dict(backends)
         self._server: grpc.aio.Server | None = None
         self._health: HealthReport | None = None
+        self._works: Works | None = None
         self._address = ""
 
     @property
@@ -79,7 +82,9 @@ class ModelServer:
         interceptors = [TokenCheck(settings.tokens)] if settings.tokens else []
         server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
         self._address = _bind(server, settings)
-        service = ModelService(self._backends, settings.place, settings.max_waiting)
+        self._works = Works(settings.resume_within, settings.remember)
+        roster = Roster(self._backends, settings.max_waiting)
+        service = ModelService(roster, self._works, settings.place, settings.remember)
         server.add_generic_rpc_handlers([service.handler()])
         self._health = HealthReport(self._backends, SERVICE_NAME)
         self._health.add_to(server)
@@ -96,6 +101,8 @@ class ModelServer:
         if self._health is not None:
             await self._health.stop()
         await server.stop(self._settings.drain)
+        if self._works is not None:
+            await self._works.stop()
 
     async def wait_stopped(self) -> None:
         """Return when the server has stopped."""

@@ -13,6 +13,7 @@ from ...core.problem import Problem, Severity
 from ...core.settings import FilePath, Seconds, Secret
 
 _TEN_SECONDS = Seconds(10.0)
+_ONE_MINUTE = Seconds(60.0)
 _PLACE = re.compile(r"[A-Z]{2}|site:\S+")
 
 
@@ -31,6 +32,12 @@ class ServeSettings:
     ] = None
     tokens: Annotated[tuple[Secret, ...], "callers must present one of these; without any, everybody may call"] = ()
     max_waiting: Annotated[int, "how many calls may wait for each model; more are told to come back"] = 64
+    resume_within: Annotated[
+        Seconds, "how long a stream goes on after its connection was lost, and can be resumed after its end; 0s: never"
+    ] = _TEN_SECONDS
+    remember: Annotated[
+        Seconds, "how long a finished answer is kept, in memory, for a second call with its idempotency key"
+    ] = _ONE_MINUTE
     drain: Annotated[Seconds, "how long running calls may take to end when the server stops"] = _TEN_SECONDS
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from ...backends import Backend, BackendHealth, CallContext, Capabilities, HealthState
@@ -20,7 +21,8 @@ class Script:
 
     The answer's words come one by one: the first ``first_after`` from the start, the others ``every`` apart.
     ``failure`` is raised after ``fails_after`` words (0: before the first). ``silent_after`` words, nothing comes any
-    more. ``ends_without_finish`` cuts the stream after the last word.
+    more. ``ends_without_finish`` cuts the stream after the last word. After so many words as each number in
+    ``lost_after`` says, the connection is lost; a backend whose capabilities say that it resumes has the rest.
     """
 
     words: tuple[str, ...] = ("a ", "scripted ", "answer")
@@ -30,15 +32,24 @@ class Script:
     fails_after: int = 0
     silent_after: int | None = None
     ends_without_finish: bool = False
+    lost_after: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedCall:
-    """A call as the backend received it, and how it ended: ``answered``, ``failed`` or ``cancelled``."""
+    """A call as the backend received it, and how it ended: ``answered``, ``failed``, ``lost`` or ``cancelled``."""
 
     content: Content = field(repr=False)
     context: CallContext
     outcome: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """A wish to go on with a stream after so many of its events."""
+
+    after: int
+    context: CallContext
 
 
 _EVERYTHING = Capabilities(
@@ -50,7 +61,8 @@ class ScriptedBackend(Backend):
     """A backend that answers by a `Script`, or by one chosen for each call.
 
     ``script`` may be a function of the call's number, from 0. Embeddings are ``[n, 2]``: each text's length and 1. An
-    inference gives its inputs back. ``calls`` holds everything it received.
+    inference gives its inputs back. ``calls`` holds everything it received, ``resumptions`` every stream
+    that was taken up again.
     """
 
     def __init__(
@@ -66,6 +78,8 @@ class ScriptedBackend(Backend):
         self._capabilities = capabilities
         self.reported_health = health or BackendHealth(HealthState.READY)
         self.calls: list[ReceivedCall] = []
+        self.resumptions: list[Resumption] = []
+        self._streams: dict[str, tuple[Script, ReceivedCall, int]] = {}
         self._pauses: set[asyncio.Future[None]] = set()
         self._stopped = False
 
@@ -92,25 +106,55 @@ class ScriptedBackend(Backend):
     async def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
         """The script's words, one `Delta` each."""
         script, received = self._receive(call, context)
+        if context.stream and self._capabilities.resumes:
+            self._streams[context.stream] = script, received, len(call.messages)
+        async with aclosing(self._say(script, received, len(call.messages), 0)) as events:
+            async for event in events:
+                yield event
+
+    async def resume(self, after: int, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
+        """The words that follow the first ``after`` ones."""
+        self._refuse_late(context)
+        self.resumptions.append(Resumption(after, context))
+        known = self._streams.get(context.stream)
+        if self._stopped:
+            raise self._preempted()
+        if known is None:
+            raise AttemptError(FailureKind.CONFLICT, f"backend {self.name!r} does not know this stream")
+        async with aclosing(self._say(*known, after)) as events:
+            async for event in events:
+                yield event
+
+    async def _say(
+        self, script: Script, received: ReceivedCall, prompt_tokens: int, start: int
+    ) -> AsyncGenerator[GenerateEvent, None]:
+        received.outcome.clear()
         try:
-            for index, word in enumerate(script.words):
+            for index, word in enumerate(script.words[start:], start):
                 if script.silent_after == index:
                     await self._pause(None)
                 await self._pause(script.every if index else script.first_after)
+                self._lose(script, received, index, start)
                 if script.failure is not None and script.fails_after == index:
                     received.outcome.append("failed")
                     raise script.failure
                 yield Delta(word)
+            self._lose(script, received, len(script.words), start)
             if script.failure is not None:
                 received.outcome.append("failed")
                 raise script.failure
             received.outcome.append("answered")
             if not script.ends_without_finish:
-                usage = Usage(prompt_tokens=len(call.messages), output_tokens=len(script.words))
+                usage = Usage(prompt_tokens=prompt_tokens, output_tokens=len(script.words))
                 yield Finish(FinishReason.STOP, usage, model=f"{self.name}-model", place=self.name)
         finally:
             if not received.outcome:
                 received.outcome.append("cancelled")
+
+    def _lose(self, script: Script, received: ReceivedCall, index: int, start: int) -> None:
+        if index in script.lost_after and index > start:
+            received.outcome.append("lost")
+            raise AttemptError(FailureKind.UNREACHABLE, f"the connection to backend {self.name!r} was lost")
 
     async def embed(self, call: EmbedInput, context: CallContext) -> Embeddings:
         """One row a text: its length, and 1."""
@@ -139,12 +183,15 @@ class ScriptedBackend(Backend):
     def _receive(self, call: Content, context: CallContext) -> tuple[Script, ReceivedCall]:
         if self._stopped:
             raise self._preempted()
-        if context.deadline.passed(asyncio.get_running_loop().time()):
-            raise AttemptError(FailureKind.TIMED_OUT, f"the deadline had passed before backend {self.name!r} began")
+        self._refuse_late(context)
         script = self._script if isinstance(self._script, Script) else self._script(len(self.calls))
         received = ReceivedCall(call, context)
         self.calls.append(received)
         return script, received
+
+    def _refuse_late(self, context: CallContext) -> None:
+        if context.deadline.passed(asyncio.get_running_loop().time()):
+            raise AttemptError(FailureKind.TIMED_OUT, f"the deadline had passed before backend {self.name!r} began")
 
     async def _pause(self, seconds: float | None) -> None:
         """Wait so long, or for ever, or until it is stopped."""

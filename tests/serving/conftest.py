@@ -19,6 +19,8 @@ from edgewise.core.request import Task
 from edgewise.router.serving import ServeSettings
 from edgewise.router.serving.server import ModelServer
 
+from .cutting_proxy import CuttingProxy
+
 SECRET_WORDS = "the patient's word is plover"
 
 
@@ -108,7 +110,7 @@ Connect = Callable[..., GrpcBackend]
 async def connect() -> AsyncIterator[Connect]:
     made: list[GrpcBackend] = []
 
-    def make(server: ModelServer, **settings: Any) -> GrpcBackend:
+    def make(server: ModelServer | CuttingProxy, **settings: Any) -> GrpcBackend:
         made.append(GrpcBackend("remote", replace(GrpcSettings(target=server.address), **settings)))
         return made[-1]
 
@@ -117,8 +119,8 @@ async def connect() -> AsyncIterator[Connect]:
         await backend.stop()
 
 
-def within(seconds: float) -> CallContext:
-    return CallContext("request-1", Deadline.after(asyncio.get_running_loop().time(), seconds))
+def within(seconds: float, **more: Any) -> CallContext:
+    return CallContext("request-1", Deadline.after(asyncio.get_running_loop().time(), seconds), **more)
 
 
 CALL = GenerateInput((Message.user(SECRET_WORDS),))

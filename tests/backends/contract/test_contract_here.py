@@ -13,7 +13,14 @@ import numpy
 from onnx import TensorProto, helper
 
 from edgewise.backends import Backend, Capabilities
-from edgewise.backends.contract import CancellationTests, EmbeddingTests, GenerationTests, InferenceTests, LifetimeTests
+from edgewise.backends.contract import (
+    CancellationTests,
+    EmbeddingTests,
+    GenerationTests,
+    InferenceTests,
+    LifetimeTests,
+    ResumptionTests,
+)
 from edgewise.backends.grpc import GrpcSettings
 from edgewise.backends.grpc.backend import GrpcBackend
 from edgewise.backends.llama_cpp import LlamaCppSettings
@@ -29,6 +36,8 @@ from edgewise.core.settings import ModelName
 from edgewise.router.serving import ServeSettings
 from edgewise.router.serving.server import ModelServer
 from edgewise.testing import Script, ScriptedBackend
+
+from ...serving.cutting_proxy import CuttingProxy
 
 COUNTING = tuple(f"{number} " for number in range(1, 101))
 TENSORS = InferInput("sum", {"x": to_tensor(numpy.arange(6, dtype=numpy.float32).reshape(3, 2))})
@@ -89,12 +98,29 @@ class TestScripted(LifetimeTests, GenerationTests, CancellationTests, EmbeddingT
         await _all_ended(backend)
 
 
-class TestGrpc(LifetimeTests, GenerationTests, CancellationTests, EmbeddingTests, InferenceTests):
-    """Against the true server, in this process."""
+class TestScriptedLoss(ResumptionTests):
+    @classmethod
+    def make(cls) -> Backend:
+        can = Capabilities(frozenset(Task), max_concurrency=16, resumes=True)
+        return ScriptedBackend("model", cls.script, capabilities=can)
+
+    @staticmethod
+    def script(number: int) -> Script:
+        """The first answer comes whole, the others' connections are lost."""
+        return Script(COUNTING, first_after=0.0, every=0.001, lost_after=(9,) if number else ())
+
+    @classmethod
+    async def lose(cls, backend: Backend) -> None:
+        """The script does."""
+
+
+class TestGrpc(LifetimeTests, GenerationTests, CancellationTests, ResumptionTests, EmbeddingTests, InferenceTests):
+    """Against the true server, in this process, through a wire that can be cut."""
 
     tensors = InferInput("model", TENSORS.inputs)
     honours_length = honours_stop = False
     served: ClassVar[list[ScriptedBackend]] = []
+    proxies: ClassVar[list[CuttingProxy]] = []
 
     @classmethod
     @asynccontextmanager
@@ -103,12 +129,18 @@ class TestGrpc(LifetimeTests, GenerationTests, CancellationTests, EmbeddingTests
         server = ModelServer(ServeSettings(listen="127.0.0.1:0"), {"model": scripted})
         await server.start()
         cls.served.append(scripted)
-        settings = GrpcSettings(target=server.address, continues=False, constrains=False, logprobs=False)
         try:
-            yield GrpcBackend("cloud", settings)
+            async with CuttingProxy(server.address).running() as proxy:
+                cls.proxies.append(proxy)
+                settings = GrpcSettings(target=proxy.address, continues=False, constrains=False, logprobs=False)
+                yield GrpcBackend("cloud", settings)
         finally:
             cls.served.remove(scripted)
             await server.stop()
+
+    @classmethod
+    async def lose(cls, backend: Backend) -> None:
+        cls.proxies[0].cut_all()
 
     @classmethod
     async def idle(cls, backend: Backend) -> None:

@@ -1,0 +1,105 @@
+"""How answers come about: a place is waited for, the model works, and each message is said when it is there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+
+from ...backends import CallContext
+from ...core.answer import Finish, GenerateEvent
+from ...core.content import EmbedInput, GenerateInput, InferInput
+from ...core.failure import AttemptError, FailureKind
+from ...protos.v1 import model_service_pb2 as wire
+from .responses import delta_bytes, embeddings_bytes, finish_bytes, inference_bytes
+from .served import Served
+
+
+async def generated(
+    served: Served, call: GenerateInput, context: CallContext, place: str
+) -> AsyncGenerator[bytes, None]:
+    """A generation's messages, numbered from 1."""
+    clock = _Clock()
+    async with served.admission.place(context.priority, _start_by(context)):
+        clock.has_place()
+        events = served.backend.generate(call, context)
+        sequence = 0
+        try:
+            event = await _first(events, context)
+            while event is not None:
+                sequence += 1
+                if isinstance(event, Finish):
+                    origin = _origin(served, event.model, place)
+                    yield finish_bytes(event, sequence, origin, clock.timings())
+                    return
+                clock.has_text()
+                served.pace.count(event.tokens)
+                yield delta_bytes(event, sequence)
+                event = await anext(events, None)
+        finally:
+            await events.aclose()
+    raise AttemptError(FailureKind.TRUNCATED, "the model stopped without saying why")
+
+
+async def embedded(served: Served, call: EmbedInput, context: CallContext, place: str) -> AsyncGenerator[bytes, None]:
+    """The one message with all vectors."""
+    clock = _Clock()
+    async with served.admission.place(context.priority, _start_by(context)):
+        clock.has_place()
+        embeddings = await served.backend.embed(call, context)
+    yield embeddings_bytes(embeddings, _origin(served, embeddings.model, place), clock.timings())
+
+
+async def inferred(served: Served, call: InferInput, context: CallContext, place: str) -> AsyncGenerator[bytes, None]:
+    """The one message with all output tensors."""
+    clock = _Clock()
+    async with served.admission.place(context.priority, _start_by(context)):
+        clock.has_place()
+        inference = await served.backend.infer(call, context)
+    yield inference_bytes(inference, _origin(served, inference.model, place), clock.timings())
+
+
+def _start_by(context: CallContext) -> float:
+    return min(bound.at for bound in (context.deadline, context.first_by, context.start_by) if bound is not None)
+
+
+async def _first(events: AsyncGenerator[GenerateEvent, None], context: CallContext) -> GenerateEvent | None:
+    if context.first_by is None:
+        return await anext(events, None)
+    try:
+        async with asyncio.timeout_at(context.first_by.at):
+            return await anext(events, None)
+    except TimeoutError:
+        pass
+    raise AttemptError(FailureKind.TIMED_OUT, "no first token came in the time that the call gives it")
+
+
+def _origin(served: Served, model: str, place: str) -> wire.Origin:
+    return wire.Origin(model=model or served.name, place=place, load=served.load())
+
+
+@dataclass(slots=True)
+class _Clock:
+    """When what happened, on the loop's clock."""
+
+    arrived: float = field(default_factory=lambda: asyncio.get_running_loop().time())
+    began: float = 0.0
+    first: float | None = None
+
+    def has_place(self) -> None:
+        self.began = asyncio.get_running_loop().time()
+
+    def has_text(self) -> None:
+        if self.first is None:
+            self.first = asyncio.get_running_loop().time()
+
+    def timings(self) -> wire.Timings:
+        return wire.Timings(
+            queued_ms=_ms(self.began - self.arrived),
+            first_token_ms=None if self.first is None else _ms(self.first - self.began),
+            total_ms=_ms(asyncio.get_running_loop().time() - self.arrived),
+        )
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
