@@ -71,6 +71,7 @@ async def run_generate(run: Run, stop: tuple[str, ...], max_output_tokens: int) 
     async def carry(
         draft: _Draft, attempt: Attempt, events: Callable[[], AsyncGenerator[GenerateEvent, None]]
     ) -> _Draft:
+        draft.attempt = attempt
         await attempt.call(lambda: _consume(draft, attempt, events()))
         attempt.settle(None)
         return draft
