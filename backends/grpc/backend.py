@@ -18,6 +18,7 @@ from ..backend import CallContext, Capabilities
 from ..remote import RemoteBackend
 from ..tokens import Tokens, tokens_from
 from .connection import Connection, Line
+from .fork import refuse_after_fork
 from .protocols import PROTOCOL_TYPES
 from .settings import GrpcSettings
 from .status import CALL_ERRORS, attempt_error, failure
@@ -57,6 +58,9 @@ class GrpcBackend(RemoteBackend):
         self._connection = Connection(settings)
         self._named: dict[str, Line] = {}
         self._releasing: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        refuse_after_fork()
 
     async def stop(self) -> None:
         self._stopped = True

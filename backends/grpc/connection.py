@@ -15,6 +15,7 @@ import grpc.aio
 from ...core.failure import FailureKind
 from ..file_version import versions
 from .channel import credential_files, open_channel
+from .fork import closed, opened, refuse_after_fork
 from .quiet_loop import quieten
 from .settings import GrpcSettings
 
@@ -32,6 +33,7 @@ class Line:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.channel = channel
+        opened(channel)
         self.calls: set[grpc.aio.Call] = set()
         self.retired = False
         self.closed = False
@@ -55,6 +57,7 @@ class Line:
     async def close(self) -> None:
         """End the channel and whatever still runs on it."""
         self.closed = True
+        closed(self.channel)
         for call in self.calls:  # older releases of the library leave some running
             call.cancel()
         await self.channel.close()
@@ -73,7 +76,7 @@ class Connection:
         self._look_at = 0.0
 
     def take(self) -> Line:
-        """The line for the next call; raises `AttemptError` where the TLS files cannot be read.
+        """The line for the next call; raises `AttemptError` where the TLS files cannot be read, or after a fork.
 
         Whoever starts a call on it adds that to the line's `calls`, and says when it has `ended`.
         """
@@ -81,6 +84,7 @@ class Connection:
         if self._files and line is not None:
             self._retire_with_its_files(line)
         if line is None or line.retired:
+            refuse_after_fork()
             quieten()
             self._versions = versions(self._files)
             patience = min(2**self._broken_in_a_row, _MOST_PATIENT)

@@ -13,7 +13,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from ...core.failure import AttemptError, FailureKind
-from ...protos.v1.status_details_pb2 import RetryInfo, StatusDetails
+from ...protos.v1.status_details_pb2 import RetryInfo, StatusDetail, StatusDetails
 from .wire_protocol import ReportedFailure
 
 FAILURE_KEY = "edgewise-failure"
@@ -168,10 +168,18 @@ def _retry_info(details: str | bytes | None) -> float | None:
     if not isinstance(details, bytes):
         return None
     try:
-        for detail in StatusDetails.FromString(details).details:
-            if detail.type_url.endswith("/google.rpc.RetryInfo"):
-                delay = RetryInfo.FromString(detail.value).retry_delay
-                return max(0.0, delay.seconds + delay.nanos / 1e9)
+        found = next((each for each in StatusDetails.FromString(details).details if _is_retry_info(each)), None)
     except DecodeError:
+        return None  # whatever it is, nothing says that it is pushback
+    if found is None:
         return None
-    return None
+    try:
+        delay = RetryInfo.FromString(found.value).retry_delay
+    except DecodeError:
+        return math.inf
+    seconds = delay.seconds + delay.nanos / 1e9
+    return math.inf if seconds < 0 else seconds
+
+
+def _is_retry_info(detail: StatusDetail) -> bool:
+    return detail.type_url.endswith("/google.rpc.RetryInfo")
