@@ -47,10 +47,14 @@ class HealthState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BackendHealth:
-    """A backend's own account of its readiness; asking sends no content and costs no call."""
+    """A backend's own account of its readiness; asking sends no content and costs no call.
+
+    ``progress`` is how much of a loading is done, from 0 to 1; ``None`` where nobody knows.
+    """
 
     state: HealthState
     sentence: str = ""
+    progress: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

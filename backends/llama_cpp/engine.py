@@ -7,11 +7,11 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from ...core.failure import AttemptError, FailureKind
-from ..process.engine import Engine, Parcel, RunningCall
+from ..process.engine import Engine, Parcel, Progress, RunningCall
 from ..process.frames import JsonObject
 
 if TYPE_CHECKING:
-    from ..chat.prompt import PromptWriter
+    from ..chat.prompt import Prompt, PromptWriter
     from .native import Context
 
 
@@ -26,7 +26,7 @@ class LlamaCppEngine(Engine):
     _top_k: int
     _normalize: bool
 
-    def load(self, settings: JsonObject) -> JsonObject:
+    def load(self, settings: JsonObject, progress: Progress) -> JsonObject:
         """Load the model. Returns the size of its vocabulary, and whether weights may be repacked."""
         # llama.cpp's threads wait for each other 500 times a token. By default they spin for long, and on a busy
         # machine keep the one they wait for from running: 3 s a token instead of 40 ms. On an idle one it is all one.
@@ -39,7 +39,7 @@ class LlamaCppEngine(Engine):
         except (ImportError, OSError, RuntimeError):
             sentence = 'llama.cpp is not installed, or does not load here; pip install "edgewise[llama]"'
             raise AttemptError(FailureKind.MODEL_UNAVAILABLE, sentence) from None
-        self._context = Context(settings)
+        self._context = Context(settings, progress)
         self._top_k = settings["top_k"]
         self._normalize = settings["normalize"]
         vocabulary = self._context.vocabulary
@@ -54,10 +54,10 @@ class LlamaCppEngine(Engine):
         from .generation import generate
 
         texts = call.fields.get("texts")
-        prompt = self._prompt(call.fields) if texts is None else []
+        prompt = self._prompt(call.fields) if texts is None else None
         self._context.rearm()
         running.when_cancelled(self._context.abort)
-        if texts is not None:
+        if prompt is None:
             yield from embed(self._context, texts, running, normalize=self._normalize)
             return
         yield from generate(self._context, prompt, call.fields, running, top_k=self._top_k)
@@ -67,15 +67,19 @@ class LlamaCppEngine(Engine):
 
         With ``must_fit`` it is CONTEXT_LENGTH where no answer would fit beside it.
         """
-        write = self._prompt if question.fields["must_fit"] else self._tokens
-        return Parcel({"prompt_tokens": len(write(question.fields))})
+        write = self._prompt if question.fields["must_fit"] else self._written
+        return Parcel({"prompt_tokens": len(write(question.fields).tokens)})
 
-    def _prompt(self, call: JsonObject) -> list[int]:
-        tokens = self._tokens(call)
-        if len(tokens) >= self._context.size:
-            sentence = f"the prompt has {len(tokens)} tokens; with an answer, {self._context.size} are all that fit"
+    def _prompt(self, call: JsonObject) -> Prompt:
+        prompt = self._written(call)
+        if (tokens := len(prompt.tokens)) >= self._context.size:
+            sentence = f"the prompt has {tokens} tokens; with an answer, {self._context.size} are all that fit"
             raise AttemptError(FailureKind.CONTEXT_LENGTH, sentence)
-        return tokens
+        return prompt
 
-    def _tokens(self, call: JsonObject) -> list[int]:
-        return self._prompts.write(call["messages"], continues=call["continues"])
+    def _written(self, call: JsonObject) -> Prompt:
+        prompt = self._prompts.write(call["messages"], continues=call["continues"])
+        if not prompt.tokens:
+            # llama.cpp ends the process over a prompt of nothing.
+            raise AttemptError(FailureKind.INTERNAL, "the model's chat template makes nothing of these messages")
+        return prompt

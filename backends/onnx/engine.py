@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...core.errors import InvalidRequest
 from ...core.failure import AttemptError, FailureKind
-from ..process.engine import Engine, Parcel, RunningCall
+from ..process.engine import Engine, Parcel, Progress, RunningCall
 from ..process.frames import JsonObject
 from ..tensors import to_array, to_tensor
 from .settings import OnnxTask, Pooling
@@ -27,7 +27,7 @@ class OnnxEngine(Engine):
         self._sessions: Mapping[str, Session] = {}
         self._embedder: Embedder | None = None
 
-    def load(self, settings: JsonObject) -> JsonObject:
+    def load(self, settings: JsonObject, progress: Progress) -> JsonObject:
         """Open all models, so that one that does not load is known before the first request."""
         if settings["threads"] is not None:
             # The tokenizer's own pool, read when its library starts.

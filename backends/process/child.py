@@ -12,10 +12,10 @@ from collections.abc import Callable
 from itertools import count
 
 from ...core.failure import AttemptError, FailureKind
-from .engine import Parcel
+from .engine import Parcel, Progress
 from .environment import worker_environment
 from .frames import Frame, FrameError, FrameReader, JsonObject, encode
-from .memory import own_memory
+from .memory import oom_kills, own_memory
 from .replies import WINDOW, Replies
 
 _MAIN = "edgewise.backends.process.main"
@@ -39,10 +39,9 @@ class Child(asyncio.Protocol):
 
     When it has ended, ``on_death`` is called, then all its calls fail, then ``died`` is done; each with the reason.
 
-    It is pinged all its life; when it answers nothing for ``hang_after`` seconds it is killed. At each ping its memory
-    is compared with ``memory_limit``, in bytes. Time is counted in
-    unanswered pings and not by a clock, so that a machine that slept, or an application that was stopped, does not
-    blame it.
+    It is pinged all its life; when it answers nothing for ``hang_after`` seconds, or works so long on a call that was
+    cancelled, it is killed. At each ping its memory is compared with ``memory_limit``, in bytes. Time is counted in
+    pings and not by a clock, so that a machine that slept, or an application that was stopped, does not blame it.
     """
 
     def __init__(
@@ -63,6 +62,9 @@ class Child(asyncio.Protocol):
         self._reader = FrameReader()
         self._ids = count(1)
         self._calls: dict[int, tuple[Replies, Callable[[], None]]] = {}
+        self._cancelled: dict[int, int] = {}
+        self._progress: Progress = lambda share: None
+        self._oom_kills = oom_kills()
         self._unanswered = 0
         self._patience = _PINGS_UNTIL_HUNG
         self._timer: asyncio.TimerHandle | None = None
@@ -115,8 +117,9 @@ class Child(asyncio.Protocol):
         """The process's id."""
         return self._process.pid
 
-    async def load(self, settings: JsonObject, *, threads: int) -> JsonObject:
+    async def load(self, settings: JsonObject, *, threads: int, progress: Progress) -> JsonObject:
         """Have the engine load; return its own account. Raises `AttemptError`, and `WorkerDied` if it died of it."""
+        self._progress = progress
         path = [entry for entry in sys.path if entry]
         self._patience = _PINGS_UNTIL_HUNG * _LOADING_PATIENCE
         self._send({"op": "load", "settings": settings, "path": path, "threads": threads})
@@ -135,7 +138,7 @@ class Child(asyncio.Protocol):
             raise AttemptError(FailureKind.INVALID_REQUEST, "the request is too large for a local engine") from None
         replies = Replies(
             send_credit=lambda events: self._send({"op": "credit", "id": id_, "events": events}),
-            send_cancel=lambda: self._send({"op": "cancel", "id": id_}),
+            send_cancel=lambda: self._cancel(id_),
         )
         self._calls[id_] = (replies, on_end)
         self._write(frame)
@@ -191,11 +194,14 @@ class Child(asyncio.Protocol):
                     self._finish(header["id"], failure)
                 elif not self._loaded.done():
                     self._loaded.set_exception(failure)
+            case "progress":
+                self._progress(header["percent"] / 100)
             case "loaded":
                 if not self._loaded.done():
                     self._loaded.set_result(header["info"])
 
     def _finish(self, id_: int, failure: AttemptError | None) -> None:
+        self._cancelled.pop(id_, None)
         if (entry := self._calls.pop(id_, None)) is not None:
             replies, on_end = entry
             replies.end(failure)
@@ -214,9 +220,19 @@ class Child(asyncio.Protocol):
             )
             self._kill(WorkerDied(FailureKind.CRASHED, sentence))
             return
+        if self._cancelled and max(self._cancelled.values()) >= _PINGS_UNTIL_HUNG:
+            sentence = f"the engine of backend {self._name!r} went on with a cancelled call and was ended"
+            self._kill(WorkerDied(FailureKind.STALLED, sentence))
+            return
+        for id_ in self._cancelled:
+            self._cancelled[id_] += 1
         self._unanswered += 1
         self._send({"op": "ping"})
         self._timer = self._loop.call_later(self._hang_after / _PINGS_UNTIL_HUNG, self._tick)
+
+    def _cancel(self, id_: int) -> None:
+        self._cancelled[id_] = 0
+        self._send({"op": "cancel", "id": id_})
 
     def _send(self, header: JsonObject) -> None:
         self._write(encode(header))
@@ -250,7 +266,7 @@ class Child(asyncio.Protocol):
         self._disconnect()
         if self._timer is not None:
             self._timer.cancel()
-        reason = self._verdict or _death(self._name, status)
+        reason = self._verdict or _death(self._name, status, for_memory=oom_kills() > self._oom_kills)
         if not self._loaded.done():
             self._loaded.set_exception(reason)
             self._loaded.exception()  # Nobody may be waiting for it.
@@ -260,13 +276,16 @@ class Child(asyncio.Protocol):
         self.died.set_result(reason)
 
 
-def _death(name: str, status: int) -> WorkerDied:
+def _death(name: str, status: int, *, for_memory: bool) -> WorkerDied:
     if status >= 0:
         return WorkerDied(FailureKind.CRASHED, f"the engine of backend {name!r} exited with status {status}")
     try:
         number = signal.Signals(-status)
     except ValueError:
         return WorkerDied(FailureKind.CRASHED, f"the engine of backend {name!r} died by signal {-status}")
+    if number is signal.SIGKILL and for_memory:
+        sentence = f"the engine of backend {name!r} was ended by the system for want of memory; use less of it"
+        return WorkerDied(FailureKind.CRASHED, sentence)
     sentence = f"the engine of backend {name!r} died by {number.name}"
     return WorkerDied(FailureKind.CRASHED, sentence, native_crash=number in _NATIVE_CRASHES)
 

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from ...core.failure import AttemptError, FailureKind
 from .frames import JsonObject
 
+Progress = Callable[[float], None]
+"""Told how much of a loading is done, from 0 to 1."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
@@ -75,8 +78,11 @@ class Engine(ABC):
     """
 
     @abstractmethod
-    def load(self, settings: JsonObject) -> JsonObject:
-        """Make ready; return what the application should know of the model. An exception here is MODEL_UNAVAILABLE."""
+    def load(self, settings: JsonObject, progress: Progress) -> JsonObject:
+        """Make ready; return what the application should know of the model. An exception here is MODEL_UNAVAILABLE.
+
+        Where the library tells how far it is, hand that on to ``progress``.
+        """
 
     @abstractmethod
     def run(self, call: Parcel, running: RunningCall) -> Generator[Parcel, None, None]:

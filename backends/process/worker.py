@@ -1,7 +1,7 @@
 """The worker's side: a control thread that always listens, and engine threads that do the work.
 
-Frames from the application: ``load``, ``call``, ``credit``, ``cancel``, ``ask``, ``ping``. Frames to it: ``loaded``,
-``event``, ``end``, ``fail`` (the last three carry the id of their call or question), ``pong``.
+Frames from the application: ``load``, ``call``, ``credit``, ``cancel``, ``ask``, ``ping``. Frames to it: ``progress``,
+``loaded``, ``event``, ``end``, ``fail`` (the last three carry the id of their call or question), ``pong``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from queue import SimpleQueue
 from typing import NoReturn
 
 from ...core.failure import AttemptError, FailureKind
-from .engine import Engine, Parcel, RunningCall
+from .engine import Engine, Parcel, Progress, RunningCall
 from .frames import Frame, FrameError, FrameReader, JsonObject, encode
 
 EXIT_BAD_FRAME = 70
@@ -109,7 +109,7 @@ class Worker:
         try:
             module, _, name = self._factory.partition(":")
             engine: Engine = getattr(import_module(module), name)()
-            info = engine.load(settings)
+            info = engine.load(settings, self._progress())
         except AttemptError as error:
             self._send(_failure(error))
         except Exception as error:  # noqa: BLE001  # whatever keeps the engine from loading, the application must know
@@ -118,6 +118,19 @@ class Worker:
         else:
             self._engine = engine
             self._send({"op": "loaded", "info": info})
+
+    def _progress(self) -> Progress:
+        """Hands on what a loading tells of itself, by whole percents."""
+        told = 0
+
+        def tell(share: float) -> None:
+            nonlocal told
+            percent = int(100 * share)
+            if percent > told:
+                told = percent
+                self._send({"op": "progress", "percent": percent})
+
+        return tell
 
     def _run(self, id_: int, call: Parcel, running: RunningCall) -> None:
         outcome: JsonObject = {"op": "end"}

@@ -198,7 +198,7 @@ class WorkerProcess:
             self._factory, self._name, hang_after=self._hang_after, memory_limit=self._memory_limit, on_death=self._lose
         )
         try:
-            self._info = await child.load(settings, threads=self._concurrency)
+            self._info = await child.load(settings, threads=self._concurrency, progress=self._loading)
             self._child = child
             self._become(HealthState.READY, "")
             self._turns.open()
@@ -241,6 +241,10 @@ class WorkerProcess:
         self._child = None
         self._turns.close()
         self._become(HealthState.LOADING, f"{reason.sentence}; it comes back")
+
+    def _loading(self, share: float) -> None:
+        if self._health.state is HealthState.LOADING:
+            self._health = BackendHealth(HealthState.LOADING, f"the engine loads its model, {share:.0%}", share)
 
     def _become(self, state: HealthState, sentence: str) -> None:
         self._health = BackendHealth(state, sentence)

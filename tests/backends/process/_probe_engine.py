@@ -8,8 +8,9 @@ import resource
 import signal
 import time
 from collections.abc import Generator
+from pathlib import Path
 
-from edgewise.backends.process.engine import Engine, Parcel, RunningCall
+from edgewise.backends.process.engine import Engine, Parcel, Progress, RunningCall
 from edgewise.backends.process.frames import JsonObject
 from edgewise.core.failure import AttemptError, FailureKind
 
@@ -17,9 +18,13 @@ from edgewise.core.failure import AttemptError, FailureKind
 class ProbeEngine(Engine):
     """``fields["do"]`` names a method here; its events are the call's."""
 
-    def load(self, settings: JsonObject) -> JsonObject:
+    def load(self, settings: JsonObject, progress: Progress) -> JsonObject:
         self._produced = 0
         match settings.get("load"):
+            case "slowly":
+                progress(0.254)
+                while not Path(settings["until"]).exists():
+                    time.sleep(0.001)
             case "refuse":
                 raise AttemptError(FailureKind.MODEL_UNAVAILABLE, "there is no such model; install one")
             case "raise":

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from edgewise.backends import HealthState
+from edgewise.backends.process import memory
 from edgewise.backends.process.engine import Parcel
 from edgewise.backends.process.frames import JsonObject
 from edgewise.backends.process.replies import WINDOW
@@ -125,6 +126,47 @@ async def test_native_code_that_keeps_the_interpreter_is_a_hang_and_one_that_doe
         async with asyncio.timeout(2.0):  # twice as long as a hang takes to be noticed
             await anext(busy)
     assert worker.health.state is HealthState.READY
+
+
+async def test_native_code_that_works_on_for_nobody_is_ended_and_the_next_call_works(worker: WorkerProcess) -> None:
+    busy = _started(worker, "native_sleep")
+    await anext(busy)
+    before = worker.pid
+    await busy.aclose()
+    await _echo(worker)
+    assert worker.pid != before
+
+
+async def test_a_worker_that_the_system_ends_for_want_of_memory_is_told_apart(
+    worker: WorkerProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    failed = await _failure(worker, {"do": "die", "signal": signal.SIGKILL})
+    assert "SIGKILL" in failed.sentence
+    await _echo(worker)
+    # No machine is made to run out of memory for this: the system's own count of such endings is what changes.
+    counts = tmp_path / "vmstat"
+    counts.write_text("nr_free_pages 1\noom_kill 1000000\n")
+    monkeypatch.setattr(memory, "_VMSTAT", counts)
+    failed = await _failure(worker, {"do": "die", "signal": signal.SIGKILL})
+    assert failed.kind is FailureKind.CRASHED
+    assert "want of memory" in failed.sentence
+
+
+async def test_a_loading_engine_tells_how_far_it_is(tmp_path: Path) -> None:
+    go_on = tmp_path / "go-on"
+    worker = WorkerProcess("probe", PROBE, {"load": "slowly", "until": str(go_on)})
+    starting = asyncio.create_task(worker.start())
+    async with asyncio.timeout(20):
+        while worker.health.progress is None:  # noqa: ASYNC110  # health is looked at, never announced
+            await asyncio.sleep(0.005)
+    assert worker.health.state is HealthState.LOADING
+    assert worker.health.progress == 0.25
+    assert "25%" in worker.health.sentence
+    go_on.touch()
+    await starting
+    assert worker.health.state is HealthState.READY
+    assert worker.health.progress is None
+    await worker.stop()
 
 
 async def test_leaving_a_stream_stops_the_engine_at_once_and_poisons_nothing(worker: WorkerProcess) -> None:
