@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Protocol
 
 from .template import ChatTemplate
@@ -33,6 +34,18 @@ class Vocabulary(Protocol):
         """The tokens of a text. With ``control``, control tokens written out in it become themselves."""
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Prompt:
+    """A prompt's ``tokens``; where the answer has begun, its text, and the tokens of the ``head`` before it."""
+
+    tokens: list[int]
+    head: list[int]
+    begun: str = ""
+
+    def __repr__(self) -> str:
+        return f"Prompt({len(self.tokens)} tokens)"
+
+
 class PromptWriter:
     """Writes prompts for one model."""
 
@@ -42,12 +55,18 @@ class PromptWriter:
         longest_first = sorted(vocabulary.control_texts, key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
-    def write(self, messages: Sequence[Mapping[str, str]], *, continues: bool) -> list[int]:
-        """The prompt's tokens. With ``continues``, the last message begins the answer; the prompt ends within it."""
+    def write(self, messages: Sequence[Mapping[str, str]], *, continues: bool) -> Prompt:
+        """The prompt. With ``continues``, the last message begins the answer; the prompt ends within it."""
         marks = _Marks(self._control)
         safe = [{**message, "content": marks.hide(message["content"])} for message in messages]
         begun = safe.pop()["content"] if continues else ""
-        text = self._template.render(safe) + begun
+        rendered = self._template.render(safe)
+        head = self._tokens(rendered, marks)
+        if not begun:
+            return Prompt(head, head)
+        return Prompt(self._tokens(rendered + begun, marks), head, marks.reveal(begun))
+
+    def _tokens(self, text: str, marks: _Marks) -> list[int]:
         tokens = self._pieces(text, marks) if marks else self._vocabulary.tokenise(text, control=True)
         if self._vocabulary.begins_with is not None and tokens[:1] != [self._vocabulary.begins_with]:
             tokens.insert(0, self._vocabulary.begins_with)

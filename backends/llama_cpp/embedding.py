@@ -8,7 +8,7 @@ import numpy
 
 from ...core.failure import AttemptError, FailureKind
 from ..process.engine import Parcel, RunningCall
-from .native import Context
+from .native import Context, require_number
 
 _TINY = 1e-12
 
@@ -26,6 +26,7 @@ def embed(
         row = None if running.cancelled else context.embed(prompt)
         if row is None:
             return
+        require_number(float(row.sum()))
         rows.append(row / max(float(numpy.linalg.norm(row)), _TINY) if normalize else row)
     vectors = numpy.array(rows, dtype="<f4").reshape(len(rows), -1)
     fields = {"shape": list(vectors.shape), "prompt_tokens": sum(map(len, prompts))}

@@ -53,14 +53,14 @@ class LlamaCppEngine(Engine):
         from .embedding import embed
         from .generation import generate
 
-        texts = call.fields.get("texts")
-        prompt = self._prompt(call.fields) if texts is None else None
+        if (texts := call.fields.get("texts")) is None:
+            prompt = self._prompt(call.fields)
+            events = generate(self._context, prompt, call.fields, running, top_k=self._top_k)
+        else:
+            events = embed(self._context, texts, running, normalize=self._normalize)
         self._context.rearm()
         running.when_cancelled(self._context.abort)
-        if prompt is None:
-            yield from embed(self._context, texts, running, normalize=self._normalize)
-            return
-        yield from generate(self._context, prompt, call.fields, running, top_k=self._top_k)
+        yield from events
 
     def ask(self, question: Parcel) -> Parcel:
         """How many tokens a call's prompt has. Only the vocabulary is used.

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 from ...core.answer import FinishReason
 from ..chat.output import OutputText
+from ..chat.prompt import Prompt
 from ..process.engine import Parcel, RunningCall
 from ..process.frames import JsonObject
+from .continuation import catch_up
 from .native import Context
 from .sampling import logprobs, sampler
 
@@ -41,18 +43,28 @@ class _Pending:
 
 
 def generate(
-    context: Context, prompt: list[int], call: JsonObject, running: RunningCall, *, top_k: int
+    context: Context, prompt: Prompt, call: JsonObject, running: RunningCall, *, top_k: int
 ) -> Generator[Parcel, None, None]:
     """Events with ``text``, ``tokens`` and perhaps ``logprobs``, then one with ``finish``; none once cancelled."""
-    limit = min(call["max_output_tokens"], context.size - len(prompt))
     output = OutputText(call["stop"])
     pending = _Pending()
     generated = 0
     reason = FinishReason.LENGTH
     with sampler(context, call, top_k) as sample:
         # Sums of floating-point numbers depend on how a prompt is cut into batches; a seed promises the same answer.
-        if not context.read(prompt, call["data_classes"], afresh=call["seed"] is not None):
+        afresh = call["seed"] is not None
+        if call["temperature"] <= 0.0 and prompt.begun:
+            begun = catch_up(context, prompt, call["data_classes"], afresh=afresh)
+            if begun is None:
+                return
+        elif context.read(prompt.tokens, call["data_classes"], afresh=afresh):
+            begun = b""
+        else:
             return
+        limit = min(call["max_output_tokens"], context.size - context.used)
+        if text := output.add(begun):
+            pending.tokens = generated = 1
+            yield pending.take(text)
         while generated < limit:
             if running.cancelled:
                 return
@@ -76,5 +88,5 @@ def generate(
                 return
     if rest := output.finish():
         yield pending.take(rest)
-    counts = {"prompt_tokens": len(prompt), "reused_tokens": context.reused, "output_tokens": generated}
+    counts = {"prompt_tokens": len(prompt.tokens), "reused_tokens": context.reused, "output_tokens": generated}
     yield Parcel({"finish": reason, **counts})

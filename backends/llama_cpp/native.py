@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import llama_cpp
 import numpy
 
 from ...core.failure import AttemptError, FailureKind
+from ..process.engine import Progress
 from ..process.frames import JsonObject
+from ..process.memory import all_memory, free_memory
 from .threads import default_threads
 
 _ABORTED = 2
@@ -69,8 +73,8 @@ class Vocabulary:
 class Context:
     """One loaded model with its memory of one conversation, for one thread at a time; `abort` is for any thread."""
 
-    def __init__(self, settings: JsonObject) -> None:
-        self._model = _load_model(settings)
+    def __init__(self, settings: JsonObject, progress: Progress) -> None:
+        self._model = _load_model(settings, progress)
         handle = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary = Vocabulary(handle)
         template = llama_cpp.llama_model_chat_template(self._model, None)
@@ -108,15 +112,53 @@ class Context:
         if result == 0:
             self._held += tokens
             return True
-        self.forget()
-        if result == _ABORTED:
-            return False
-        raise AttemptError(FailureKind.INTERNAL, f"llama.cpp could not decode (llama_decode returned {result})")
+        return self._undone(result)
+
+    def predict(self, tokens: Sequence[int]) -> list[int] | None:
+        """Read some more tokens; the likeliest next token after each of them. None when aborted, as `append` is."""
+        batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
+        try:
+            batch.n_tokens = len(tokens)
+            for at, token in enumerate(tokens):
+                batch.token[at] = token
+                batch.pos[at] = len(self._held) + at
+                batch.n_seq_id[at] = 1
+                batch.seq_id[at][0] = 0
+                batch.logits[at] = True
+            result = llama_cpp.llama_decode(self.handle, batch)
+        finally:
+            llama_cpp.llama_batch_free(batch)
+        if result != 0:
+            self._undone(result)
+            return None
+        self._held += tokens
+        return [self.likeliest(at) for at in range(len(tokens))]
+
+    def likeliest(self, at: int = -1) -> int:
+        """The likeliest next token; ``at`` counts within the last `predict`."""
+        pointer = llama_cpp.llama_get_logits_ith(self.handle, at)
+        return int(numpy.argmax(numpy.ctypeslib.as_array(pointer, (self.vocabulary.size,))))
+
+    @property
+    def used(self) -> int:
+        """How many tokens the memory holds."""
+        return len(self._held)
+
+    def logit(self, token: int) -> float:
+        """One of `logits`, at less cost than all."""
+        return float(llama_cpp.llama_get_logits_ith(self.handle, -1)[token])
 
     def logits(self) -> numpy.ndarray[tuple[int], numpy.dtype[numpy.float32]]:
         """The unnormalised log-probabilities of the next token; valid until the next `append`."""
         pointer = llama_cpp.llama_get_logits_ith(self.handle, -1)
         return numpy.ctypeslib.as_array(pointer, (self.vocabulary.size,))
+
+    def _undone(self, result: int) -> bool:
+        """What a decode that failed leaves: an empty memory. False for an aborted one, else raises."""
+        self.forget()
+        if result == _ABORTED:
+            return False
+        raise AttemptError(FailureKind.INTERNAL, f"llama.cpp could not decode (llama_decode returned {result})")
 
     def embed(self, tokens: Sequence[int]) -> numpy.ndarray[tuple[int], numpy.dtype[numpy.float32]] | None:
         """One text's vector, by a context that was opened for `embed`; None when aborted."""
@@ -150,6 +192,7 @@ class Context:
         if settings["context_tokens"] > trained:
             sentence = f"model {settings['name']!r} has a context of {trained} tokens; lower context_tokens"
             raise AttemptError(FailureKind.MODEL_UNAVAILABLE, sentence)
+        self._require_room_for(settings)
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = settings["context_tokens"]
         params.n_batch = params.n_ubatch = min(self._batch_tokens, settings["context_tokens"])
@@ -168,6 +211,17 @@ class Context:
             raise AttemptError(FailureKind.MODEL_UNAVAILABLE, sentence)
         return int(handle)
 
+    def _require_room_for(self, settings: JsonObject) -> None:
+        """Raise where keys and values of so many tokens, in 16 bits each, are more than the memory left."""
+        model = self._model
+        heads, kept_heads = llama_cpp.llama_model_n_head(model), llama_cpp.llama_model_n_head_kv(model)
+        width = llama_cpp.llama_model_n_embd(model) * kept_heads // max(1, heads)
+        size = 4 * llama_cpp.llama_model_n_layer(model) * width * settings["context_tokens"]
+        if not settings["gpu_layers"] and size > (room := free_memory()):
+            sentence = f"a context of {settings['context_tokens']} tokens takes {size >> 20} MiB with model "
+            sentence += f"{settings['name']!r}, and {room >> 20} MiB of memory are free; lower context_tokens"
+            raise AttemptError(FailureKind.MODEL_UNAVAILABLE, sentence)
+
     def _pooling(self, wanted: str) -> int:
         if wanted != "model":
             return int(getattr(llama_cpp, f"LLAMA_POOLING_TYPE_{wanted.upper()}"))
@@ -181,7 +235,8 @@ class Context:
         return buffer.value.decode("utf-8", "replace") if found > 0 else ""
 
 
-def _load_model(settings: JsonObject) -> int:
+def _load_model(settings: JsonObject, progress: Progress) -> int:
+    _require_room(settings)
     llama_cpp.llama_backend_init()
     params = llama_cpp.llama_model_default_params()
     params.n_gpu_layers = settings["gpu_layers"]
@@ -193,11 +248,40 @@ def _load_model(settings: JsonObject) -> int:
     }[settings["mmap"], settings["mlock"]]
     # Matrix units that a virtual machine shows but does not have kill the process; then the worker comes back without.
     params.use_extra_bufts = settings["use_extra_buffers"]
+    params.progress_callback = _progress_callback(progress)
     model = llama_cpp.llama_model_load_from_file(settings["path"].encode(), params)
     if model is None:
         sentence = f"model {settings['name']!r} is no GGUF file that this llama.cpp can load; fetch the file again"
         raise AttemptError(FailureKind.MODEL_UNAVAILABLE, sentence)
     return int(model)
+
+
+def _progress_callback(progress: Progress) -> object:
+    def tell(share: float, data: object) -> bool:
+        progress(share)
+        return True  # go on
+
+    return llama_cpp.llama_progress_callback(tell)
+
+
+def _require_room(settings: JsonObject) -> None:
+    """Raise where the file is larger than the memory: the system would end somebody, or stand still.
+
+    A mapped file may push out what can be read again, so that all memory counts for it.
+    """
+    if settings["gpu_layers"]:
+        return
+    size = Path(settings["path"]).stat().st_size
+    room = all_memory() if settings["mmap"] else free_memory()
+    if size > room:
+        sentence = f"model {settings['name']!r} takes {size >> 20} MiB, and {room >> 20} MiB of memory are there"
+        raise AttemptError(FailureKind.MODEL_UNAVAILABLE, f"{sentence}; use a smaller model, or a smaller quantisation")
+
+
+def require_number(value: float) -> None:
+    """Raise INTERNAL for NaN and the infinities: a damaged model goes on with them as if nothing were."""
+    if not math.isfinite(value):
+        raise AttemptError(FailureKind.INTERNAL, "the model computes what is no number; its file may be damaged")
 
 
 def _common(held: Sequence[int], tokens: Sequence[int]) -> int:

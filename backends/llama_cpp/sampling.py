@@ -12,7 +12,7 @@ import numpy
 from ...core.failure import AttemptError, FailureKind
 from ..process.frames import JsonObject
 from .grammar import grammar_of
-from .native import Context
+from .native import Context, require_number
 
 _Pointer = Any  # a ctypes pointer to llama_sampler; llama_cpp has no types
 
@@ -27,8 +27,10 @@ class Sampler:
         self._context = context
 
     def next(self) -> int:
-        """The next token, by the last `Context.append`."""
-        return int(llama_cpp.llama_sampler_sample(self._chain, self._context.handle, -1))
+        """The next token, by the last `Context.append`. Raises INTERNAL where the model computes no numbers."""
+        token = int(llama_cpp.llama_sampler_sample(self._chain, self._context.handle, -1))
+        require_number(self._context.logit(token))
+        return token
 
 
 @contextmanager

@@ -69,6 +69,14 @@ async def test_a_partial_answer_is_continued_exactly(phone: Asker) -> None:
         assert begun + rest == whole
 
 
+async def test_greedy_decoding_goes_on_exactly_from_a_cut_within_a_word(phone: Asker) -> None:
+    whole, _ = await phone.answer(FRANCE, max_output_tokens=24)
+    for cut in range(1, len(whole), 7):
+        rest, _ = await phone.answer(FRANCE, Message.assistant(whole[:cut]), max_output_tokens=6)
+        assert rest
+        assert whole.startswith(whole[:cut] + rest) or (whole[:cut] + rest).startswith(whole)
+
+
 async def test_log_probabilities_are_those_of_the_tokens_shown(phone: Asker) -> None:
     text, entries = await phone.logprobs(FRANCE, logprobs=3)
     assert "".join(entry.token for entry in entries) == text

@@ -159,13 +159,13 @@ async def test_a_loading_engine_tells_how_far_it_is(tmp_path: Path) -> None:
     async with asyncio.timeout(20):
         while worker.health.progress is None:  # noqa: ASYNC110  # health is looked at, never announced
             await asyncio.sleep(0.005)
-    assert worker.health.state is HealthState.LOADING
-    assert worker.health.progress == 0.25
-    assert "25%" in worker.health.sentence
+    loading = worker.health
+    assert (loading.state, loading.progress) == (HealthState.LOADING, 0.25)
+    assert "25%" in loading.sentence
     go_on.touch()
     await starting
-    assert worker.health.state is HealthState.READY
-    assert worker.health.progress is None
+    ready = worker.health
+    assert (ready.state, ready.progress) == (HealthState.READY, None)
     await worker.stop()
 
 

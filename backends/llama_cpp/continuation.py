@@ -1,0 +1,50 @@
+"""Continuing an answer exactly: as if it had never been cut."""
+
+from __future__ import annotations
+
+from ..chat.prompt import Prompt
+from .native import Context
+
+_AT_ONCE = 32
+"""So many tokens are compared at a time: each takes the memory of a vocabulary's logits."""
+
+
+def catch_up(context: Context, prompt: Prompt, data_classes: list[str], *, afresh: bool) -> bytes | None:
+    """Read a prompt whose answer has begun, so that greedy decoding goes on as it did; None when aborted.
+
+    Returns the bytes by which the model's own next token goes beyond the cut, which may lie within a token.
+
+    The tokens of a text are not the tokens that a model wrote it with, and a token says more than its text. So the
+    text is read token by token as long as the model would have written the same, and where they differ, by what the
+    model would have written, as long as that is the same text: greedy speculative decoding (Leviathan et al. 2023) with
+    the text as the draft. A text that another wrote is soon told by this, and read as it is.
+    """
+    vocabulary = context.vocabulary
+    rest = prompt.begun.encode()
+    accepted: list[int] = []
+    while context.read([*prompt.head, *accepted], data_classes, afresh=afresh):
+        afresh = False
+        next_token = context.likeliest()
+        room = min(_AT_ONCE, context.size - context.used)
+        draft = vocabulary.tokenise(rest.decode("utf-8", "replace"), control=False)[:room]
+        predicted = context.predict(draft) if draft else []
+        if predicted is None:
+            return None
+        for token, after in zip(draft, predicted, strict=True):
+            if token != next_token or not rest.startswith(piece := vocabulary.piece(token)):
+                break
+            accepted.append(token)
+            rest = rest[len(piece) :]
+            next_token = after
+        if not rest:
+            return b""
+        piece = vocabulary.piece(next_token)
+        beyond = piece[len(rest) :] if piece.startswith(rest) else None
+        if beyond is None and not (piece and rest.startswith(piece)):
+            # The model would not have written this.
+            return b"" if context.read(prompt.tokens, data_classes, afresh=False) else None
+        accepted.append(next_token)
+        if beyond is not None:
+            return beyond if context.read([*prompt.head, *accepted], data_classes, afresh=False) else None
+        rest = rest[len(piece) :]
+    return None

@@ -1,0 +1,132 @@
+"""Model files that are odd, too large or hostile: they are input from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgewise.backends import CallContext, HealthState
+from edgewise.backends.llama_cpp import LlamaCppSettings
+from edgewise.backends.llama_cpp.backend import LlamaCppBackend
+from edgewise.backends.models import ModelFile, ModelSettings
+from edgewise.core.answer import Delta, Finish
+from edgewise.core.content import GenerateInput, Message
+from edgewise.core.deadline import Deadline
+from edgewise.core.failure import AttemptError, FailureKind
+from edgewise.core.settings import ModelName
+
+from .tiny import TinyModel, write_tiny_model
+
+CONTEXT = CallContext("request", Deadline(1e12))
+HELLO = GenerateInput((Message.user("Hello"),), max_output_tokens=4, temperature=0.0)
+
+
+def backend_of(path: Path, **settings: Any) -> LlamaCppBackend:
+    model = ModelFile("tiny", ModelSettings(f"file:{path}"), path.parent)
+    options = {"context_tokens": 128, "threads": 1} | settings
+    return LlamaCppBackend("phone", LlamaCppSettings(ModelName("tiny"), **options), model)
+
+
+@asynccontextmanager
+async def loaded(path: Path, model: TinyModel) -> AsyncIterator[LlamaCppBackend]:
+    backend = backend_of(write_tiny_model(path / "tiny.gguf", model))
+    async with asyncio.timeout(30):
+        await backend.start()
+    try:
+        yield backend
+    finally:
+        await backend.stop()
+
+
+async def refusal_to_load(backend: LlamaCppBackend) -> AttemptError:
+    try:
+        with pytest.raises(AttemptError) as caught:
+            async with asyncio.timeout(30):
+                await backend.start()
+        assert backend.health().state is HealthState.DOWN
+        return caught.value
+    finally:
+        await backend.stop()
+
+
+async def test_a_model_of_a_few_thousand_weights_answers(tmp_path: Path) -> None:
+    async with loaded(tmp_path, TinyModel()) as backend:
+        events = [event async for event in backend.generate(HELLO, CONTEXT)]
+    assert isinstance(events[-1], Finish)
+    assert events[-1].usage.output_tokens == 4
+
+
+async def test_an_architecture_that_llama_cpp_does_not_know_is_told(tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path / "tiny.gguf", TinyModel(architecture="unheard-of"))
+    failure = await refusal_to_load(backend_of(path))
+    assert failure.kind is FailureKind.MODEL_UNAVAILABLE
+    assert "'tiny'" in failure.sentence
+
+
+async def test_a_file_larger_than_the_memory_is_refused_unread(tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path / "tiny.gguf", TinyModel())
+    os.truncate(path, 1 << 42)  # sparse: it takes no room on the disk
+    failure = await refusal_to_load(backend_of(path))
+    assert failure.kind is FailureKind.MODEL_UNAVAILABLE
+    assert "4194304 MiB" in failure.sentence
+    assert "smaller" in failure.sentence
+
+
+async def test_a_context_larger_than_the_memory_is_refused_before_it_is_taken(tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path / "tiny.gguf", TinyModel(context=1 << 31))
+    failure = await refusal_to_load(backend_of(path, context_tokens=(1 << 31) - 1))
+    assert failure.kind is FailureKind.MODEL_UNAVAILABLE
+    assert "lower context_tokens" in failure.sentence
+
+
+async def test_weights_that_are_no_numbers_end_in_a_typed_failure(tmp_path: Path) -> None:
+    async with loaded(tmp_path, TinyModel(weight=float("nan"))) as backend:
+        with pytest.raises(AttemptError) as caught:
+            async with asyncio.timeout(30):
+                _ = [event async for event in backend.generate(HELLO, CONTEXT)]
+        assert caught.value.kind in (FailureKind.INTERNAL, FailureKind.CRASHED)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ cycler.__init__.__globals__.os.system('touch MARK') }}",
+        "{{ messages.__class__.__mro__[1].__subclasses__() }}",
+        "{% include '/etc/hostname' %}",
+        "{% import 'os' as os %}{{ os.system('touch MARK') }}",
+        "{{ ('%s' * 3).format.__globals__ }}",
+    ],
+)
+async def test_a_template_runs_no_code_and_reads_no_file(template: str, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    async with loaded(tmp_path, TinyModel(template=template.replace("MARK", str(mark)))) as backend:
+        with pytest.raises(AttemptError) as caught:
+            _ = [event async for event in backend.generate(HELLO, CONTEXT)]
+        assert caught.value.kind is FailureKind.INTERNAL
+    assert not mark.exists()
+
+
+async def test_a_template_without_end_holds_its_worker_and_nobody_else(tmp_path: Path) -> None:
+    endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}" + "{% endfor %}" * 3
+    async with loaded(tmp_path, TinyModel(template=endless)) as backend:
+        before = backend.worker.pid
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                _ = [event async for event in backend.generate(HELLO, CONTEXT)]
+        async with asyncio.timeout(30):
+            while backend.worker.pid in (before, None):  # noqa: ASYNC110  # a new process is no event
+                await asyncio.sleep(0.01)
+
+
+async def test_text_of_any_bytes_is_continued(tmp_path: Path) -> None:
+    async with loaded(tmp_path, TinyModel()) as backend:
+        begun = GenerateInput((Message.user("Hello"), Message.assistant("né\ufffd 日本 \U0001f600")), 4, 0.0)
+        events = [event async for event in backend.generate(begun, CONTEXT)]
+    assert isinstance(events[-1], Finish)
+    assert all(isinstance(event, Delta) for event in events[:-1])
