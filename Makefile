@@ -25,7 +25,7 @@ help:
 	@echo 'make estimates TRACES=../shared/data  how much of what came lay under the predicted 95th percentiles'
 	@echo 'make check   linters, types and import arrows only'
 	@echo 'make bench   time the routed calls against the bare ones, and the planning'
-	@echo 'make crash-outbox N=2000  kill a process at its outbox so often, and hold the outbox to its receipts'
+	@echo 'make crash-outbox N=2000  kill a process at its outbox so often, fail its disk at every write, and hold it to its receipts'
 	@echo 'make protos  generate the Python code of protos/ anew'
 	@echo 'make clean   remove the environments and everything built'
 
@@ -82,7 +82,7 @@ estimates: $(VENV)/edgewise
 	$(BIN)/python -m tests.estimates.coverage $(if $(TRACES),--traces $(TRACES))
 
 crash-outbox: $(VENV)/edgewise
-	OUTBOX_KILLS=$(N) OUTBOX_SEED=$(START) $(BIN)/python -m pytest tests/outbox/test_crashes.py
+	OUTBOX_KILLS=$(N) OUTBOX_SEED=$(START) OUTBOX_WRITES=all $(BIN)/python -m pytest -s tests/outbox/test_crashes.py tests/outbox/test_every_write.py
 
 clean:
 	rm -rf $(VENV) .venv-protos .venv-mlserver .venv-triton .venv-llama-server build dist *.egg-info

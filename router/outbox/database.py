@@ -67,7 +67,7 @@ class Database:
         """Free the file. Idempotent."""
         with self._lock:
             if self._connection is not None:
-                with suppress(sqlite3.Error):
+                with suppress(sqlite3.Error):  # a damaged file is closed, too
                     self._scrub(self._connection)
                 self._connection.close()
                 self._connection = None
@@ -76,9 +76,14 @@ class Database:
                 self._presence = -1
 
     def _scrub(self, connection: sqlite3.Connection) -> None:
-        """Empty the write-ahead log. Where another process reads just now, the next erasure or closing does it."""
-        busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-        self._to_scrub = bool(busy)
+        """Empty the write-ahead log. Where another process reads just now, or the disk is full, a later one does it.
+
+        What made it necessary is committed already, so that nothing is raised.
+        """
+        self._to_scrub = True
+        with suppress(sqlite3.OperationalError):
+            busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            self._to_scrub = bool(busy)
 
     @contextmanager
     def _typed_errors(self) -> Iterator[None]:

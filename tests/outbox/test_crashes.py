@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,8 @@ WORKER = Path(__file__).parent / "crash_worker.py"
 KILLS = int(os.environ.get("OUTBOX_KILLS", "16"))
 SEED = int(os.environ.get("OUTBOX_SEED", "1"))
 PATIENCE = 60.0
+ONE_OUTBOX = 25
+"""So many kills hit the same file, one after the other."""
 
 
 def run_and_kill(outbox: Path, journal: Path, seed: int, after: float) -> None:
@@ -42,10 +45,10 @@ def lines(journal: Path, kind: str) -> list[list[str]]:
     return [words for words in map(str.split, text.splitlines()) if words[0] == kind]
 
 
-def judge(outbox: Path, journal: Path, note: str) -> int:
+def judge(outbox: Path, journal: Path, note: str, now: float | None = None) -> int:
     """Hold the outbox to what the application was told; returns how many receipts there are."""
     store = Store(outbox)
-    entries = {str(entry.receipt): entry for entry in store.all(time.time())}
+    entries = {str(entry.receipt): entry for entry in store.all(time.time() if now is None else now)}
     with store.database.reading() as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok", note
     store.close()
@@ -77,9 +80,16 @@ def judge(outbox: Path, journal: Path, note: str) -> int:
 
 def test_a_kill_at_any_instant_loses_nothing(tmp_path: Path) -> None:
     dice = random.Random(SEED)
-    outbox, journal = tmp_path / "outbox.db", tmp_path / "journal"
-    for number in range(KILLS):
-        seed = dice.getrandbits(32)
-        run_and_kill(outbox, journal, seed, dice.uniform(0.0, 0.4))
-        judge(outbox, journal, f"kill {number} of seed {SEED}")
-    assert judge(outbox, journal, f"seed {SEED}") > KILLS
+    receipts = 0
+    for first in range(0, KILLS, ONE_OUTBOX):
+        folder = tmp_path / str(first)
+        folder.mkdir()
+        outbox, journal = folder / "outbox.db", folder / "journal"
+        for number in range(first, min(KILLS, first + ONE_OUTBOX)):
+            seed = dice.getrandbits(32)
+            run_and_kill(outbox, journal, seed, dice.uniform(0.0, 0.4))
+            judge(outbox, journal, f"kill {number} of seed {SEED}")
+        receipts += judge(outbox, journal, f"seed {SEED}")
+        shutil.rmtree(folder)
+        print(f"{number + 1} kills, {receipts} receipts, none lost", flush=True)
+    assert receipts > KILLS
