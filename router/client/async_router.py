@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from datetime import datetime
 from os import PathLike
@@ -269,6 +269,15 @@ class AsyncRouter:
         """
         self._started()
         return self._queue.outbox.results()
+
+    def on_result(self, callback: Callable[[Result], Awaitable[None]]) -> None:
+        """Call back for each result of `submit`, here or in an earlier process, while this router is open.
+
+        One after the other, oldest first, in one process at a time. A result is dealt with when its callback has
+        returned; where that raises, or the process dies in it, it comes again. Raises `OutboxError` for a second one.
+        """
+        self._started()
+        self._queue.on_result(callback)
 
     async def cancel(self, receipt: str) -> bool:
         """Give a queued request up and erase its content. False where it has ended already, or is not known."""

@@ -7,7 +7,7 @@ import concurrent.futures
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
@@ -180,6 +180,17 @@ class Router:
         results = self._run(begin())
         while (result := self._run(next_result())) is not None:
             yield result
+
+    def on_result(self, callback: Callable[[Result], None]) -> None:
+        """Call back for each result, in a thread of its own, while this router is open. See `AsyncRouter.on_result`."""
+
+        async def in_thread(result: Result) -> None:
+            await self._loop.run_in_executor(None, callback, result)
+
+        async def begin() -> None:
+            self._async.on_result(in_thread)
+
+        self._run(begin())
 
     def cancel(self, receipt: str) -> bool:
         """Give a queued request up and erase its content. See `AsyncRouter.cancel`."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ...core.content import Message
 from ...core.decision import RefusalCode
-from ...core.errors import InvalidRequest
+from ...core.errors import InvalidRequest, OutboxError
 from ..execution.conduct import Run
 from ..execution.outcome import refused
 from .ask import identifier
@@ -19,6 +19,7 @@ from .options import GenerateOptions
 if TYPE_CHECKING:
     from ..config import Configuration
     from ..outbox import Outbox, Receipt, Tally
+    from ..outbox.delivery import Callback
     from ..outbox.replay import Answering
 
 # What neither time nor a better link lifts: only another configuration would.
@@ -44,6 +45,7 @@ class Queue:
         self._replay = replay
         self._outbox: Outbox | None = None
         self._replaying: asyncio.Task[None] | None = None
+        self._delivering: asyncio.Task[None] | None = None
         if replay:
             _ = self.outbox  # a router that cannot replay says so when it is made
 
@@ -82,6 +84,14 @@ class Queue:
             raise refused(run.plan, run.decision)
         return await self.outbox.submit(messages, options, run.plan.data_classes, order_key=order_key, ttl=ttl)
 
+    def on_result(self, callback: Callback) -> None:
+        """Call back for each result from here on. Raises `OutboxError` where there is a callback already."""
+        from ..outbox import Delivery
+
+        if self._delivering is not None:
+            raise OutboxError("this router has a callback for results already; give it one that does both")
+        self._delivering = asyncio.create_task(Delivery(self.outbox, callback, self._random).run())
+
     async def flush(self, progress: Callable[[Tally], None]) -> Tally:
         """Try every queued request once."""
         from ..outbox import Replayer
@@ -89,9 +99,10 @@ class Queue:
         return await Replayer(self.outbox, self._router, self._random, progress).flush()
 
     async def close(self) -> None:
-        """Stop replaying and free the file."""
-        if self._replaying is not None:
-            self._replaying.cancel()
-            await asyncio.gather(self._replaying, return_exceptions=True)
+        """Stop delivering and replaying, and free the file."""
+        for task in (self._delivering, self._replaying):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         if self._outbox is not None:
             await self._outbox.close()

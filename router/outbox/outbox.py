@@ -39,7 +39,8 @@ class Result:
 class Outbox:
     """A store of queued requests, for asyncio: what blocks runs in the loop's executor.
 
-    ``wall_clock`` gives seconds since 1970. ``added`` is set whenever this process queues something.
+    ``wall_clock`` gives seconds since 1970. ``added`` is set whenever this process queues something,
+    ``ended`` whenever it ends something.
     """
 
     def __init__(self, settings: OfflineSettings, wall_clock: Callable[[], float]) -> None:
@@ -49,6 +50,7 @@ class Outbox:
         self.store = Store(Path(settings.outbox), settings.encryption)
         self.now = wall_clock
         self.added = asyncio.Event()
+        self.ended = asyncio.Event()
         self._quota = Quota(settings.max_entries, settings.max_bytes, settings.when_full)
 
     async def close(self) -> None:
@@ -95,7 +97,7 @@ class Outbox:
                 kept = "answers are kept for `policy.offline.results_ttl`"
                 raise OutboxError(f"the outbox does not know this receipt; {kept}")
             if entry.state is not State.QUEUED:
-                ended = _result(entry)
+                ended = result_of(entry)
                 if ended.error is not None:
                     raise ended.error
                 return ended.answer
@@ -116,13 +118,15 @@ class Outbox:
             entry = await in_executor(self.store.next_result, self.now())
             if entry is None:
                 return
-            yield _result(entry)
+            yield result_of(entry)
             await in_executor(self.store.take, entry.receipt)
 
     async def cancel(self, receipt: str) -> bool:
         """Give a queued request up and erase its content. False where it has ended already."""
         sentence = "the application cancelled it"
-        return await in_executor(self.store.bury, receipt, Ending.CANCELLED, sentence, self.now())
+        cancelled = await in_executor(self.store.bury, receipt, Ending.CANCELLED, sentence, self.now())
+        self.ended.set()
+        return cancelled
 
 
 async def in_executor(function: Callable[..., T], *arguments: object) -> T:
@@ -130,7 +134,8 @@ async def in_executor(function: Callable[..., T], *arguments: object) -> T:
     return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
 
 
-def _result(entry: Entry) -> Result:
+def result_of(entry: Entry) -> Result:
+    """What an entry came to that has ended."""
     if entry.answer is not None:
         try:
             return Result(entry.receipt, decode_answer(entry.answer))

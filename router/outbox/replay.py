@@ -252,6 +252,7 @@ class Replayer:
         del self._sending[receipt]
         self._progress(self.tally)
         self._outbox.added.set()
+        self._outbox.ended.set()
 
     async def _stop_sending(self) -> None:
         sending = dict(self._sending)
