@@ -1,7 +1,8 @@
-"""A process that submits, replays and reads until it is killed. It writes down each receipt once it has it.
+"""Processes that submit, replay and read until they are killed. Each writes down a receipt once it has it.
 
-``python crash_worker.py OUTBOX JOURNAL SEED`` needs no network: the backend is scripted and answers with what it was
-asked, so that an answer can be told from another.
+Reads lines ``OUTBOX JOURNAL SEED``. Each starts a process, forked from this one, which has imported everything and
+started no loop and no thread; its number is printed, and once it has ended, its status. No network is needed: the
+backend is scripted and answers with what it was asked, so that an answer can be told from another.
 """
 
 from __future__ import annotations
@@ -93,14 +94,25 @@ async def look(router: AsyncRouter, journal: Journal, receipt: Receipt) -> None:
             journal.write("result", receipt, answer.text)
 
 
-def main() -> None:
-    """Run until killed."""
-    outbox, journal, seed = Path(sys.argv[1]), Journal(Path(sys.argv[2])), int(sys.argv[3])
+def run(outbox: Path, journal: Journal, seed: int) -> None:
+    """Work until killed."""
     try:
         asyncio.run(work(outbox, journal, random.Random(seed)))
     except EdgewiseError as error:
         journal.write("failed", type(error).__name__, str(error))
         raise
+
+
+def main() -> None:
+    """One process for each line, one after the other."""
+    for line in sys.stdin:
+        outbox, journal, seed = line.split()
+        child = os.fork()
+        if child == 0:
+            run(Path(outbox), Journal(Path(journal)), int(seed))
+            os._exit(1)
+        print(child, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from edgewise.router.outbox import Ending, State, Store
 from edgewise.router.outbox.encoding import decode_answer, decode_request
@@ -25,18 +28,40 @@ ONE_OUTBOX = 25
 """So many kills hit the same file, one after the other."""
 
 
-def run_and_kill(outbox: Path, journal: Path, seed: int, after: float) -> None:
-    """Start a worker, wait until it is at work, and kill it ``after`` seconds more."""
-    opened = lines(journal, "open")
-    with subprocess.Popen([sys.executable, str(WORKER), str(outbox), str(journal), str(seed)]) as worker:
+class Starter:
+    """Starts workers, and kills them."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def run_and_kill(self, outbox: Path, journal: Path, seed: int, after: float) -> None:
+        """Start a worker, wait until it is at work, and kill it ``after`` seconds more."""
+        assert self._process.stdin is not None
+        opened = len(lines(journal, "open"))
+        self._process.stdin.write(f"{outbox} {journal} {seed}\n")
+        self._process.stdin.flush()
+        worker = int(self._said())
         deadline = time.monotonic() + PATIENCE
-        while len(lines(journal, "open")) == len(opened):
-            assert worker.poll() is None, f"seed {seed}: the worker ended: {journal.read_text()[-500:]}"
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        time.sleep(after)  # the instant of the crash is what is random here
-        assert worker.poll() is None, f"seed {seed}: the worker ended: {journal.read_text()[-500:]}"
-        worker.send_signal(signal.SIGKILL)
+        try:
+            while len(lines(journal, "open")) == opened:
+                assert time.monotonic() < deadline, f"seed {seed}: the worker did not begin: {journal.read_text()}"
+                time.sleep(0.005)
+            time.sleep(after)  # the instant of the crash is what is random here
+        finally:
+            os.kill(worker, signal.SIGKILL)
+        assert self._said() == str(-signal.SIGKILL), f"seed {seed}: the worker ended: {journal.read_text()[-500:]}"
+
+    def _said(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+
+@pytest.fixture
+def starter() -> Iterator[Starter]:
+    """A process that has imported what workers need, so that each begins at once."""
+    command = [sys.executable, str(WORKER)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield Starter(process)
 
 
 def lines(journal: Path, kind: str) -> list[list[str]]:
@@ -78,7 +103,7 @@ def judge(outbox: Path, journal: Path, note: str, now: float | None = None) -> i
     return len(prompts)
 
 
-def test_a_kill_at_any_instant_loses_nothing(tmp_path: Path) -> None:
+def test_a_kill_at_any_instant_loses_nothing(starter: Starter, tmp_path: Path) -> None:
     dice = random.Random(SEED)
     receipts = 0
     for first in range(0, KILLS, ONE_OUTBOX):
@@ -87,7 +112,7 @@ def test_a_kill_at_any_instant_loses_nothing(tmp_path: Path) -> None:
         outbox, journal = folder / "outbox.db", folder / "journal"
         for number in range(first, min(KILLS, first + ONE_OUTBOX)):
             seed = dice.getrandbits(32)
-            run_and_kill(outbox, journal, seed, dice.uniform(0.0, 0.4))
+            starter.run_and_kill(outbox, journal, seed, dice.uniform(0.0, 0.4))
             judge(outbox, journal, f"kill {number} of seed {SEED}")
         receipts += judge(outbox, journal, f"seed {SEED}")
         shutil.rmtree(folder)
