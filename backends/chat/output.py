@@ -1,9 +1,13 @@
-"""From the bytes of tokens to text that may be shown: whole characters, and nothing of a stop sequence."""
+"""From the bytes of tokens to the events that show them: whole characters, and nothing of a stop sequence."""
 
 from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..process.engine import Parcel
+from ..process.frames import JsonObject
 
 
 class OutputText:
@@ -44,6 +48,33 @@ class OutputText:
         cut = len(self._held) - keep
         shown, self._held = self._held[:cut], self._held[cut:]
         return shown
+
+
+@dataclass(slots=True)
+class Pending:
+    """Tokens that have been generated and whose text has not been shown."""
+
+    tokens: int = 0
+    logprobs: list[list[object]] = field(default_factory=list)
+
+    def take(self, text: str) -> Parcel:
+        """The event that shows ``text``, which these tokens stand for."""
+        fields: JsonObject = {"text": text, "tokens": self.tokens}
+        if self.logprobs:
+            fields["logprobs"] = self.logprobs
+        self.tokens, self.logprobs = 0, []
+        return Parcel(fields)
+
+    def cut_to(self, text: str) -> None:
+        """Forget the log-probabilities of tokens that only a stop sequence was made of."""
+        shown = 0
+        kept = []
+        for entry in self.logprobs:
+            if shown >= len(text):
+                break
+            kept.append(entry)
+            shown += len(str(entry[0]))
+        self.logprobs = kept
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, field
 
 from ...core.answer import FinishReason
-from ..chat.output import OutputText
+from ..chat.output import OutputText, Pending
 from ..chat.prompt import Prompt
 from ..process.engine import Parcel, RunningCall
 from ..process.frames import JsonObject
@@ -15,39 +14,12 @@ from .native import Context
 from .sampling import logprobs, sampler
 
 
-@dataclass(slots=True)
-class _Pending:
-    """Tokens that have been generated and whose text has not been shown."""
-
-    tokens: int = 0
-    logprobs: list[list[object]] = field(default_factory=list)
-
-    def take(self, text: str) -> Parcel:
-        """The event that shows ``text``, which these tokens stand for."""
-        fields: JsonObject = {"text": text, "tokens": self.tokens}
-        if self.logprobs:
-            fields["logprobs"] = self.logprobs
-        self.tokens, self.logprobs = 0, []
-        return Parcel(fields)
-
-    def cut_to(self, text: str) -> None:
-        """Forget the log-probabilities of tokens that only a stop sequence was made of."""
-        shown = 0
-        kept = []
-        for entry in self.logprobs:
-            if shown >= len(text):
-                break
-            kept.append(entry)
-            shown += len(str(entry[0]))
-        self.logprobs = kept
-
-
 def generate(
     context: Context, prompt: Prompt, call: JsonObject, running: RunningCall, *, top_k: int
 ) -> Generator[Parcel, None, None]:
     """Events with ``text``, ``tokens`` and perhaps ``logprobs``, then one with ``finish``; none once cancelled."""
     output = OutputText(call["stop"])
-    pending = _Pending()
+    pending = Pending()
     generated = 0
     reason = FinishReason.LENGTH
     with sampler(context, call, top_k) as sample:

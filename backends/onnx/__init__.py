@@ -1,4 +1,4 @@
-"""ONNX Runtime in a supervised worker process: `embed` and `infer`."""
+"""ONNX Runtime in a supervised worker process: `embed`, `classify`, `infer`, and `generate` by onnxruntime-genai."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from collections.abc import Mapping
 from ..backend import Backend
 from ..models import ModelFile
 from ..registry import BackendKind
-from .settings import OnnxSettings, check
+from .settings import OnnxSettings, OnnxTask, check
 
 __all__ = ["KIND", "OnnxSettings"]
 
 
 def _build(name: str, settings: OnnxSettings, models: Mapping[str, ModelFile]) -> Backend:
+    # Later than reading a configuration, which needs no event loop and no processes.
+    if settings.task is OnnxTask.GENERATE:
+        from .generating import OnnxGenerateBackend
+
+        return OnnxGenerateBackend(name, settings, models)
     from .backend import OnnxBackend
 
     return OnnxBackend(name, settings, models)

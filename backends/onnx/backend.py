@@ -1,38 +1,33 @@
-"""ONNX Runtime as a backend: the application's side of the worker."""
+"""Tensors, vectors and labels by ONNX Runtime: the application's side of the worker."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ...core.answer import Embeddings, Inference, Usage
-from ...core.content import EmbedInput, InferInput
-from ...core.errors import ModelUnavailable
+from ...core.content import EmbedInput, InferInput, Tensor
 from ...core.failure import AttemptError, FailureKind
 from ...core.request import Task
-from ..backend import Backend, BackendHealth, CallContext, Capabilities, HealthState
+from ..backend import CallContext, Capabilities
+from ..chat.call import require_unicode
 from ..models import ModelFile
 from ..process.engine import Parcel
 from ..process.frames import JsonObject
-from ..process.worker_process import WorkerProcess
 from .settings import OnnxSettings, OnnxTask
 from .wire import pack, unpack
+from .worker_backend import OnnxWorkerBackend
 
 _ENGINE = "edgewise.backends.onnx.engine:OnnxEngine"
 _PLACE = "device"
 
 
-class OnnxBackend(Backend):
-    """`embed` with one model, or `infer` with one or several, in a worker process that comes back after a crash."""
+class OnnxBackend(OnnxWorkerBackend):
+    """`embed` or `classify` with one model, or `infer` with one or several."""
 
     def __init__(self, name: str, settings: OnnxSettings, models: Mapping[str, ModelFile]) -> None:
-        super().__init__(name)
         self._settings = settings
         self._models = models
-        self._worker: WorkerProcess | None = None
-        self._failure: AttemptError | None = None
-        self._prepared = asyncio.Event()
-        self._stopped = False
+        super().__init__(name, settings, _ENGINE, self._engine_settings)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -40,51 +35,18 @@ class OnnxBackend(Backend):
         models = frozenset(self._settings.served) if self._settings.task is OnnxTask.INFER else None
         return Capabilities(frozenset({Task(self._settings.task.value)}), models=models)
 
-    def health(self) -> BackendHealth:
-        """The worker's health; before there is one, whether its models are being read."""
-        if self._failure is not None:
-            return BackendHealth(HealthState.DOWN, self._failure.sentence)
-        if self._worker is None:
-            return BackendHealth(HealthState.LOADING, "the model files have not been read")
-        return self._worker.health
-
-    async def start(self) -> None:
-        """Prove the model files, start the worker, load."""
-        self._stopped = False
-        try:
-            settings = await asyncio.to_thread(self._engine_settings)
-        except ModelUnavailable as error:
-            self._settle(AttemptError(FailureKind.MODEL_UNAVAILABLE, str(error)))
-            raise AttemptError(FailureKind.MODEL_UNAVAILABLE, str(error)) from None
-        if self._stopped:
-            raise self._was_stopped()
-        if self._worker is None:
-            self._worker = WorkerProcess(self.name, _ENGINE, settings)
-        self._settle(None)
-        await self._worker.start()
-
-    async def stop(self) -> None:
-        """End the worker and all calls."""
-        self._stopped = True
-        if self._worker is not None:
-            await self._worker.stop()
-        else:
-            self._settle(self._was_stopped())
-
     async def embed(self, call: EmbedInput, context: CallContext) -> Embeddings:
         """One vector a text. A text beyond the model's limit is CONTEXT_LENGTH; none is cut."""
         if self._settings.task is not OnnxTask.EMBED:
             raise self._unsupported(Task.EMBED)
-        for index, text in enumerate(call.texts):
-            if not _is_unicode(text):
-                sentence = f"text {index} is not valid Unicode (it has a lone surrogate)"
-                raise AttemptError(FailureKind.INVALID_REQUEST, sentence)
-        answer = await self._ask(Parcel({"texts": call.texts}), context)
-        usage = Usage(prompt_tokens=answer.fields["prompt_tokens"])
-        return Embeddings(unpack(answer)["vectors"], usage, model=self._settings.model or "", place=_PLACE)
+        vectors, usage = await self._rows(call.texts, context)
+        return Embeddings(vectors, usage, model=self._settings.model or "", place=_PLACE)
 
     async def infer(self, call: InferInput, context: CallContext) -> Inference:
-        """Run one of the models. Names, types and shapes are compared with the model's own before it runs."""
+        """Run one of the models. Names, types and shapes are compared with the model's own before it runs.
+
+        NaN and infinity go in and come out as they are: a model may mean something by them.
+        """
         if self._settings.task is not OnnxTask.INFER:
             raise self._unsupported(Task.INFER)
         served = self._settings.served
@@ -94,29 +56,26 @@ class OnnxBackend(Backend):
         answer = await self._ask(pack({"model": call.model}, call.inputs), context)
         return Inference(unpack(answer), model=call.model, place=_PLACE)
 
+    async def _rows(self, texts: Sequence[str], context: CallContext) -> tuple[Tensor, Usage]:
+        require_unicode(texts)
+        answer = await self._ask(Parcel({"texts": list(texts)}), context)
+        return unpack(answer)["rows"], Usage(prompt_tokens=answer.fields["prompt_tokens"])
+
     async def _ask(self, call: Parcel, context: CallContext) -> Parcel:
-        await self._prepared.wait()
-        if self._failure is not None:
-            raise AttemptError(self._failure.kind, self._failure.sentence)
-        assert self._worker is not None, "prepared without a failure means that there is a worker"
-        return await self._worker.unary(call, context.priority, context.deadline)
-
-    def _was_stopped(self) -> AttemptError:
-        return AttemptError(FailureKind.PREEMPTED, f"backend {self.name!r} was stopped")
-
-    def _settle(self, failure: AttemptError | None) -> None:
-        self._failure = failure
-        self._prepared.set()
+        return await self.worker.unary(call, context.priority, context.deadline)
 
     def _engine_settings(self) -> JsonObject:
         """What `OnnxEngine.load` takes. Reads every model file, to prove it."""
         settings = self._settings
+        tokenizer = settings.tokenizer
         return {
             "task": settings.task,
             "models": {name: self._proven(model) for name, model in settings.served.items()},
-            "tokenizer": settings.tokenizer and {"name": settings.tokenizer, "path": self._proven(settings.tokenizer)},
+            "tokenizer": None if tokenizer is None else {"name": tokenizer, "path": self._proven(tokenizer)},
             "pooling": settings.pooling,
             "normalize": settings.normalize,
+            "labels": len(settings.labels),
+            "scores": settings.scores,
             "max_tokens": settings.max_tokens,
             "threads": settings.threads,
             "providers": settings.providers,
@@ -124,11 +83,3 @@ class OnnxBackend(Backend):
 
     def _proven(self, model: str) -> str:
         return str(self._models[model].verify().absolute())
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

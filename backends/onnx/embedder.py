@@ -1,173 +1,48 @@
-"""Texts to vectors: tokens, batches, pooling. Runs in the worker."""
+"""Texts to vectors. Runs in the worker."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy
-import onnxruntime
-import tokenizers
 
-from ...core.failure import AttemptError, FailureKind
 from ..process.engine import RunningCall
-from .session import Array, Session, options_for, unavailable
+from .session import Array
 from .settings import Pooling
-from .signature import Port
+from .texts import Outcome, TextModel
 
-# Larger batches are no faster on a processor (measured with MiniLM: 4 to 32 alike), hold more memory, and stop later.
-_BATCH = 8
-_DEFAULT_MAX_TOKENS = 256
 _TINY = 1e-12
-_INPUTS = _IDS, _MASK, _TYPES, _POSITIONS = "input_ids", "attention_mask", "token_type_ids", "position_ids"
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """One text's tokens, padding not among them."""
-
-    ids: Sequence[int]
-    type_ids: Sequence[int]
-
-
-class TextTokenizer:
-    """A tokenizer.json, without the padding and truncation that it may ask for."""
-
-    def __init__(self, name: str, path: str) -> None:
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_file(path)
-        except Exception as error:  # noqa: BLE001  # the library raises bare Exceptions
-            raise unavailable(name, f"its file is no tokenizer.json ({type(error).__name__})") from None
-        padding, truncation = self._tokenizer.padding, self._tokenizer.truncation
-        self.pad_id: int = padding["pad_id"] if padding else 0
-        self.limit: int | None = truncation["max_length"] if truncation else None
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
-
-    def __call__(self, texts: Sequence[str]) -> list[Tokens]:
-        """The tokens of every text, special tokens included."""
-        return [Tokens(encoding.ids, encoding.type_ids) for encoding in self._tokenizer.encode_batch(list(texts))]
 
 
 class Embedder:
-    """A model and its tokenizer, proven to work together by one run on constant tokens of the greatest length."""
+    """A model whose output is pooled to one vector a text."""
 
-    def __init__(
-        self,
-        model: str,
-        session: Session,
-        tokenizer: TextTokenizer,
-        *,
-        pooling: Pooling,
-        normalize: bool,
-        max_tokens: int | None,
-    ) -> None:
+    def __init__(self, model: TextModel, *, pooling: Pooling, normalize: bool) -> None:
         self._model = model
-        self._session = session
-        self._tokenizer = tokenizer
         self._pooling = pooling
         self._normalize = normalize
-        self.max_tokens = max_tokens or tokenizer.limit or _DEFAULT_MAX_TOKENS
-        self._check_inputs()
-        self._output, self.dimension = self._find_output()
+        rank, each = (2, "text") if pooling is Pooling.NONE else (3, "token")
+        self._output, self.dimension = model.find_output(rank, f"one vector a {each}, see `pooling`")
 
     def embed(self, texts: Sequence[str], running: RunningCall) -> tuple[Array, int]:
-        """float32 ``[n, d]`` in the order given, and how many tokens the texts had together.
-
-        Raises CONTEXT_LENGTH for a text beyond ``max_tokens``: none is cut.
-        """
-        tokens = self._tokenize(texts, running)
+        """float32 ``[n, d]`` in the order given, and how many tokens the texts had together."""
+        tokens = self._model.tokenize(texts, running)
         vectors = numpy.empty((len(texts), self.dimension), dtype=numpy.float32)
-        options = options_for(running)
-        # Alike in length, so that little is computed on padding; the longest first, which shows early what it takes.
-        order = sorted(range(len(texts)), key=lambda index: len(tokens[index].ids), reverse=True)
-        for batch in _batches(order):
-            vectors[batch] = self._vectors([tokens[index] for index in batch], options)
+        for outcome in self._model.run(tokens, self._output, running):
+            pooled = self._pool(outcome)
+            if self._normalize:
+                pooled = pooled / numpy.maximum(numpy.linalg.norm(pooled, axis=1, keepdims=True), _TINY)
+            vectors[outcome.rows] = pooled
         return vectors, sum(len(text.ids) for text in tokens)
 
-    def _tokenize(self, texts: Sequence[str], running: RunningCall) -> list[Tokens]:
-        tokens: list[Tokens] = []
-        for batch in _batches(range(len(texts))):
-            if running.cancelled:
-                raise AttemptError(FailureKind.PREEMPTED, f"the run of model {self._model!r} was cancelled")
-            for index, text in zip(batch, self._tokenizer([texts[index] for index in batch]), strict=True):
-                if len(text.ids) > self.max_tokens:
-                    sentence = f"text {index} has {len(text.ids)} tokens, and {self.max_tokens} are the most"
-                    raise AttemptError(FailureKind.CONTEXT_LENGTH, f"{sentence} for model {self._model!r}")
-                tokens.append(text)
-        return tokens
-
-    def _vectors(self, batch: Sequence[Tokens], options: onnxruntime.RunOptions) -> Array:
-        feeds, mask = self._feeds(batch)
-        try:
-            (output,) = self._session.run(feeds, options, outputs=[self._output])
-        except AttemptError as error:
-            if error.kind is FailureKind.INVALID_REQUEST:
-                # The tokens are ours: what the model does not take is not the caller's mistake.
-                raise AttemptError(FailureKind.INTERNAL, error.sentence) from None
-            raise
-        vectors = self._pool(output.astype(numpy.float32, copy=False), mask)
-        if self._normalize:
-            vectors = vectors / numpy.maximum(numpy.linalg.norm(vectors, axis=1, keepdims=True), _TINY)
-        return vectors
-
-    def _feeds(self, batch: Sequence[Tokens]) -> tuple[dict[str, Array], Array]:
-        """The model's inputs, and the attention mask whether it is one of them or not."""
-        shape = (len(batch), max(1, *(len(text.ids) for text in batch)))
-        ids = numpy.full(shape, self._tokenizer.pad_id, dtype=numpy.int64)
-        mask = numpy.zeros(shape, dtype=numpy.int64)
-        types = numpy.zeros(shape, dtype=numpy.int64)
-        for row, text in enumerate(batch):
-            length = len(text.ids)
-            ids[row, :length] = text.ids
-            mask[row, :length] = 1
-            types[row, :length] = text.type_ids
-        positions = numpy.broadcast_to(numpy.arange(shape[1], dtype=numpy.int64), shape)
-        known = {_IDS: ids, _MASK: mask, _TYPES: types, _POSITIONS: positions}
-        return {port.name: known[port.name].astype(port.dtype, copy=False) for port in self._session.inputs}, mask
-
-    def _pool(self, output: Array, mask: Array) -> Array:
+    def _pool(self, outcome: Outcome) -> Array:
         match self._pooling:
             case Pooling.MEAN:
-                weights = mask.astype(numpy.float32)[:, :, None]
-                mean: Array = (output * weights).sum(axis=1) / numpy.maximum(weights.sum(axis=1), _TINY)
+                weights = outcome.mask.astype(numpy.float32)[:, :, None]
+                total = (outcome.output * weights).sum(axis=1)
+                mean: Array = total / numpy.maximum(weights.sum(axis=1), _TINY)
                 return mean
             case Pooling.CLS:
-                return output[:, 0]
+                return outcome.output[:, 0]
             case Pooling.NONE:
-                return output
-
-    def _check_inputs(self) -> None:
-        ports = self._session.inputs
-        strange = [port.name for port in ports if port.name not in _INPUTS or port.dtype not in ("int64", "int32")]
-        if strange or _IDS not in [port.name for port in ports]:
-            raise self._unavailable(f"`embed` gives a model {', '.join(_INPUTS)}, and it wants {_names(ports)}")
-        if any(axis is not None for port in ports for axis in port.shape):
-            raise self._unavailable("its inputs have a fixed size; export it with dynamic batch and sequence axes")
-
-    def _find_output(self) -> tuple[Port, int]:
-        """The output to pool, and the length of a vector."""
-        rank = 2 if self._pooling is Pooling.NONE else 3
-        feeds, _ = self._feeds([Tokens([self._tokenizer.pad_id] * self.max_tokens, [0] * self.max_tokens)])
-        try:
-            arrays = self._session.run(feeds, options_for(None), outputs=self._session.outputs)
-        except AttemptError:
-            raise self._unavailable(f"it does not take {self.max_tokens} tokens; lower `max_tokens`") from None
-        for port, array in zip(self._session.outputs, arrays, strict=True):
-            if array.ndim == rank and array.dtype.kind == "f":
-                return port, array.shape[-1]
-        wanted = "one vector a text" if rank == 2 else "one vector a token"
-        outputs = _names(self._session.outputs)
-        raise self._unavailable(f"none of its outputs has {wanted}, see `pooling`; they are {outputs}")
-
-    def _unavailable(self, why: str) -> AttemptError:
-        return unavailable(self._model, why)
-
-
-def _names(ports: Sequence[Port]) -> str:
-    return ", ".join(f"{port.name} ({port})" for port in ports)
-
-
-def _batches(indices: Sequence[int]) -> Iterator[list[int]]:
-    for start in range(0, len(indices), _BATCH):
-        yield list(indices[start : start + _BATCH])
+                return outcome.output

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING
 
 from ...core.errors import InvalidRequest
@@ -11,67 +10,68 @@ from ...core.failure import AttemptError, FailureKind
 from ..process.engine import Engine, Parcel, Progress, RunningCall
 from ..process.frames import JsonObject
 from ..tensors import to_array, to_tensor
-from .settings import OnnxTask, Pooling
+from .runtime import missing, prepare
+from .settings import OnnxTask, Pooling, Scores
 from .signature import check_inputs
 from .wire import pack, unpack
 
 if TYPE_CHECKING:
-    from .embedder import Embedder
-    from .session import Session
+    from .session import Array, Session
+    from .texts import TextModel
+
+OfTexts = Callable[[list[str], RunningCall], "tuple[Array, int]"]
+"""Makes one row a text, and counts their tokens."""
 
 
 class OnnxEngine(Engine):
-    """One or several models for `infer`, or one for `embed`. Its settings are made by `backend.engine_settings`."""
+    """One or several models for `infer`, or one that reads texts. Its settings are made by `OnnxBackend`."""
 
     def __init__(self) -> None:
         self._sessions: Mapping[str, Session] = {}
-        self._embedder: Embedder | None = None
+        self._of_texts: OfTexts | None = None
 
     def load(self, settings: JsonObject, progress: Progress) -> JsonObject:
-        """Open all models, so that one that does not load is known before the first request."""
-        if settings["threads"] is not None:
-            # The tokenizer's own pool, read when its library starts.
-            os.environ["RAYON_NUM_THREADS"] = str(settings["threads"])
-        # Else its telemetry begins with the import, before it can be turned off by a call: a session file, an uploader.
-        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-        try:
-            from .embedder import Embedder, TextTokenizer
-            from .session import Session
-        except ImportError as error:
-            sentence = (
-                f"the Python package {error.name or 'onnxruntime'!r} is missing or does not run here; "
-                'pip install "edgewise[onnx]"'
-            )
-            raise AttemptError(FailureKind.MODEL_UNAVAILABLE, sentence) from None
+        """Open all models, so that one that does not load is known before the first request.
 
+        Returns ``fallback``, a sentence where a provider is not there, and ``rows``: the models that take any number
+        of rows.
+        """
+        prepare(settings["threads"])
+        try:
+            from .session import Session
+            from .texts import TextModel, TextTokenizer
+        except ImportError as error:
+            raise missing(error, "onnx") from None
         self._sessions = {
             name: Session(name, path, threads=settings["threads"], providers=settings["providers"])
             for name, path in settings["models"].items()
         }
-        if settings["task"] == OnnxTask.EMBED:
+        if (tokenizer := settings["tokenizer"]) is not None:
             ((name, session),) = self._sessions.items()
-            self._embedder = Embedder(
-                name,
-                session,
-                TextTokenizer(settings["tokenizer"]["name"], settings["tokenizer"]["path"]),
-                pooling=Pooling(settings["pooling"]),
-                normalize=settings["normalize"],
-                max_tokens=settings["max_tokens"],
-            )
-        return {}
+            texts = TextTokenizer(tokenizer["name"], tokenizer["path"])
+            self._of_texts = _of_texts(TextModel(name, session, texts, settings["max_tokens"]), settings)
+        return {
+            "fallback": next((session.fallback for session in self._sessions.values() if session.fallback), ""),
+            "rows": [name for name, session in self._sessions.items() if session.has_rows],
+        }
 
     def run(self, call: Parcel, running: RunningCall) -> Generator[Parcel, None, None]:
-        """One parcel: the output tensors, and for `embed` the number of tokens read."""
-        if self._embedder is not None:
-            yield _embed(self._embedder, call, running)
+        """One parcel: the output tensors, or a row for each text and the number of tokens read."""
+        if self._of_texts is not None:
+            rows, tokens = self._of_texts(call.fields["texts"], running)
+            yield pack({"prompt_tokens": tokens}, {"rows": to_tensor(rows)})
         else:
             model = call.fields["model"]
             yield _infer(model, self._sessions[model], call, running)
 
 
-def _embed(embedder: Embedder, call: Parcel, running: RunningCall) -> Parcel:
-    vectors, tokens = embedder.embed(call.fields["texts"], running)
-    return pack({"prompt_tokens": tokens}, {"vectors": to_tensor(vectors)})
+def _of_texts(model: TextModel, settings: JsonObject) -> OfTexts:
+    from .classifier import Classifier
+    from .embedder import Embedder
+
+    if settings["task"] == OnnxTask.CLASSIFY:
+        return Classifier(model, labels=settings["labels"], scores=Scores(settings["scores"])).classify
+    return Embedder(model, pooling=Pooling(settings["pooling"]), normalize=settings["normalize"]).embed
 
 
 def _infer(model: str, session: Session, call: Parcel, running: RunningCall) -> Parcel:

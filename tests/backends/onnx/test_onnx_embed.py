@@ -132,7 +132,7 @@ async def test_a_limit_that_the_model_does_not_have_is_found_at_the_start(start_
 
 async def test_a_lone_surrogate_is_no_text(start_minilm: Start, context: Context) -> None:
     backend = await start_minilm()
-    with pytest.raises(AttemptError, match="text 1 is not valid Unicode") as refused:
+    with pytest.raises(AttemptError, match="a text is not valid Unicode") as refused:
         await backend.embed(EmbedInput(("fine", "secret\ud800")), context())
     assert refused.value.kind is FailureKind.INVALID_REQUEST
     assert "secret" not in str(refused.value)
@@ -193,7 +193,7 @@ async def test_models_that_do_not_embed_are_told_what_they_lack(
         {"table": numpy.ones(4, dtype=numpy.float32)},
     )
     for path, says in [
-        (doubling, "`embed` gives a model input_ids, attention_mask, token_type_ids, position_ids, and it wants x"),
+        (doubling, "texts give a model input_ids, attention_mask, token_type_ids, position_ids, and it wants x"),
         (ids, "its inputs have a fixed size"),
         (flat, "none of its outputs has one vector a token, see `pooling`; they are tokens"),
     ]:

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from edgewise.backends.onnx import KIND, OnnxSettings
-from edgewise.backends.onnx.settings import OnnxTask
+from edgewise.backends.onnx.settings import OnnxTask, Pooling
 
 EMBED = {"task": OnnxTask.EMBED, "model": "m", "tokenizer": "t"}
 INFER = {"task": OnnxTask.INFER, "model": "m"}
+CLASSIFY = {"task": OnnxTask.CLASSIFY, "model": "m", "tokenizer": "t", "labels": ("a", "b")}
+GENERATE = {"task": OnnxTask.GENERATE, "model": "m"}
 
 
 def problems(settings: dict[str, Any]) -> list[tuple[tuple[str | int, ...], str]]:
@@ -24,6 +26,8 @@ def problems(settings: dict[str, Any]) -> list[tuple[tuple[str | int, ...], str]
     [
         EMBED,
         INFER,
+        CLASSIFY,
+        GENERATE,
         {"task": OnnxTask.INFER, "models": {"a": "m", "b": "n"}},
         {**EMBED, "threads": 4, "max_tokens": 512, "providers": ("CUDAExecutionProvider", "CPUExecutionProvider")},
     ],
@@ -37,11 +41,20 @@ def test_sound_settings_have_no_problems(settings: dict[str, Any]) -> None:
     [
         ({"task": OnnxTask.EMBED, "tokenizer": "t"}, (), "has no model"),
         ({"task": OnnxTask.EMBED, "model": "m"}, (), "has no tokenizer"),
-        ({**EMBED, "models": {"a": "m"}}, ("models",), "for `infer` only"),
+        ({**EMBED, "models": {"a": "m"}}, ("models",), "`models` means nothing for `embed`"),
         ({**EMBED, "max_tokens": 0}, ("max_tokens",), "below 1"),
         ({"task": OnnxTask.INFER}, (), "has no model"),
         ({**INFER, "models": {"a": "m"}}, (), "both `model` and `models`"),
-        ({**INFER, "tokenizer": "t"}, ("tokenizer",), "takes no tokenizer"),
+        ({**INFER, "tokenizer": "t"}, ("tokenizer",), "`tokenizer` means nothing for `infer`"),
+        ({**INFER, "pooling": Pooling.CLS}, ("pooling",), "`pooling` means nothing for `infer`"),
+        ({**INFER, "max_batch": 1}, ("max_batch",), "below 2"),
+        ({**INFER, "memory_limit": 0}, ("memory_limit",), "below 1"),
+        ({**GENERATE, "model": None}, (), "a `generate` backend has no model"),
+        ({**GENERATE, "context_tokens": 1}, ("context_tokens",), "below 16"),
+        ({**GENERATE, "max_tokens": 7}, ("max_tokens",), "`max_tokens` means nothing for `generate`"),
+        ({**CLASSIFY, "tokenizer": None}, (), "has no tokenizer"),
+        ({**CLASSIFY, "labels": ()}, (), "has no labels"),
+        ({**CLASSIFY, "labels": ("a", "a")}, ("labels",), "comes twice"),
         ({**INFER, "threads": 0}, ("threads",), "below 1"),
         ({**INFER, "providers": ("CPUExecutionProvider", "GPU")}, ("providers", 1), "'GPU' is no execution provider"),
     ],

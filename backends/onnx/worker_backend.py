@@ -1,0 +1,42 @@
+"""What the backends of ONNX Runtime have in common, whatever they compute."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from ..backend import BackendHealth, HealthState
+from ..process.frames import JsonObject
+from ..process.worker_backend import WorkerBackend
+from ..process.worker_process import WorkerProcess
+from .settings import OnnxSettings
+
+log = logging.getLogger("edgewise")
+
+
+class OnnxWorkerBackend(WorkerBackend):
+    """An engine of ONNX Runtime's in a worker process that comes back after a crash."""
+
+    def __init__(
+        self, name: str, settings: OnnxSettings, engine: str, engine_settings: Callable[[], JsonObject]
+    ) -> None:
+        worker = WorkerProcess(
+            name,
+            engine,
+            engine_settings,
+            memory_limit=settings.memory_limit,
+            idle_unload=settings.idle_unload,
+        )
+        super().__init__(name, worker)
+
+    def health(self) -> BackendHealth:
+        """The worker's; where it computes on the CPU instead of what was asked for, its sentence says so."""
+        health = self.worker.health
+        fallback = str(self.worker.info.get("fallback", ""))
+        return BackendHealth(health.state, fallback) if health.state is HealthState.READY else health
+
+    async def start(self) -> None:
+        """Prove the model files, start the worker, load. Raises `AttemptError` when that cannot be."""
+        await super().start()
+        if sentence := self.health().sentence:
+            log.warning("backend %r: %s", self.name, sentence)
