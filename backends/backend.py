@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ..core.answer import Embeddings, GenerateEvent, Inference
-from ..core.content import EmbedInput, GenerateInput, InferInput
+from ..core.answer import Classification, Embeddings, GenerateEvent, Inference
+from ..core.content import ClassifyInput, EmbedInput, GenerateInput, InferInput
 from ..core.deadline import Deadline
 from ..core.failure import AttemptError, FailureKind
 from ..core.request import Priority, Task
@@ -121,6 +121,10 @@ class Backend(ABC):
     async def embed(self, call: EmbedInput, context: CallContext) -> Embeddings:
         """Embed texts: float32 ``[n, d]``, in the order given."""
         raise self._unsupported(Task.EMBED)
+
+    async def classify(self, call: ClassifyInput, context: CallContext) -> Classification:
+        """Give every label a score for each text: float32 ``[n, labels]``, in the order of the texts."""
+        raise self._unsupported(Task.CLASSIFY)
 
     async def infer(self, call: InferInput, context: CallContext) -> Inference:
         """Run a model on named tensors."""

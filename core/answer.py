@@ -84,6 +84,28 @@ class Embeddings:
 
 
 @dataclass(frozen=True, slots=True)
+class Classification:
+    """A backend's judgement of texts: ``scores`` is one float32 tensor ``[n, labels]``, its columns are ``labels``."""
+
+    labels: tuple[str, ...]
+    scores: Tensor
+    usage: Usage = Usage()
+    model: str = ""
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class LabelScore:
+    """A label, and how much a model holds with it: from 0 to 1 unless the model has scores of its own."""
+
+    label: str
+    score: float
+
+    def __repr__(self) -> str:
+        return "LabelScore()"
+
+
+@dataclass(frozen=True, slots=True)
 class Inference:
     """A backend's named output tensors."""
 

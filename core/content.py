@@ -103,6 +103,16 @@ class EmbedInput:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class ClassifyInput:
+    """The content of a ``classify`` request."""
+
+    texts: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"ClassifyInput({len(self.texts)} texts)"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class InferInput:
     """The content of an ``infer`` request: a model's name and its named input tensors."""
 
@@ -113,7 +123,7 @@ class InferInput:
         return f"InferInput({self.model!r}, {len(self.inputs)} tensors)"
 
 
-Content = GenerateInput | EmbedInput | InferInput
+Content = GenerateInput | EmbedInput | ClassifyInput | InferInput
 
 
 class Sealed(Generic[T]):

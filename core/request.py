@@ -16,6 +16,7 @@ class Task(StrEnum):
 
     GENERATE = "generate"
     EMBED = "embed"
+    CLASSIFY = "classify"
     INFER = "infer"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..core.answer import Answer, Chunk, FinishReason, Seam, TokenLogprob, Usage
+from ..core.answer import Answer, Chunk, FinishReason, LabelScore, Seam, TokenLogprob, Usage
 from ..core.content import Message, Role
 from ..core.decision import AttemptRecord, Decision, Refusal, RefusalCode
 from ..core.errors import (
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .client.arrays import Tensors, Vectors
     from .client.async_router import AsyncRouter
     from .client.blocking_router import BlockingStream, Router
+    from .client.classified import Classified
     from .client.options import GenerateOptions, RequestOptions, StreamOptions
     from .link import Connectivity
     from .stats import RouterStats
@@ -45,6 +46,7 @@ __all__ = [
     "BackendError",
     "BlockingStream",
     "Chunk",
+    "Classified",
     "ConfigurationError",
     "Connectivity",
     "DeadLetter",
@@ -55,6 +57,7 @@ __all__ = [
     "FinishReason",
     "GenerateOptions",
     "InvalidRequest",
+    "LabelScore",
     "Message",
     "ModelUnavailable",
     "NoBackendPermitted",
@@ -85,6 +88,7 @@ __all__ = [
 _LAZY = {
     "AsyncRouter": ".client.async_router",
     "BlockingStream": ".client.blocking_router",
+    "Classified": ".client.classified",
     "Connectivity": ".link",
     "GenerateOptions": ".client.options",
     "Plan": "..policies.plan",

@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..backends import Backend, CallContext
-from ..core.answer import Embeddings, GenerateEvent, Inference
-from ..core.content import Content, EmbedInput, GenerateInput, InferInput, Message, Role
+from ..core.answer import Classification, Embeddings, GenerateEvent, Inference
+from ..core.content import ClassifyInput, Content, EmbedInput, GenerateInput, InferInput, Message, Role
 from ..core.failure import AttemptError, FailureKind
 from ..core.permit import Permit
 from ..core.request import Request
@@ -56,6 +56,14 @@ class Dispatch:
         content = self._open(permit, backend, request)
         assert isinstance(content, EmbedInput)
         return await backend.embed(content, context)
+
+    async def classify(
+        self, permit: Permit, backend: Backend, request: Request, context: CallContext
+    ) -> Classification:
+        """Run a classification."""
+        content = self._open(permit, backend, request)
+        assert isinstance(content, ClassifyInput)
+        return await backend.classify(content, context)
 
     async def infer(self, permit: Permit, backend: Backend, request: Request, context: CallContext) -> Inference:
         """Run an inference."""

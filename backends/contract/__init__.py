@@ -12,7 +12,7 @@ Each test says in its name what a router relies on.
 
 from __future__ import annotations
 
-from .arrays import EmbeddingTests, InferenceTests
+from .arrays import ClassificationTests, EmbeddingTests, InferenceTests
 from .cancellation import CancellationTests
 from .generation import GenerationTests
 from .lifetime import LifetimeTests
@@ -22,6 +22,7 @@ from .suite import MARKER, Suite
 __all__ = [
     "MARKER",
     "CancellationTests",
+    "ClassificationTests",
     "EmbeddingTests",
     "GenerationTests",
     "InferenceTests",

@@ -1,8 +1,8 @@
-"""What a router relies on in embeddings and in named tensors."""
+"""What a router relies on in embeddings, in classifications and in named tensors."""
 
 from __future__ import annotations
 
-from ...core.content import EmbedInput, InferInput, Tensor
+from ...core.content import ClassifyInput, EmbedInput, InferInput, Tensor
 from ...core.failure import FailureKind
 from ...core.request import Task
 from ..tensors import to_array
@@ -28,6 +28,29 @@ class EmbeddingTests(Suite):
         for texts in ((), (f"{MARKER} \ud800",), (f"{MARKER} " * 20_000,)):
             await outcome(self.backend.embed(EmbedInput(texts), self.context()))
             await self.ask(Task.EMBED)
+
+
+class ClassificationTests(Suite):
+    """For backends that `classify`."""
+
+    @on_loop
+    async def test_every_label_has_a_score_for_each_text_in_the_order_given(self) -> None:
+        texts = self.texts
+        answer = await self.backend.classify(ClassifyInput(texts), self.context())
+        assert answer.labels, "there is no label"
+        assert len(set(answer.labels)) == len(answer.labels), "a label comes twice"
+        assert answer.scores.dtype == "float32"
+        assert answer.scores.shape == (len(texts), len(answer.labels))
+        scores = to_array(answer.scores)
+        turned = await self.backend.classify(ClassifyInput(texts[::-1]), self.context())
+        assert turned.labels == answer.labels
+        assert abs(to_array(turned.scores)[::-1] - scores).max() <= 0.01 * max(1.0, abs(scores).max())
+
+    @on_loop
+    async def test_odd_texts_to_classify_fail_as_attempts_and_leave_it_whole(self) -> None:
+        for texts in ((), (f"{MARKER} \ud800",), (f"{MARKER} " * 20_000,)):
+            await outcome(self.backend.classify(ClassifyInput(texts), self.context()))
+            await self.ask(Task.CLASSIFY)
 
 
 class InferenceTests(Suite):

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, ClassVar, TypeVar
 
 from ...core.answer import Delta, Finish, GenerateEvent
-from ...core.content import Content, EmbedInput, GenerateInput, InferInput, Message
+from ...core.content import ClassifyInput, Content, EmbedInput, GenerateInput, InferInput, Message
 from ...core.deadline import Deadline
 from ...core.failure import AttemptError, FailureKind
 from ...core.request import Task
@@ -33,7 +33,7 @@ class Suite:
     prompt: ClassVar[tuple[Message, ...]] = (Message.user(f"My word is {MARKER}. Count slowly from 1 to 100."),)
     """A conversation whose answer has at least eight tokens."""
     texts: ClassVar[tuple[str, ...]] = (f"{MARKER} is a word.", "The cat sat on the mat.", "")
-    """What `embed` is asked for; ``()`` where the service takes something else."""
+    """What `embed` and `classify` are asked for; ``()`` where the service takes something else."""
     tensors: ClassVar[InferInput | None] = None
     """What `infer` is asked for; needed where the backend can `infer`."""
     patience: ClassVar[float] = 60.0
@@ -147,6 +147,8 @@ class Suite:
                 return self.call(max_output_tokens=4)
             case Task.EMBED:
                 return EmbedInput(self.texts or (MARKER,))
+            case Task.CLASSIFY:
+                return ClassifyInput(self.texts or (MARKER,))
             case Task.INFER:
                 return self.tensors or InferInput("", {})
 
@@ -159,6 +161,8 @@ async def perform(backend: Backend, content: Content, context: CallContext) -> N
                 pass
         case EmbedInput():
             await backend.embed(content, context)
+        case ClassifyInput():
+            await backend.classify(content, context)
         case InferInput():
             await backend.infer(content, context)
 

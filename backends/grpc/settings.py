@@ -157,7 +157,7 @@ def _carried(settings: GrpcSettings) -> frozenset[Task]:
         return frozenset({Task.GENERATE, Task.EMBED})
     if settings.protocol is ProtocolName.VERTEX:
         return frozenset({Task.GENERATE})
-    return frozenset(Task)
+    return frozenset({Task.GENERATE, Task.EMBED, Task.INFER})
 
 
 def placeless(settings: GrpcSettings) -> bool:

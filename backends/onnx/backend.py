@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ...core.answer import Embeddings, Inference, Usage
-from ...core.content import EmbedInput, InferInput, Tensor
+from ...core.answer import Classification, Embeddings, Inference, Usage
+from ...core.content import ClassifyInput, EmbedInput, InferInput, Tensor
 from ...core.failure import AttemptError, FailureKind
 from ...core.request import Task
 from ..backend import CallContext, Capabilities
@@ -41,6 +41,13 @@ class OnnxBackend(OnnxWorkerBackend):
             raise self._unsupported(Task.EMBED)
         vectors, usage = await self._rows(call.texts, context)
         return Embeddings(vectors, usage, model=self._settings.model or "", place=_PLACE)
+
+    async def classify(self, call: ClassifyInput, context: CallContext) -> Classification:
+        """Scores of the configured labels. A text beyond the model's limit is CONTEXT_LENGTH; none is cut."""
+        if self._settings.task is not OnnxTask.CLASSIFY:
+            raise self._unsupported(Task.CLASSIFY)
+        scores, usage = await self._rows(call.texts, context)
+        return Classification(self._settings.labels, scores, usage, model=self._settings.model or "", place=_PLACE)
 
     async def infer(self, call: InferInput, context: CallContext) -> Inference:
         """Run one of the models. Names, types and shapes are compared with the model's own before it runs.

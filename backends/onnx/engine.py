@@ -58,8 +58,7 @@ class OnnxEngine(Engine):
     def run(self, call: Parcel, running: RunningCall) -> Generator[Parcel, None, None]:
         """One parcel: the output tensors, or a row for each text and the number of tokens read."""
         if self._of_texts is not None:
-            rows, tokens = self._of_texts(call.fields["texts"], running)
-            yield pack({"prompt_tokens": tokens}, {"rows": to_tensor(rows)})
+            yield _rows(self._of_texts, call, running)
         else:
             model = call.fields["model"]
             yield _infer(model, self._sessions[model], call, running)
@@ -72,6 +71,16 @@ def _of_texts(model: TextModel, settings: JsonObject) -> OfTexts:
     if settings["task"] == OnnxTask.CLASSIFY:
         return Classifier(model, labels=settings["labels"], scores=Scores(settings["scores"])).classify
     return Embedder(model, pooling=Pooling(settings["pooling"]), normalize=settings["normalize"]).embed
+
+
+def _rows(of_texts: OfTexts, call: Parcel, running: RunningCall) -> Parcel:
+    import numpy
+
+    rows, tokens = of_texts(call.fields["texts"], running)
+    if not numpy.isfinite(rows).all():
+        # Compared or sorted, it would mean anything.
+        raise AttemptError(FailureKind.INTERNAL, "the model made of a text what is no number")
+    return pack({"prompt_tokens": tokens}, {"rows": to_tensor(rows)})
 
 
 def _infer(model: str, session: Session, call: Parcel, running: RunningCall) -> Parcel:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...core.failure import AttemptError, FailureKind
-from ..process.engine import Engine, Parcel, RunningCall
+from ..process.engine import Engine, Parcel, Progress, RunningCall
 from ..process.frames import JsonObject
 from .genai_config import FILE, read_config
 from .runtime import fallback, missing, physical_cores, prepare, without_cpu
@@ -30,7 +30,7 @@ class OnnxGenerationEngine(Engine):
     _prompts: PromptWriter
     _writer: Writer
 
-    def load(self, settings: JsonObject) -> JsonObject:
+    def load(self, settings: JsonObject, progress: Progress) -> JsonObject:
         """Open the model and have it say one token. Returns ``fallback``, a sentence where a provider is not there."""
         prepare(settings["threads"])
         try:
@@ -86,7 +86,7 @@ class OnnxGenerationEngine(Engine):
         return tokens
 
     def _tokens(self, call: JsonObject) -> list[int]:
-        return self._prompts.write(call["messages"], continues=call["continues"])
+        return self._prompts.write(call["messages"], continues=call["continues"]).tokens
 
     def _try(self) -> None:
         """Prove with constant tokens that the graph runs, and make the first answer no slower than the next."""

@@ -61,6 +61,15 @@ def _checked(message: Message) -> Message:
     return message
 
 
+def texts_of(texts: Sequence[str], task: Task) -> tuple[str, ...]:
+    """The texts of a call that takes several. Raises `InvalidRequest` for one alone, and for none."""
+    if isinstance(texts, str) or not isinstance(texts, Sequence):
+        raise InvalidRequest(f"{task} wants a list of texts, like ['a text']")
+    if not texts:
+        raise InvalidRequest(f"{task} wants at least one text")
+    return tuple(texts)
+
+
 def shown(value: object) -> str:
     """A value for an error's text: numbers and short names only, since what stands there by mistake may be content."""
     if isinstance(value, str):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from ...backends import Backend
 from ...core.answer import Answer, Chunk
-from ...core.content import EmbedInput, InferInput
+from ...core.content import ClassifyInput, EmbedInput, InferInput
 from ...core.errors import InvalidRequest, RouterClosed
 from ...core.request import Task
 from ...policies.facts import DeviceFacts
@@ -22,7 +22,7 @@ from ...policies.plan import Plan, StreamFailover
 from ..decision_log import DecisionLog
 from ..device import Device, sample_device
 from ..dispatch import Dispatch
-from ..execution.arrays import run_embed, run_infer
+from ..execution.arrays import run_classify, run_embed, run_infer
 from ..execution.conduct import Conduct, Run
 from ..execution.generation import run_generate
 from ..execution.streaming import Failover, Stream
@@ -30,7 +30,7 @@ from ..link import Connectivity
 from ..spending import Spending
 from ..state_file import StateFile
 from ..stats import RouterStats
-from .ask import Prompt, count_bytes, labels_of, prompt_tokens, stream_failover
+from .ask import Prompt, count_bytes, labels_of, prompt_tokens, stream_failover, texts_of
 from .assemble import build_fleet
 from .decide import Decider
 from .options import GenerateOptions, RequestOptions, StreamOptions
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ..config import Configuration
     from ..outbox import Receipt, Result, Tally
     from .arrays import Tensors, Vectors
+    from .classified import Classified
 
 
 class AsyncRouter:
@@ -195,11 +196,7 @@ class AsyncRouter:
         Raises what `generate` raises.
         """
         started_at = asyncio.get_running_loop().time()
-        if isinstance(texts, str) or not isinstance(texts, Sequence):
-            raise InvalidRequest("embed wants a list of texts, like ['a text']")
-        content = EmbedInput(tuple(texts))
-        if not content.texts:
-            raise InvalidRequest("embed wants at least one text")
+        content = EmbedInput(texts_of(texts, Task.EMBED))
         labels = labels_of(Task.EMBED, options, self._decider.policy, tokens=prompt_tokens(content.texts, "a text"))
         run = self._decider.decide(self._started(), content, labels, options, started_at)
         with self._recording(run):
@@ -207,6 +204,21 @@ class AsyncRouter:
         from .arrays import Vectors  # numpy loads when it is used
 
         return Vectors.of(answer, cost, run.decision)
+
+    async def classify(self, texts: Sequence[str], **options: Unpack[RequestOptions]) -> Classified:
+        """Judge texts by a model's labels: for each text, in their order, every label with its score, the best first.
+
+        Raises what `generate` raises.
+        """
+        started_at = asyncio.get_running_loop().time()
+        content = ClassifyInput(texts_of(texts, Task.CLASSIFY))
+        labels = labels_of(Task.CLASSIFY, options, self._decider.policy, tokens=prompt_tokens(content.texts, "a text"))
+        run = self._decider.decide(self._started(), content, labels, options, started_at)
+        with self._recording(run):
+            answer, cost = await run_classify(run, len(content.texts))
+        from .classified import Classified  # numpy loads when it is used
+
+        return Classified(answer, cost, run.decision)
 
     async def infer(self, model: str, inputs: Mapping[str, Any], **options: Unpack[RequestOptions]) -> Tensors:
         """Run a model on named tensors: numpy arrays, or what numpy makes arrays of. Returns named arrays.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..config import Configuration
     from ..outbox import Receipt, Result, Tally
     from .arrays import Tensors, Vectors
+    from .classified import Classified
 
 T = TypeVar("T")
 
@@ -140,6 +141,14 @@ class Router:
         raises.
         """
         return self._run(self._async.embed(texts, **options))
+
+    def classify(self, texts: Sequence[str], **options: Unpack[RequestOptions]) -> Classified:
+        """Judge texts by a model's labels: for each text, in their order, every label with its score, the best first.
+
+        ``router.classify(["a text"])[0][0].label`` is the likeliest label. The result knows its ``backend`` and
+        ``decision``. Takes the options of `RequestOptions`. Raises what `generate` raises.
+        """
+        return self._run(self._async.classify(texts, **options))
 
     def infer(self, model: str, inputs: Mapping[str, Any], **options: Unpack[RequestOptions]) -> Tensors:
         """Run a model on named tensors; returns named arrays, as a dict that knows its ``backend`` and ``decision``.

@@ -1,4 +1,4 @@
-"""Carries out plans for work with one result: embeddings and tensors."""
+"""Carries out plans for work with one result: embeddings, classifications and tensors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from ...core.answer import Embeddings, Inference
+from ...core.answer import Classification, Embeddings, Inference
 from ...core.failure import AttemptError, FailureKind
 from .attempt import Attempt
 from .conduct import Run
@@ -28,6 +28,22 @@ async def run_embed(run: Run, texts: int) -> tuple[Embeddings, float | None]:
         return answer
 
     attempt, answer = await _run(run, embed)
+    return answer, attempt.record.cost
+
+
+async def run_classify(run: Run, texts: int) -> tuple[Classification, float | None]:
+    """Classify so many texts; also what that cost, in US dollars. Raises the errors of `router.classify`."""
+
+    async def classify(attempt: Attempt) -> Classification:
+        answer = await attempt.classify()
+        if answer.scores.shape != (texts, len(answer.labels)):
+            wanted = f"{texts} texts and {len(answer.labels)} labels"
+            sentence = f"backend {attempt.step.backend!r} gave {answer.scores!r} for {wanted}"
+            raise AttemptError(FailureKind.PROTOCOL, sentence)
+        attempt.usage = answer.usage
+        return answer
+
+    attempt, answer = await _run(run, classify)
     return answer, attempt.record.cost
 
 

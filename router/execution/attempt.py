@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
 from ...backends import CallContext
-from ...core.answer import Embeddings, GenerateEvent, Inference, Usage
+from ...core.answer import Classification, Embeddings, GenerateEvent, Inference, Usage
 from ...core.deadline import Deadline
 from ...core.decision import AttemptRecord
 from ...core.duration import format_duration
@@ -134,6 +134,12 @@ class Attempt:
     async def embed(self) -> Embeddings:
         """The backend's embeddings."""
         return await self.run.conduct.dispatch.embed(
+            self.step.permit, self.member.backend, self.run.request, self._context()
+        )
+
+    async def classify(self) -> Classification:
+        """The backend's scores of its labels."""
+        return await self.run.conduct.dispatch.classify(
             self.step.permit, self.member.backend, self.run.request, self._context()
         )
 

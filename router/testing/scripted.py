@@ -9,8 +9,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from ...backends import Backend, BackendHealth, CallContext, Capabilities, HealthState
-from ...core.answer import Delta, Embeddings, Finish, FinishReason, GenerateEvent, Inference, Usage
-from ...core.content import Content, EmbedInput, GenerateInput, InferInput, Tensor
+from ...core.answer import Classification, Delta, Embeddings, Finish, FinishReason, GenerateEvent, Inference, Usage
+from ...core.content import ClassifyInput, Content, EmbedInput, GenerateInput, InferInput, Tensor
 from ...core.failure import AttemptError, FailureKind
 from ...core.request import Task
 
@@ -161,6 +161,14 @@ class ScriptedBackend(Backend):
         await self._answer_at_once(call, context)
         data = b"".join(struct.pack("<2f", len(text), 1.0) for text in call.texts)
         return Embeddings(Tensor("float32", (len(call.texts), 2), data), model=f"{self.name}-model", place=self.name)
+
+    async def classify(self, call: ClassifyInput, context: CallContext) -> Classification:
+        """Two labels: a text is the more ``long`` the longer it is, and else ``short``."""
+        await self._answer_at_once(call, context)
+        shares = [1.0 / (1.0 + len(text) / 100) for text in call.texts]
+        data = b"".join(struct.pack("<2f", share, 1.0 - share) for share in shares)
+        scores = Tensor("float32", (len(call.texts), 2), data)
+        return Classification(("short", "long"), scores, model=f"{self.name}-model", place=self.name)
 
     async def infer(self, call: InferInput, context: CallContext) -> Inference:
         """The inputs, as outputs."""

@@ -41,6 +41,18 @@ BACKENDS = {
     quality: 0.3
     context_tokens: 2000
 """,
+    **{
+        name: f"""
+  {name}:
+    kind: onnx
+    task: classify
+    model: tiny
+    tokenizer: tiny
+    labels: [short, long]
+    location: device
+"""
+        for name in ("moods", "more-moods")
+    },
 }
 POLICY = """
 policy:
@@ -58,7 +70,7 @@ policy:
 
 @pytest.fixture
 def make_router(tmp_path: Path) -> Callable[..., AsyncRouter]:
-    """Makes a router over these scripted backends, called cloud, gateway or phone; ``policy`` adds to its policy."""
+    """Makes a router over these scripted backends, called as in `BACKENDS`; ``policy`` adds to its policy."""
 
     def make(
         *backends: ScriptedBackend, policy: str = "", sample: Callable[[], DeviceFacts] = DeviceFacts

@@ -350,6 +350,14 @@ def test_a_backend_not_tried_yet_gets_its_chance_beside_a_known_one(make_router:
     run_in_virtual_time(main())
 
 
+CLASS_RULE = """
+  rules:
+    - name: moods are asked in order
+      when: request.task == "classify"
+      prefer: [moods]
+"""
+
+
 def test_embeddings_and_tensors_are_routed_like_text(make_router: RouterMaker) -> None:
     import numpy
 
@@ -367,6 +375,31 @@ def test_embeddings_and_tensors_are_routed_like_text(make_router: RouterMaker) -
             assert scores.backend == "gateway"
             with pytest.raises(NoBackendPermitted):
                 await router.embed(["one"], data_class="secret")
+
+    run_in_virtual_time(main())
+
+
+def test_classifications_are_routed_like_text(make_router: RouterMaker) -> None:
+    moods = ScriptedBackend("moods", failing(FailureKind.CRASHED))
+    more_moods = ScriptedBackend("more-moods")
+
+    async def main() -> None:
+        async with make_router(moods, more_moods, policy=CLASS_RULE) as router:
+            judged = await router.classify(["x" * 900, ""], data_class="public")
+            assert [[entry.label for entry in text] for text in judged] == [["long", "short"], ["short", "long"]]
+            assert judged[0][0].score == pytest.approx(0.9)
+            assert judged.backend == "more-moods"
+            assert judged.decision.task == "classify"
+            assert judged.decision.matched_rules == ("moods are asked in order",)
+            assert repr(judged) + repr(judged[0]) == "Classified(2 texts)(LabelScore(), LabelScore())"
+            # The device may have every class; a class that it may not have is no class.
+            assert (await router.classify(["x"], data_class="secret")).backend == "more-moods"
+            with pytest.raises(NoBackendPermitted, match="it cannot embed"):
+                await router.embed(["x"], data_class="public")
+            with pytest.raises(InvalidRequest, match="classify wants a list of texts"):
+                await router.classify("one", data_class="public")
+            with pytest.raises(InvalidRequest, match="at least one text"):
+                await router.classify([], data_class="public")
 
     run_in_virtual_time(main())
 

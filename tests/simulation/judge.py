@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
-from edgewise.core.content import EmbedInput, GenerateInput
+from edgewise.core.content import GenerateInput, InferInput
 from edgewise.core.failure import FailureKind
 from edgewise.router import AsyncRouter, DeadlineExceeded, PartialAnswer
 
@@ -246,7 +246,7 @@ def _number(call: Call) -> int:
     if isinstance(content, GenerateInput):
         text = content.messages[0].text
     else:
-        text = content.texts[0] if isinstance(content, EmbedInput) else content.model
+        text = content.model if isinstance(content, InferInput) else content.texts[0]
     return int(text[len(SECRET) : text.index(":")])
 
 

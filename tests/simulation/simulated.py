@@ -305,4 +305,4 @@ def _failure(fault: Fault) -> AttemptError:
 def _text(content: Content) -> str:
     if isinstance(content, GenerateInput):
         return "".join(message.text for message in content.messages)
-    return "".join(content.texts) if isinstance(content, EmbedInput) else content.model
+    return content.model if isinstance(content, InferInput) else "".join(content.texts)

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from edgewise.backends import Backend, Capabilities
 from edgewise.backends.contract import (
     CancellationTests,
+    ClassificationTests,
     EmbeddingTests,
     GenerationTests,
     InferenceTests,
@@ -39,6 +40,7 @@ from edgewise.router.serving.server import ModelServer
 from edgewise.testing import Script, ScriptedBackend
 
 from ...serving.cutting_proxy import CuttingProxy
+from ..onnx._tiny_classifier import LABELS, write_classifier
 from ..onnx._tiny_generator import CONTEXT, write_generator
 
 COUNTING = tuple(f"{number} " for number in range(1, 101))
@@ -73,6 +75,19 @@ class TestOnnxEmbed(LifetimeTests, EmbeddingTests):
         return OnnxBackend("words", settings, models)
 
 
+class TestOnnxClassify(LifetimeTests, ClassificationTests):
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls) -> AsyncIterator[Backend]:
+        with tempfile.TemporaryDirectory() as folder:
+            mood, words = write_classifier(Path(folder))
+            settings = OnnxSettings(
+                OnnxTask.CLASSIFY, model=ModelName("mood"), tokenizer=ModelName("words"), labels=LABELS, threads=1
+            )
+            models = {"mood": _packaged("mood", f"file:{mood}"), "words": _packaged("words", f"file:{words}")}
+            yield OnnxBackend("moods", settings, models)
+
+
 class TestOnnxGenerate(LifetimeTests, GenerationTests, CancellationTests):
     """A true decoder of random weights."""
 
@@ -104,7 +119,9 @@ class TestOnnxInfer(LifetimeTests, InferenceTests):
             yield OnnxBackend("sums", settings, {"sum": model})
 
 
-class TestScripted(LifetimeTests, GenerationTests, CancellationTests, EmbeddingTests, InferenceTests):
+class TestScripted(
+    LifetimeTests, GenerationTests, CancellationTests, EmbeddingTests, ClassificationTests, InferenceTests
+):
     tensors = TENSORS
     honours_length = honours_stop = False
 
