@@ -98,6 +98,7 @@ class Member:
         return BackendStats(
             health=health.state,
             health_sentence=health.sentence,
+            progress=health.progress,
             tasks={task: self._task_stats(task, health.state) for task in self.estimators},
             queue=QueueStats(slots.capacity, slots.running, slots.waiting, slots.promised),
             breaker=BreakerStats(

@@ -88,10 +88,14 @@ class AttemptCounts:
 
 @dataclass(frozen=True, slots=True)
 class BackendStats:
-    """One backend. ``quarantine`` has the reason for each kind of work that it is out of use for."""
+    """One backend. ``quarantine`` has the reason for each kind of work that it is out of use for.
+
+    ``progress`` is how much of a loading is done, from 0 to 1; ``None`` where nothing loads, or nobody knows.
+    """
 
     health: HealthState
     health_sentence: str
+    progress: float | None
     tasks: Mapping[Task, TaskStats]
     queue: QueueStats
     breaker: BreakerStats

@@ -22,15 +22,18 @@ async def open_router(path: Path, *, offline: bool = False) -> AsyncIterator[Asy
     """A router whose backends are ready or have failed to be.
 
     An application keeps its router, so its models are loaded when a request comes; a command's request finds the same.
+    Of a configuration's warnings `edgewise check` tells, not every request.
     """
     from ..client.async_router import AsyncRouter
-    from .terminal import busy, console
+    from ..config import load
+    from .loading import bars, loading_of
+    from .terminal import console
 
     with _told_once():
-        async with AsyncRouter.from_yaml(path) as router:
+        async with AsyncRouter(load(path)) as router:
             if offline:
                 router.connectivity.force("offline")
-            with busy(console(stderr=True), "loading the models of this device"):
+            async with bars(console(stderr=True), loading_of(router)):
                 await router.ready()
             yield router
 

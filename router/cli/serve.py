@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,15 +100,23 @@ def _on_device(configuration: Configuration) -> dict[str, Backend]:
     return {entry.name: entry.build(configuration.models) for entry in entries}
 
 
+def _loading(backend: Backend) -> dict[str, float | None]:
+    return {backend.name: backend.health().progress}
+
+
 @asynccontextmanager
 async def _started(backends: Mapping[str, Backend], stop: _Stop) -> AsyncIterator[bool]:
     """Start the backends, one after the other; whether all were, before a signal came. Stops them at the end."""
+    from .loading import bars
+    from .terminal import console
+
     try:
         for backend in backends.values():
             click.echo(f"loading {backend.name} …", err=True)
             starting = asyncio.create_task(backend.start())
             stopping = asyncio.create_task(stop.first.wait())
-            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            async with bars(console(stderr=True), partial(_loading, backend)):
+                await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
             if not starting.done():
                 starting.cancel()
