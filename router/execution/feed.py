@@ -10,7 +10,8 @@ from ...core.answer import Delta, GenerateEvent
 from .attempt import Attempt
 
 MOST_AHEAD = 4096
-"""So many events wait for the reader at most; then the backend waits too."""
+MOST_CHARACTERS_AHEAD = 1_000_000
+"""So many events, and so much text in them, wait for the reader at most; then the backend waits until half is read."""
 
 
 class Feed:
@@ -18,7 +19,7 @@ class Feed:
 
     A task of its own takes what the backend sends. So a slow reader holds no engine and uses up no remote call's
     deadline; what is learned of the backend's pace is not the reader's; and a wait ends on time even where the backend
-    does not let itself be interrupted. An answer has at most ``max_output_tokens`` events, so little waits here.
+    does not let itself be interrupted. What waits for a slow reader is bounded, whatever the backend sends.
     """
 
     def __init__(self, attempt: Attempt, events: AsyncGenerator[GenerateEvent, None]) -> None:
@@ -29,6 +30,9 @@ class Feed:
         self._end: Exception | None = None
         self._reader: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
+        self._resume_at = 0
+        self._characters = 0
+        """In what has arrived since the reader last had it all; never less than what waits."""
         self._due = 0.0
         self._closing = False
         self._timer: asyncio.TimerHandle | None = None
@@ -38,6 +42,7 @@ class Feed:
         """The next event, or what the stream ended with; ``None`` where nothing came by ``due`` on the loop's clock."""
         if not self._arrived and self._end is None:
             self._due = due
+            self._characters = 0
             if self._timer is None or self._timer.when() > due:
                 self._arm()
             self._reader = self._loop.create_future()
@@ -46,9 +51,10 @@ class Feed:
             finally:
                 self._reader = None
         if self._arrived:
-            if self._room is not None:
+            event = self._arrived.popleft()
+            if self._room is not None and len(self._arrived) <= self._resume_at:
                 _wake(self._room)
-            return self._arrived.popleft()
+            return event
         return self._end
 
     def fail(self, error: Exception) -> None:
@@ -78,12 +84,12 @@ class Feed:
             async for event in self._events:
                 if isinstance(event, Delta):
                     attempt.token(event.tokens, loop.time())
+                    self._characters += len(event.text)
                 arrived.append(event)
                 if self._reader is not None:
                     _wake(self._reader)
-                if len(arrived) >= MOST_AHEAD:
-                    self._room = loop.create_future()
-                    await self._room
+                if len(arrived) >= MOST_AHEAD or self._characters >= MOST_CHARACTERS_AHEAD:
+                    await self._have_room(arrived)
             self._ended(attempt.truncated())
         except asyncio.CancelledError:
             if self._closing:
@@ -94,6 +100,17 @@ class Feed:
         finally:
             if self._reader is not None:
                 _wake(self._reader)
+
+    async def _have_room(self, arrived: deque[GenerateEvent]) -> None:
+        """Wait until the reader has read half of what waits, where that is too much."""
+        self._characters = sum(len(event.text) for event in arrived if isinstance(event, Delta))
+        if len(arrived) < MOST_AHEAD and self._characters < MOST_CHARACTERS_AHEAD:
+            return
+        self._resume_at = len(arrived) // 2
+        self._room = self._loop.create_future()
+        await self._room
+        self._room = None
+        self._characters = sum(len(event.text) for event in arrived if isinstance(event, Delta))
 
     def _ended(self, error: Exception) -> None:
         """The first end stands."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 
 import pytest
 
+from edgewise.backends import CallContext
+from edgewise.core.answer import Delta, Finish, FinishReason, GenerateEvent
+from edgewise.core.content import GenerateInput
 from edgewise.router import AsyncRouter, DeadlineExceeded, Overloaded
 from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
@@ -230,6 +233,38 @@ def test_a_slow_reader_does_not_hold_the_backend(make_router: RouterMaker) -> No
             async for chunk in chunks:
                 text += chunk.text
             assert text == "abcdefghij"
+
+    run_in_virtual_time(main())
+
+
+@pytest.mark.parametrize(
+    ("word", "pieces", "most_ahead"),
+    [("x", 10_000, 4096), ("x" * 50_000, 200, 20)],
+    ids=["many small pieces", "large pieces"],
+)
+def test_what_waits_for_a_slow_reader_is_bounded_and_all_of_it_arrives(
+    make_router: RouterMaker, word: str, pieces: int, most_ahead: int
+) -> None:
+    """By the number of pieces and by the text in them: a server may send as much as it likes in one."""
+    sent = 0
+
+    class Counting(ScriptedBackend):
+        async def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
+            nonlocal sent
+            for _ in range(pieces):
+                sent += 1
+                yield Delta(word)
+            yield Finish(FinishReason.STOP)
+
+    async def main() -> None:
+        read = 0
+        async with make_router(Counting("cloud")) as router:
+            async for chunk in router.stream("Hello", data_class="public", max_output_tokens=pieces):
+                if read % (pieces // 10) == 0:
+                    await asyncio.sleep(1.0)
+                assert sent - read <= most_ahead + 2
+                read += bool(chunk.text)
+        assert read == sent == pieces
 
     run_in_virtual_time(main())
 
