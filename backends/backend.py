@@ -12,6 +12,7 @@ from ..core.content import ClassifyInput, EmbedInput, GenerateInput, InferInput
 from ..core.deadline import Deadline
 from ..core.failure import AttemptError, FailureKind
 from ..core.request import Priority, Task
+from .endpoint import Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,23 @@ class Backend(ABC):
     @abstractmethod
     def health(self) -> BackendHealth:
         """How ready it is, from what is known now; returns at once."""
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Where it listens, for one that is elsewhere. Without it nothing is known of the way there but from calls."""
+        return None
+
+    async def probe(self, seconds: float) -> None:
+        """Show on a new connection that the service itself answers, within so many seconds.
+
+        Any answer of its own will do. Sends constant bytes; no content, no credentials. Raises `AttemptError`, with its
+        ``fault`` where it knows one. Asked when a connection to the `endpoint` stands; by default that is enough.
+        """
+        return
+
+    async def network_changed(self) -> None:
+        """Open a new connection for the next call: one that stands may lead nowhere. Calls under way keep theirs."""
+        return
 
     async def start(self) -> None:
         """Make ready: load, connect. Calls may come before it ends, and wait. Raises `AttemptError` if it cannot."""

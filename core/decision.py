@@ -23,6 +23,7 @@ class RefusalCode(StrEnum):
     CONTEXT_LENGTH = "context_length"
     OFFLINE = "offline"
     UNREACHABLE = "unreachable"
+    INTERCEPTED = "intercepted"
     QUARANTINED = "quarantined"
     LOADING = "loading"
     PRICE = "price"

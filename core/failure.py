@@ -53,6 +53,25 @@ class FailureKind(StrEnum):
     """Another attempt was preferred, or the request ended; the attempt was stopped by us."""
 
 
+class PathFault(StrEnum):
+    """Where the way to a service is broken, as far as a failure shows it: this device, the way, or the server."""
+
+    NO_ROUTE = "no_route"
+    """This device has no network that leads there."""
+    NO_NAME = "no_name"
+    """The service's name could not be looked up."""
+    SILENT = "silent"
+    """Nothing comes back, not even from its machine."""
+    REFUSED = "refused"
+    """Its machine answers that no service is there."""
+    HUNG = "hung"
+    """A connection stands, and the service says nothing."""
+    BROKEN = "broken"
+    """A connection that stood broke."""
+    INTERCEPTED = "intercepted"
+    """Something else answers in its name, such as a captive portal."""
+
+
 class Quarantine(StrEnum):
     """What only a person can mend is left alone until the router is configured anew, and said loudly."""
 
@@ -106,14 +125,17 @@ class AttemptError(EdgewiseError):
 
     ``sentence`` says what happened and what to do, for people. It never quotes the request, the
     answer or a server's own error text. ``retry_after`` is the server's pushback in seconds: when
-    it wants to be asked again; ``None`` when it did not say.
+    it wants to be asked again; ``None`` when it did not say. ``fault``: where the way there is broken, if it is known.
     """
 
-    def __init__(self, kind: FailureKind, sentence: str, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self, kind: FailureKind, sentence: str, *, retry_after: float | None = None, fault: PathFault | None = None
+    ) -> None:
         super().__init__(sentence)
         self.kind = kind
         self.sentence = sentence
         self.retry_after = retry_after
+        self.fault = fault
 
     @property
     def disposition(self) -> Disposition:

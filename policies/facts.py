@@ -131,11 +131,15 @@ class BackendTerms:
 
 @dataclass(frozen=True, slots=True)
 class BackendFacts:
-    """What is known of a backend now. ``not_ready`` is ``None`` for one that can take work."""
+    """What is known of a backend now. ``not_ready`` is ``None`` for one that can take work.
+
+    ``judged_alone``: the way there is judged by itself, so that the link's state speaks neither for it nor against it.
+    """
 
     name: str
     prediction: Prediction
     not_ready: NotReady | None = None
+    judged_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,12 @@ from ..core.permit import Permit
 from ..core.request import Labels, Residency, Task
 from ..core.suggestion import one_of
 from .conditions import ConditionSet, Situation
-from .facts import BackendTerms, Facts, LinkFacts, LinkState
+from .facts import BackendTerms, Facts
 from .order import Candidate, in_order, reasons
 from .places import Places
 from .plan import Plan, Retry, Step, StreamFailover
 from .reach import Reach
-from .refusals import narrowed, nobody, refused_always, refused_now
+from .refusals import as_if_online, limited_by_the_link, narrowed, nobody, refused_always, refused_now
 from .rules import Effects, Rule, RuleSet
 from .schedule import reserve
 from .settings import Objective
@@ -26,7 +26,7 @@ from .walls import Walls
 _REMEMBERED = 512
 
 # Python 3.11 runs code to look an enum's member up, which is much beside what planning costs.
-_OFFLINE, _GENERATE = LinkState.OFFLINE, Task.GENERATE
+_GENERATE = Task.GENERATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +102,9 @@ class Policy:
     def plan(self, facts: Facts) -> Plan:
         """What this policy grants for these facts. Raises `InvalidRequest` for labels that name what is not there."""
         plan = self._plan(facts)
-        if plan.steps or facts.link.state is not _OFFLINE:
+        if plan.steps or not limited_by_the_link(facts):
             return plan
-        online = replace(facts, link=LinkFacts(LinkState.ONLINE, facts.link.metered, 100, 0.0))
+        online = as_if_online(facts)
         return replace(plan, online_would_help=bool(self._plan(online).steps))
 
     def permits(self, permit: Permit, labels: Labels) -> Refusal | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..core.decision import Refusal, RefusalCode
 from ..core.request import Labels
-from .facts import BackendFacts, BackendTerms, Facts, LinkState
+from .facts import BackendFacts, BackendTerms, Facts, LinkFacts, LinkState
 
 # Python 3.11 runs code to look an enum's member up, which is much beside what planning costs.
 _OFFLINE = LinkState.OFFLINE
+_BY_THE_LINK = frozenset({RefusalCode.OFFLINE, RefusalCode.INTERCEPTED})
 
 
 def refused_always(terms: BackendTerms, objection: str | None, labels: Labels) -> Refusal | None:
@@ -43,11 +45,32 @@ def refused_now(
     if max_cost is not None and cost > max_cost:
         sentence = f"it would cost about {cost:.2g} US dollars; at most {max_cost:.2g} may be spent"
         return Refusal(terms.name, RefusalCode.PRICE, sentence)
-    if facts.link.state is _OFFLINE and terms.remote and (facts.link.forced or not terms.works_offline):
+    if facts.link.state is _OFFLINE and terms.remote and _needs_the_link(terms, backend, facts):
         return Refusal(terms.name, RefusalCode.OFFLINE, "it needs the network, and this device is offline")
     if backend.not_ready is not None:
         return Refusal(terms.name, backend.not_ready.code, backend.not_ready.sentence)
     return None
+
+
+def _needs_the_link(terms: BackendTerms, backend: BackendFacts, facts: Facts) -> bool:
+    return facts.link.forced or not (terms.works_offline or backend.judged_alone)
+
+
+def limited_by_the_link(facts: Facts) -> bool:
+    """Whether a better link would change something."""
+    return facts.link.state is _OFFLINE or any(_waits_for_the_link(backend) for backend in facts.backends)
+
+
+def as_if_online(facts: Facts) -> Facts:
+    """The same facts, were the link in order."""
+    backends = tuple(
+        replace(backend, not_ready=None) if _waits_for_the_link(backend) else backend for backend in facts.backends
+    )
+    return replace(facts, link=LinkFacts(LinkState.ONLINE, facts.link.metered, 100, 0.0), backends=backends)
+
+
+def _waits_for_the_link(backend: BackendFacts) -> bool:
+    return backend.not_ready is not None and backend.not_ready.code in _BY_THE_LINK
 
 
 def nobody(refusals: Sequence[Refusal]) -> str:

@@ -131,6 +131,7 @@ def _backend_as_dict(backend: BackendFacts) -> dict[str, Any]:
     why = backend.not_ready
     return {
         "not_ready": None if why is None else {"code": why.code.value, "sentence": why.sentence},
+        "judged_alone": backend.judged_alone,
         "known": backend.prediction.known,
         "first": _quantiles(backend.prediction.first),
         "total": _quantiles(backend.prediction.total),

@@ -147,7 +147,7 @@ def _backend(name: str, backends: Mapping[str, Any], assumed: Mapping[str, float
         why = known["not_ready"]
         not_ready = None if why is None else NotReady(RefusalCode(why["code"]), str(why["sentence"]))
         prediction = Prediction(_log_normal(known["first"]), _log_normal(known["total"]), bool(known["known"]))
-        return BackendFacts(name, prediction, not_ready)
+        return BackendFacts(name, prediction, not_ready, bool(known["judged_alone"]))
     seconds = assumed.get(name)
     typical = _log_normal({"p50": seconds or 1.0, "p95": (seconds or 1.0) * 1.5})
     not_ready = None if seconds else NotReady(RefusalCode.UNREACHABLE, "the log does not know it")

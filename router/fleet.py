@@ -18,6 +18,7 @@ from .execution.breaker import Breaker
 from .execution.quarantine import QuarantineWard
 from .execution.retry_budget import RetryBudget
 from .execution.slots import Slots
+from .link import Reach
 from .execution.tally import Tally
 from .snapshot import JsonValue, Unreadable, table, text
 from .stats import (
@@ -42,6 +43,7 @@ class Member:
     """One backend at work: its terms, its breaker, its slots, and an estimator for each kind of work.
 
     ``identity`` differs where a backend of the same name is another one, whose times say nothing of this one's.
+    ``reach`` is what is known of the way there; a backend on this device has none.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Member:
         clock: Callable[[], float],
         random_source: random.Random,
         identity: str,
+        reach: Reach | None = None,
     ) -> None:
         self.backend = backend
         self.identity = identity
@@ -64,17 +67,21 @@ class Member:
         self.slots = Slots(backend.capabilities.max_concurrency)
         self.tally = Tally()
         self._some_estimator = next(iter(self.estimators.values()))
+        self.reach = reach
+        if reach is not None:
+            reach.returned.append(self.breaker.try_now)
 
     def facts(self, labels: Labels) -> BackendFacts:
         """What a plan may know of this backend now."""
         health = self.backend.health()
-        not_ready = self._quarantine.refusal(labels.task) or self.breaker.refusal()
+        reach = self.reach
+        not_ready = self._quarantine.refusal(labels.task) or (reach and reach.refusal) or self.breaker.refusal()
         if not_ready is None and health.state is HealthState.DOWN:
             not_ready = NotReady(RefusalCode.UNREACHABLE, health.sentence)
         # A backend that cannot do the task is refused for that; its prediction is then of no matter.
         estimator = self.estimators.get(labels.task, self._some_estimator)
         prediction = estimator.predict(labels, self.slots.ahead(), health.state is HealthState.LOADING)
-        return BackendFacts(self.name, prediction, not_ready)
+        return BackendFacts(self.name, prediction, not_ready, reach is not None and reach.judged_alone)
 
     def trial(self, labels: Labels) -> Trial:
         """A call begins here, and will show how long it takes."""

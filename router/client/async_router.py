@@ -26,7 +26,7 @@ from ..execution.arrays import run_classify, run_embed, run_infer
 from ..execution.conduct import Conduct, Run
 from ..execution.generation import run_generate
 from ..execution.streaming import Failover, Stream
-from ..link import Connectivity
+from ..link import Connectivity, Network, system_network
 from ..spending import Spending
 from ..state_file import StateFile
 from ..stats import RouterStats
@@ -47,11 +47,11 @@ if TYPE_CHECKING:
 class AsyncRouter:
     """Routes each request to a permitted backend, and carries it through. Use it within one event loop.
 
-    ``backends`` replaces configured backends by name, for tests. ``random_source``, ``wall_clock`` and ``sample`` are
-    the seams for randomness, local time and the device's state. ``replay`` sends what `submit` queued, here or in
-    another process, while the router is open. ``watch`` looks at the configuration's file about once a second, and
-    takes a new version as `reload` does; one that does not load is reported to the log and changes nothing. Start it
-    with ``async with`` or the first call; `close` ends it.
+    ``backends`` replaces configured backends by name, for tests. ``random_source``, ``wall_clock``, ``sample`` and
+    ``network`` are the seams for randomness, local time, the device's state and its network. ``replay`` sends what
+    `submit` queued, here or in another process, while the router is open. ``watch`` looks at the configuration's file
+    about once a second, and takes a new version as `reload` does; one that does not load is reported to the log and
+    changes nothing. Start it with ``async with`` or the first call; `close` ends it.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class AsyncRouter:
         random_source: random.Random | None = None,
         wall_clock: Callable[[], datetime] = datetime.now,
         sample: Callable[[], DeviceFacts] = sample_device,
+        network: Network | None = None,
         replay: bool = False,
         watch: bool = False,
     ) -> None:
@@ -70,6 +71,7 @@ class AsyncRouter:
         self._random = random_source or random.Random()
         self._sample = sample
         self._wall_clock = wall_clock
+        self._network = network or system_network()
         self._decider = Decider(configuration.policy, self._random, wall_clock)
         self._reloading = asyncio.Lock()
         decisions = configuration.decision_log
@@ -122,6 +124,7 @@ class AsyncRouter:
         if self._state is not None:
             await self._state.close()
         if self._conduct is not None:
+            await self._conduct.connectivity.stop()
             await self._conduct.device.stop()
             await self._conduct.fleet.stop()
         if self._log is not None:
@@ -146,7 +149,7 @@ class AsyncRouter:
 
     @property
     def connectivity(self) -> Connectivity:
-        """The link: look at it, or ``force('offline')``."""
+        """The link: its state, every remote endpoint's, and ``force('offline')``. See `Connectivity`."""
         return self._started().connectivity
 
     def stats(self) -> RouterStats:
@@ -323,8 +326,9 @@ class AsyncRouter:
         loop = asyncio.get_running_loop()
         if self._conduct is None:
             self._loop = loop
-            fleet = build_fleet(self.configuration, self._replacements, loop.time, self._random)
-            connectivity = Connectivity(loop.time)
+            fleet, connectivity = build_fleet(
+                self.configuration, self._replacements, loop.time, self._random, self._network
+            )
             dispatch = Dispatch(lambda: self._decider.policy)
             spending = Spending(self._wall_clock)
             self._conduct = Conduct(fleet, dispatch, connectivity, Device(self._sample), self._random, spending)

@@ -43,7 +43,10 @@ class Attempt:
         self.sent = False
         """Whether content may have left for the backend."""
         self.withdrawn: Callable[[AttemptError], None] = lambda error: None
-        """Told where newer walls forbid the attempt while it runs; set by whoever waits for it."""
+        """Told where the attempt must end while it runs: newer walls forbid it, or nothing can come from there any more.
+
+        Set by whoever waits for it.
+        """
         self._settled = False
         self._counted = False
         self._has_slot = False
@@ -57,6 +60,7 @@ class Attempt:
         self._resumed = resumes
         self._stream: str = "" if resumes is None else resumes._stream
         self._received: int = 0 if resumes is None else resumes._received
+        self._reach = self.member.reach
 
     async def call(self, work: Callable[[], Awaitable[T]]) -> T:
         """Pass the breaker, wait for a slot, do ``work``.
@@ -81,6 +85,10 @@ class Attempt:
         raise failure or error
 
     async def _enter(self) -> None:
+        connectivity = self.run.conduct.connectivity
+        objection = connectivity.objection(self._reach)
+        if objection is not None:
+            raise AttemptError(FailureKind.PREEMPTED, f"not tried: {objection}")
         refusal = self.member.breaker.admit()
         if refusal is not None:
             raise AttemptError(FailureKind.PREEMPTED, f"not tried: {refusal.sentence}")
@@ -92,6 +100,8 @@ class Attempt:
         self._called_at = self._loop.time()
         if self._resumed is None:
             self._trial = self.member.trial(self.run.request.labels)
+        if self._reach is not None:
+            connectivity.begun(self._reach, self)
 
     def _refuse_what_cannot_start_in_time(self) -> None:
         """Say at once what waiting in the queue would only show later. A guess refuses nobody."""
@@ -161,11 +171,16 @@ class Attempt:
 
     def token(self, count: int, now: float) -> None:
         """So many tokens came now, in one delta."""
+        reach = self._reach
         if self._first_at is None:
             self._first_at = now
+            if reach is not None:
+                self.run.conduct.connectivity.answered(reach)
             self.record.first_token = now - self.run.request.started_at
             if self._trial is not None:
                 self._trial.first(now - self._called_at)
+        elif reach is not None:
+            reach.heard_at = now
         self._received += 1
         self._tokens += count
         self._last_at = now
@@ -189,6 +204,10 @@ class Attempt:
         self._settled = True
         self.run.conduct.under_way.discard(self)
         failure = self._judge(error)
+        if self._reach is not None:
+            self._reach.end(self)
+            if failure is not None:
+                self.run.conduct.connectivity.failed(self._reach, failure)
         self.record.ended = self._since_entry()
         self._account(failure)
         if error is None:
@@ -257,8 +276,8 @@ class Attempt:
 
     def _succeeded(self) -> None:
         self.member.breaker.succeeded()
-        if self.member.terms.remote:
-            self.run.conduct.connectivity.remote_answered()
+        if self._reach is not None:
+            self.run.conduct.connectivity.answered(self._reach)
         if self._trial is not None and self._first_at is not None and self._tokens:
             self._trial.whole(self._tokens, self._first_at - self._called_at, self._last_at - self._called_at)
 

@@ -104,6 +104,10 @@ class Breaker:
             self._probing = True
         return refusal
 
+    def try_now(self) -> None:
+        """The way there works again: what it failed by may be over, so the next attempt may find out."""
+        self._open_until = min(self._open_until, self._clock())
+
     def succeeded(self) -> None:
         """An attempt was answered."""
         self._outcomes.append((self._clock(), False))

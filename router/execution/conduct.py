@@ -23,7 +23,15 @@ from ..spending import Spending
 if TYPE_CHECKING:
     from .attempt import Attempt
 
-_OUT_OF_ORDER = frozenset({RefusalCode.OFFLINE, RefusalCode.UNREACHABLE, RefusalCode.QUARANTINED, RefusalCode.LOADING})
+_OUT_OF_ORDER = frozenset(
+    {
+        RefusalCode.OFFLINE,
+        RefusalCode.UNREACHABLE,
+        RefusalCode.INTERCEPTED,
+        RefusalCode.QUARANTINED,
+        RefusalCode.LOADING,
+    }
+)
 _NO_FAULT_OF_ITS_OWN = frozenset({FailureKind.OVERLOADED, FailureKind.CONFLICT, FailureKind.PREEMPTED})
 
 

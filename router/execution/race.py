@@ -120,7 +120,7 @@ class Race(Generic[T]):
         self._tell(None)
 
     def _drop_withdrawn(self) -> None:
-        """Go on at once from what newer walls forbid, however slow its backend is to stop."""
+        """Go on at once from what newer walls forbid or is lost, however slow its backend is to stop."""
         withdrawn, self._withdrawn = self._withdrawn, {}
         for task, attempt in list(self._running.items()):
             if (error := withdrawn.get(attempt)) is not None:

@@ -1,61 +1,325 @@
-"""The link as judged from what calls really did, or as an application says it is."""
+"""The link: judged from the evidence, or as an application says it is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import math
+import random
+from collections.abc import AsyncGenerator, Callable, Iterable
 
-from ...policies.facts import LinkFacts, LinkState
+from ...backends import Backend
+from ...core.decision import RefusalCode
+from ...core.errors import InvalidRequest
+from ...core.failure import AttemptError, PathFault
+from ...policies.facts import LinkFacts, LinkState, NotReady
+from .damping import FLAPPING, Damping
+from .endpoints import Endpoints
+from .judgement import Judgement, judge
+from .network import Network
+from .probing import Interest
+from .reach import OF_THE_NETWORK, Reach, Underway, told
+from .status import LinkStatus
 
-_ASSUMED_CONFIDENCE = 50
-_SEEN_CONFIDENCE = 95
-# An observation loses its weight with age: after a minute it is worth no more than the assumption.
-_FULL_TRUST_SECONDS = 60.0
+KEEN_FOR = 3.0
+"""Seconds for which a request's wish to know lasts."""
+MILD_FOR = 60.0
+"""Seconds for which a look at the link's does."""
+
+_CERTAIN = 100
+_REPORTED = 95
+
+_CODES = {
+    PathFault.NO_ROUTE: RefusalCode.OFFLINE,
+    PathFault.NO_NAME: RefusalCode.OFFLINE,
+    PathFault.INTERCEPTED: RefusalCode.INTERCEPTED,
+}
 
 
 class Connectivity:
-    """How far the network reaches.
+    """How far the network reaches, and whether each remote endpoint can be reached.
 
-    Without other knowledge it is taken to be online, with low confidence: a call then shows whether it is so. An
-    endpoint that fails says nothing about the link; that is kept per backend. ``clock`` is monotonic, in seconds.
+    It is judged without being asked, and costs a request next to nothing. Nothing is sent while all is well, and
+    nothing at all while nobody wants to know. Belongs to the event loop that makes it.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(self, backends: Iterable[Backend], network: Network, random_source: random.Random) -> None:
+        self._loop = asyncio.get_running_loop()
         self._forced: LinkState | None = None
+        self._said: tuple[LinkState, float] | None = None
         self._metered: bool | None = None
-        self._since = clock()
-        self._last_answer: float | None = None
-
-    def force(self, state: LinkState | str | None) -> None:
-        """Say what the link is: ``online``, ``limited``, ``offline`` (the airplane switch); ``None`` lets it be judged.
-
-        Raises ``ValueError`` for another word. Attempts that already run are not stopped.
-        """
-        self._forced = None if state is None else LinkState(state)
-        self._since = self._clock()
-
-    def set_metered(self, metered: bool | None) -> None:
-        """Say whether the link costs by volume. ``None``, unknown, counts as metered."""
-        self._metered = metered
-
-    def remote_answered(self) -> None:
-        """A remote backend answered: the network reaches at least there."""
-        self._last_answer = self._clock()
+        self._asked_at = self._read_at = -math.inf
+        self._listeners: list[Callable[[LinkStatus], None]] = []
+        self._damping = Damping(self._loop.time)
+        self._judge_due: asyncio.TimerHandle | None = None
+        self._judgement = Judgement(LinkState.ONLINE, 0, "")
+        self._state = LinkState.ONLINE
+        self._since = self._loop.time()
+        self._something_lost = False
+        self._last_told: object = None
+        self._endpoints = Endpoints(backends, network, random_source, self._interest, self._judge)
+        self._endpoints.start()
+        self._judge()
 
     @property
     def state(self) -> LinkState:
         """The link's state now."""
-        return self._forced or LinkState.ONLINE
+        self._look()
+        return self._state
+
+    @property
+    def status(self) -> LinkStatus:
+        """The state and every endpoint's, each with its age, how sure it is, and why."""
+        self._look()
+        return self._status()
+
+    def force(self, state: LinkState | str | None) -> None:
+        """Say what the link is: ``online``, ``limited``, ``offline`` (the airplane switch); ``None`` lets it be judged.
+
+        Forced offline, no attempt starts at a remote backend any more; those that run already are not stopped. Forced
+        otherwise, no backend is left out for the way to it. Raises `InvalidRequest` for another word.
+        """
+        self._forced = None if state is None else _read(state)
+        self._judge()
+
+    def set_metered(self, metered: bool | None) -> None:
+        """Say whether the link costs by volume; ``None`` leaves it to the operating system.
+
+        Where neither says so, it counts as metered. Raises `InvalidRequest` for anything else.
+        """
+        if metered is not None and not isinstance(metered, bool):
+            raise InvalidRequest(f"metered is True, False or None, not of type {type(metered).__name__}")
+        self._metered = metered
+        self._judge()
+
+    def report(self, state: LinkState | str | None = None, *, changed: bool = False) -> None:
+        """Feed what the application knows, such as its own operating system's word for it.
+
+        ``offline`` is believed until something answers, ``limited`` until the next report; ``online`` is a reason to
+        ask, and no proof. ``changed``: the device is on another network, so connections are renewed. Raises
+        `InvalidRequest` for another word, or where nothing is said.
+        """
+        if not isinstance(changed, bool):
+            raise InvalidRequest(f"changed is True or False, not of type {type(changed).__name__}")
+        if state is None and not changed:
+            raise InvalidRequest("nothing is reported; give 'online', 'limited' or 'offline', or changed=True")
+        if state is not None:
+            self._said = (_read(state), self._loop.time())
+        if changed:
+            self._endpoints.network_changed()
+        if self._said is not None and self._said[0] is LinkState.OFFLINE:
+            self._endpoints.suspect_underway()
+        else:
+            self._endpoints.seek_lost()
+        self._judge()
+
+    async def check(self) -> LinkStatus:
+        """Ask every remote endpoint now; the status when each has answered, or has not."""
+        await self._endpoints.check()
+        return self.status
+
+    def subscribe(self, listener: Callable[[LinkStatus], None]) -> Callable[[], None]:
+        """Have ``listener`` called, within the event loop, at each change; returns what ends that.
+
+        A change is one of the state, of who pays, or of whether an endpoint can be reached. What a listener raises
+        goes to the event loop's exception handler.
+        """
+        if not callable(listener):
+            raise InvalidRequest("a listener is a function that takes a LinkStatus")
+        self._listeners.append(listener)
+        self._endpoints.refresh()
+
+        def unsubscribe() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return unsubscribe
+
+    async def changes(self) -> AsyncGenerator[LinkStatus, None]:
+        """The status now, and anew at each change. Whoever reads slowly gets the latest, not each one between."""
+        latest = self.status
+        news = asyncio.Event()
+        news.set()
+
+        def hear(status: LinkStatus) -> None:
+            nonlocal latest
+            latest = status
+            news.set()
+
+        unsubscribe = self.subscribe(hear)
+        try:
+            while True:
+                await news.wait()
+                news.clear()
+                yield latest
+        finally:
+            unsubscribe()
+
+    # From here on: for the router itself.
 
     def facts(self) -> LinkFacts:
-        """The link as policies see it."""
-        now = self._clock()
-        metered = self._metered is not False
+        """The link as policies see it. A request is being decided, so somebody wants to know."""
+        self._asked_at = self._loop.time()
+        self._endpoints.refresh()
+        if self._something_lost:
+            self._endpoints.seek_lost()
+        forced = self._forced is not None
+        return LinkFacts(self._state, self._is_metered() is not False, self._confidence(), self._age(), forced)
+
+    def reach(self, backend: str) -> Reach | None:
+        """What is known of the way to a backend; ``None`` for one that needs no network."""
+        return self._endpoints[backend]
+
+    def objection(self, reach: Reach | None) -> str | None:
+        """Why an attempt would only cost time there now."""
+        if reach is None:
+            return None
         if self._forced is not None:
-            return LinkFacts(self._forced, metered, 100, now - self._since, forced=True)
-        if self._last_answer is None:
-            return LinkFacts(LinkState.ONLINE, metered, _ASSUMED_CONFIDENCE, now - self._since)
-        age = now - self._last_answer
-        trust = max(0.0, 1.0 - age / _FULL_TRUST_SECONDS)
-        confidence = _ASSUMED_CONFIDENCE + round((_SEEN_CONFIDENCE - _ASSUMED_CONFIDENCE) * trust)
-        return LinkFacts(LinkState.ONLINE, metered, confidence, age)
+            return "the link is switched off" if self._forced is LinkState.OFFLINE else None
+        return told(reach.fault, reach.label) if reach.fault in OF_THE_NETWORK else None
+
+    def begun(self, reach: Reach, call: Underway) -> None:
+        """A call to the endpoint starts; it ends by ``reach.end``."""
+        reach.begin(call)
+        self._endpoints.begun(reach)
+
+    def answered(self, reach: Reach) -> None:
+        """A call was answered."""
+        self._endpoints.answered(reach)
+
+    def failed(self, reach: Reach, error: AttemptError) -> None:
+        """A call failed."""
+        self._endpoints.failed(reach, error)
+
+    async def stop(self) -> None:
+        """End all watching and asking."""
+        if self._judge_due is not None:
+            self._judge_due.cancel()
+        await self._endpoints.stop()
+
+    def _interest(self) -> Interest:
+        now = self._loop.time()
+        if now - self._asked_at <= KEEN_FOR:
+            return Interest.KEEN
+        watched = bool(self._listeners) or now - self._read_at <= MILD_FOR
+        return Interest.MILD if watched else Interest.NONE
+
+    def _look(self) -> None:
+        self._read_at = self._loop.time()
+        self._endpoints.refresh()
+        if self._something_lost:
+            self._endpoints.seek_lost()
+
+    def _judge(self) -> None:
+        """Judge the evidence anew, and tell who listens what is different."""
+        reaches = self._endpoints.reaches
+        attachment = self._endpoints.attachment
+        self._forget_what_was_disproved(reaches)
+        self._judgement = self._heed(judge(reaches, attached=attachment is None or bool(attachment.addresses)))
+        state, again_at = self._damping.told(self._judgement.state)
+        if self._judge_due is not None:
+            self._judge_due.cancel()
+        self._judge_due = None if again_at is None else self._loop.call_at(again_at, self._judge)
+        state = self._forced or state
+        if state is not self._state:
+            self._state, self._since = state, self._loop.time()
+        self._something_lost = any(reach.fault is not None or reach.unproven for reach in reaches)
+        for reach in reaches:
+            reach.judged_alone = reach.endpoint is not None and not (reach.over_network and self._is_said_offline())
+            reach.refusal = None if self._forced is not None else self._refusal(reach)
+        self._tell()
+
+    def _forget_what_was_disproved(self, reaches: Iterable[Reach]) -> None:
+        """What the application said of being offline holds until something answers."""
+        if self._said is not None and self._said[0] is LinkState.OFFLINE:
+            said_at = self._said[1]
+            if any(reach.over_network and reach.heard_at > said_at for reach in reaches):
+                self._said = None
+
+    def _heed(self, judgement: Judgement) -> Judgement:
+        """The judgement with what the application said."""
+        if self._said is None:
+            return judgement
+        said = self._said[0]
+        if said is LinkState.OFFLINE and judgement.state is not LinkState.OFFLINE:
+            return Judgement(said, _REPORTED, "the application reports that this device is offline")
+        if said is LinkState.LIMITED and judgement.state is LinkState.ONLINE:
+            return Judgement(said, _REPORTED, "the application reports that the link is limited")
+        return judgement
+
+    def _is_said_offline(self) -> bool:
+        return self._said is not None and self._said[0] is LinkState.OFFLINE
+
+    def _refusal(self, reach: Reach) -> NotReady | None:
+        fault = reach.fault
+        if fault is None:
+            return None
+        offline = self._judgement.state is LinkState.OFFLINE and fault in OF_THE_NETWORK
+        code = RefusalCode.OFFLINE if offline else _CODES.get(fault, RefusalCode.UNREACHABLE)
+        sentence = told(fault, reach.label)
+        return NotReady(code, f"this device is offline: {sentence}" if offline else sentence)
+
+    def _confidence(self) -> int:
+        if self._forced is not None:
+            return _CERTAIN
+        by = self._witness()
+        return self._judgement.confidence_percent if by is None else by.confidence()
+
+    def _age(self) -> float:
+        by = None if self._forced is not None else self._witness()
+        age = None if by is None else by.age()
+        return self._loop.time() - self._since if age is None else age
+
+    def _witness(self) -> Reach | None:
+        """Whose evidence the state rests on: for a link that works, whoever was heard last."""
+        by = self._judgement.by
+        if by is None or self._judgement.state is not LinkState.ONLINE:
+            return by
+        return min(self._endpoints.reaches, key=Reach.age_of_life)
+
+    def _is_metered(self) -> bool | None:
+        if self._metered is not None or self._endpoints.attachment is None:
+            return self._metered
+        return self._endpoints.attachment.metered
+
+    def _status(self) -> LinkStatus:
+        why = self._judgement.why
+        if self._forced is not None:
+            why = "the application says so"
+        elif self._state is not self._judgement.state:
+            losses = self._damping.losses
+            comes_and_goes = (
+                f"it was lost {losses} times within a minute" if losses >= FLAPPING else "it has just come back"
+            )
+            why = f"{why}, but {comes_and_goes}"
+        return LinkStatus(
+            state=self._state,
+            forced=self._forced is not None,
+            metered=self._is_metered(),
+            confidence_percent=self._confidence(),
+            age=self._age(),
+            why=why,
+            endpoints=tuple(reach.status() for reach in self._endpoints.reaches),
+            watch=self._endpoints.watch_name,
+        )
+
+    def _tell(self) -> None:
+        verdicts = tuple((reach.reachability, reach.fault) for reach in self._endpoints.reaches)
+        now = (self._state, self._forced, self._is_metered(), verdicts)
+        before, self._last_told = self._last_told, now
+        if before is None or now == before or not self._listeners:
+            return
+        status = self._status()
+        for listener in list(self._listeners):
+            try:
+                listener(status)
+            except Exception as error:  # noqa: BLE001  # one listener's mistake is no reason to keep news from others
+                context = {"message": "a listener to the link's changes failed", "exception": error}
+                self._loop.call_exception_handler(context)
+
+
+def _read(state: LinkState | str) -> LinkState:
+    try:
+        return LinkState(state)
+    except ValueError:
+        known = ", ".join(repr(each.value) for each in LinkState)
+        raise InvalidRequest(f"{state!r} is no state of a link; it is one of {known}, or None") from None
