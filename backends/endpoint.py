@@ -10,16 +10,19 @@ from ipaddress import ip_address
 class Endpoint:
     """A host's name or address and a port; ``port`` is ``None`` for a unix socket, whose path is ``host``.
 
-    ``local``: on this machine, so that no network lies between.
+    ``local``: on this machine, so that no network lies between. ``others`` are further addresses of the same service.
     """
 
     host: str
     port: int | None
     local: bool = False
+    others: tuple[tuple[str, int], ...] = ()
 
     @property
     def literal(self) -> bool:
-        """Whether the host is an address, so that no name server is asked."""
+        """Whether it is one address, so that no name server is asked and only one way leads there."""
+        if self.others:
+            return False
         try:
             ip_address(self.host.partition("%")[0])
         except ValueError:

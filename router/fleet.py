@@ -18,8 +18,8 @@ from .execution.breaker import Breaker
 from .execution.quarantine import QuarantineWard
 from .execution.retry_budget import RetryBudget
 from .execution.slots import Slots
-from .link import Reach
 from .execution.tally import Tally
+from .link import Reach
 from .snapshot import JsonValue, Unreadable, table, text
 from .stats import (
     TYPICAL_OUTPUT_TOKENS,

@@ -15,6 +15,7 @@ from ...core.content import EmbedInput, GenerateInput, InferInput
 from ...core.failure import AttemptError, FailureKind
 from ...core.request import Task
 from ..backend import CallContext, Capabilities
+from ..endpoint import Endpoint
 from ..remote import RemoteBackend
 from ..tokens import Tokens, tokens_from
 from .connection import Connection, Line
@@ -22,6 +23,7 @@ from .fork import refuse_after_fork
 from .protocols import PROTOCOL_TYPES
 from .settings import GrpcSettings
 from .status import CALL_ERRORS, attempt_error, failure
+from .target import parse_target
 from .wire_protocol import StreamReader
 
 C = TypeVar("C")
@@ -29,6 +31,9 @@ A = TypeVar("A")
 
 _RELEASE_WAIT = 0.5
 """Seconds for which a server is given to hear that a stream is not wanted."""
+
+_HEALTH_PATH = "/grpc.health.v1.Health/Check"
+_NOT_THERE = frozenset({FailureKind.UNREACHABLE, FailureKind.TIMED_OUT})
 
 _STATUS_WAIT = 0.05
 """Seconds that a server gets to end a stream by itself after its finish. The answer is whole either way."""
@@ -58,6 +63,32 @@ class GrpcBackend(RemoteBackend):
         self._connection = Connection(settings)
         self._named: dict[str, Line] = {}
         self._releasing: set[asyncio.Task[None]] = set()
+        self._endpoint = parse_target(settings.target).endpoint
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self._endpoint
+
+    async def probe(self, seconds: float) -> None:
+        """Ask for its health on a new connection. Any status of the server's own shows that it is there."""
+        await self._connection.renew()
+        line = self._take_line()
+        rpc = line.unary(_HEALTH_PATH)(b"", timeout=seconds)
+        line.calls.add(rpc)
+        failed: AttemptError | None = None
+        try:
+            await rpc
+        except grpc.aio.AioRpcError as error:
+            failed = attempt_error(self.name, error, lambda code, details: None)
+        finally:
+            await self._leave(line, rpc)
+        if failed is not None and (failed.fault is not None or failed.kind in _NOT_THERE):
+            self._connection.failed(line, failed.kind)
+            raise failed
+        self._connection.succeeded()
+
+    async def network_changed(self) -> None:
+        await self._connection.renew()
 
     async def start(self) -> None:
         refuse_after_fork()

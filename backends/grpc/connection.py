@@ -100,6 +100,16 @@ class Connection:
             self._look_at = now + _FILES_SEEN_EVERY
             line.retired = line.retired or versions(self._files) != self._versions
 
+    async def renew(self) -> None:
+        """The next call gets a new line, which does not wait for an old one's failures; what runs ends where it is."""
+        self._broken_in_a_row = 0
+        line, self._current = self._current, None
+        if line is not None:
+            line.retired = True
+            if not line.calls and not line.closed:
+                self._lines.discard(line)
+                await line.close()
+
     def succeeded(self) -> None:
         """A call was answered: the way is sound."""
         self._broken_in_a_row = 0

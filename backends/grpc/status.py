@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from ...core.failure import AttemptError, FailureKind
+from ...core.failure import AttemptError, FailureKind, PathFault
 from ...protos.v1.status_details_pb2 import RetryInfo, StatusDetail, StatusDetails
 from .wire_protocol import ReportedFailure
 
@@ -81,6 +81,14 @@ _OTHER_PROTOCOLS = {
 """Signs in the library's text, from 1.71 to 1.85, of a connection that did not come to stand."""
 
 
+_FAULTS = {
+    "Connection refused": PathFault.REFUSED,
+    "Network is unreachable": PathFault.NO_ROUTE,
+    "DNS resolution failed": PathFault.NO_NAME,
+}
+"""Signs in the library's text of where the way is broken."""
+
+
 CALL_ERRORS = (grpc.aio.AioRpcError, grpc.aio.BaseError, DecodeError, ValueError, ReportedFailure)
 """What a call can raise: a status, the library's own complaints, what a protocol cannot read or reads of a failure."""
 
@@ -110,7 +118,10 @@ def _from_status(backend: str, error: grpc.aio.AioRpcError, judge: Judge) -> Att
     details = error.details() or ""
     named = _named_kind(trailing) or judge(code.name, details)
     kind, sentence = _inferred(code, details) if named is None else (named, _SENTENCES[named])
-    return AttemptError(kind, f"backend {backend!r} {sentence} ({code.name})", retry_after=_retry_after(trailing))
+    fault = _fault(details) if named is None and code is _Code.UNAVAILABLE else None
+    return AttemptError(
+        kind, f"backend {backend!r} {sentence} ({code.name})", retry_after=_retry_after(trailing), fault=fault
+    )
 
 
 def _inferred(code: grpc.StatusCode, details: str) -> tuple[FailureKind, str]:
@@ -136,6 +147,13 @@ def _connection_fault(details: str) -> tuple[FailureKind, str]:
         if sign in details:
             return FailureKind.PROTOCOL, sentence
     return FailureKind.UNREACHABLE, _SENTENCES[FailureKind.UNREACHABLE]
+
+
+def _fault(details: str) -> PathFault | None:
+    """Where the way is broken, if the library's text says so. A server that says the same is believed at its cost."""
+    if any(sign in details for sign in _OTHER_PROTOCOLS):
+        return PathFault.INTERCEPTED
+    return next((fault for sign, fault in _FAULTS.items() if sign in details), None)
 
 
 def _trailing(error: grpc.aio.AioRpcError) -> dict[str, str | bytes]:

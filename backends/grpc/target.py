@@ -6,6 +6,8 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
+from ..endpoint import Endpoint
+
 _HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9.])?):(?P<port>\d+)")
 _SCHEMES = ("dns:///", "dns:", "ipv4:", "ipv6:")
 _LISTS = ("ipv4:", "ipv6:")
@@ -16,8 +18,8 @@ _LISTS = ("ipv4:", "ipv6:")
 class Target:
     """A service's address. ``address`` is what gRPC takes; ``local`` is true of loopback and unix sockets.
 
-    ``port`` is ``None`` for a unix socket, whose ``path`` is as the socket module wants it. Where ``several``
-    addresses are listed, ``host`` and ``port`` are the first one's, and ``local`` is true if all are.
+    ``port`` is ``None`` for a unix socket, whose ``path`` is as the socket module wants it. ``others`` are the
+    addresses that are listed after the first; ``local`` is true if all are.
     """
 
     address: str
@@ -25,7 +27,17 @@ class Target:
     port: int | None
     local: bool
     path: str = ""
-    several: bool = False
+    others: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def several(self) -> bool:
+        """Whether more than one address is listed."""
+        return bool(self.others)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The same, as far as the network is concerned."""
+        return Endpoint(self.host or self.path, self.port, self.local, self.others)
 
 
 def parse_target(text: str) -> Target:
@@ -45,7 +57,7 @@ def parse_target(text: str) -> Target:
     listed = text.removeprefix(scheme)
     addresses = [_address(each) for each in (listed.split(",") if scheme in _LISTS else [listed])]
     host, port = addresses[0]
-    return Target(text, host, port, all(is_loopback(each) for each, _ in addresses), several=len(addresses) > 1)
+    return Target(text, host, port, all(is_loopback(each) for each, _ in addresses), others=tuple(addresses[1:]))
 
 
 def _address(text: str) -> tuple[str, int]:

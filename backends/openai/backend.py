@@ -14,9 +14,10 @@ from ...core.content import EmbedInput, GenerateInput
 from ...core.failure import AttemptError, FailureKind
 from ...core.request import Task
 from ..backend import CallContext, Capabilities
+from ..endpoint import Endpoint
 from ..remote import RemoteBackend
 from ..tokens import tokens_from
-from .client import open_client
+from .client import Clients
 from .events import EventReader
 from .failures import ReportedFailure, failure, from_exception, from_response
 from .messages import ChunkReader, embed_body, embeddings, generate_body
@@ -44,7 +45,7 @@ class OpenaiBackend(RemoteBackend):
         )
         super().__init__(name, capabilities)
         self._settings = settings
-        self._client: httpx.AsyncClient | None = None
+        self._clients = Clients(settings)
         self._waits: set[asyncio.Timeout] = set()
         self._token = "" if settings.credentials is None else settings.credentials.reveal()
         self._tokens = tokens_from(name, settings.credentials_from)
@@ -57,9 +58,32 @@ class OpenaiBackend(RemoteBackend):
             wait.reschedule(asyncio.get_running_loop().time())
         if self._tokens is not None:
             await self._tokens.close()
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        await self._clients.close()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self._settings.endpoint
+
+    async def probe(self, seconds: float) -> None:
+        """Ask for the list of models on a new connection, without credentials. Any answer shows that it is there."""
+        await self._clients.renew()
+        client = self._take_client()
+        try:
+            async with asyncio.timeout(seconds):
+                request = client.build_request("GET", "models", extensions=self._extensions)
+                response = await client.send(request, stream=True)
+                await response.aclose()
+                return
+        except TimeoutError:
+            failed = self._timed_out()
+        except _CALL_ERRORS as error:
+            failed = from_exception(self.name, error)
+        finally:
+            await self._clients.leave(client)
+        raise failed
+
+    async def network_changed(self) -> None:
+        await self._clients.renew()
 
     async def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
         self._require(Task.GENERATE)
@@ -67,9 +91,10 @@ class OpenaiBackend(RemoteBackend):
             body: bytes | None = generate_body(self._settings, call)
         except (ValueError, TypeError, RecursionError):  # their texts may quote the request
             body = None
+        client = self._take_client()
         response: httpx.Response | None = None
         try:
-            response = await self._send("chat/completions", body, context)
+            response = await self._send(client, "chat/completions", body, context)
             pieces = response.aiter_bytes()
             events, chunks = EventReader(), ChunkReader()
             while (piece := await self._in_time(anext(pieces, None), context)) is not None:
@@ -91,6 +116,7 @@ class OpenaiBackend(RemoteBackend):
         finally:
             if response is not None:
                 await response.aclose()
+            await self._clients.leave(client)
         # Raised out here, no error of the library's hangs on it as its context.
         raise self._noted(failed)
 
@@ -100,9 +126,10 @@ class OpenaiBackend(RemoteBackend):
             body: bytes | None = embed_body(self._settings, call)
         except (ValueError, TypeError):
             body = None
+        client = self._take_client()
         response: httpx.Response | None = None
         try:
-            response = await self._send("embeddings", body, context)
+            response = await self._send(client, "embeddings", body, context)
             answer = embeddings(await self._in_time(_whole(response, _LARGEST_BODY), context), len(call.texts))
             self._last_failure = ""
             return answer
@@ -113,9 +140,12 @@ class OpenaiBackend(RemoteBackend):
         finally:
             if response is not None:
                 await response.aclose()
+            await self._clients.leave(client)
         raise self._noted(failed)
 
-    async def _send(self, path: str, body: bytes | None, context: CallContext) -> httpx.Response:
+    async def _send(
+        self, client: httpx.AsyncClient, path: str, body: bytes | None, context: CallContext
+    ) -> httpx.Response:
         """The beginning of a good answer."""
         if body is None:
             raise AttemptError(FailureKind.INVALID_REQUEST, "the request holds what cannot be sent (bad Unicode?)")
@@ -123,7 +153,7 @@ class OpenaiBackend(RemoteBackend):
             raise failure(self.name, FailureKind.TIMED_OUT)
         if self._tokens is not None:
             self._token = await self._tokens.get(context.deadline.at)
-        client = self._open()
+        self._refuse_when_stopped()
         headers = {"content-type": "application/json"}
         if self._token:
             headers["authorization"] = f"Bearer {self._token}"
@@ -146,11 +176,9 @@ class OpenaiBackend(RemoteBackend):
             )
         raise self._noted(failed)
 
-    def _open(self) -> httpx.AsyncClient:
+    def _take_client(self) -> httpx.AsyncClient:
         self._refuse_when_stopped()
-        if self._client is None:
-            self._client = open_client(self._settings)
-        return self._client
+        return self._clients.take()
 
     async def _in_time(self, work: Awaitable[T], context: CallContext) -> T:
         """Wait for ``work`` until the deadline, or until the backend is stopped; then raise ``TimeoutError``."""

@@ -12,6 +12,44 @@ from ..grpc.settings import TlsSettings
 from .settings import OpenaiSettings
 
 
+class Clients:
+    """Hands out the client that the next call takes: each call takes one, and leaves it when it has ended."""
+
+    def __init__(self, settings: OpenaiSettings) -> None:
+        self._settings = settings
+        self._current: httpx.AsyncClient | None = None
+        self._calls: dict[httpx.AsyncClient, int] = {}
+
+    def take(self) -> httpx.AsyncClient:
+        """The client for the next call. Raises as `open_client`."""
+        if self._current is None:
+            self._current = open_client(self._settings)
+        self._calls[self._current] = self._calls.get(self._current, 0) + 1
+        return self._current
+
+    async def leave(self, client: httpx.AsyncClient) -> None:
+        """A call has ended. The last one on a client that was replaced closes it."""
+        self._calls[client] -= 1
+        await self._close_unused(client)
+
+    async def renew(self) -> None:
+        """The next call gets a new client, without connections that may lead nowhere; what runs keeps its own."""
+        client, self._current = self._current, None
+        if client is not None:
+            await self._close_unused(client)
+
+    async def close(self) -> None:
+        """End every connection and the calls on them."""
+        clients, self._current = list(self._calls), None
+        for client in clients:
+            await client.aclose()
+
+    async def _close_unused(self, client: httpx.AsyncClient) -> None:
+        if client is not self._current and not self._calls[client]:
+            del self._calls[client]
+            await client.aclose()
+
+
 def open_client(settings: OpenaiSettings) -> httpx.AsyncClient:
     """A client that connects on its first call. Raises `AttemptError` where a file that TLS needs cannot be read."""
     headers = {"accept-encoding": "identity", "user-agent": "edgewise"}

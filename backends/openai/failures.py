@@ -5,15 +5,17 @@ A server's own text is read here to tell a few faults apart, and goes no further
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import socket
 import ssl
 from collections.abc import Mapping
 from typing import Any
 
 import httpx
 
-from ...core.failure import AttemptError, FailureKind
+from ...core.failure import AttemptError, FailureKind, PathFault
 
 
 class ReportedFailure(Exception):
@@ -102,10 +104,12 @@ def from_exception(backend: str, error: Exception) -> AttemptError:
         return failure(backend, FailureKind.PROTOCOL)
     if isinstance(error, httpx.ConnectError) and _is_certificate(error):
         sentence = f"backend {backend!r} has a TLS certificate that cannot be trusted; check `tls` and `url`"
-        return AttemptError(FailureKind.PROTOCOL, sentence)
+        return AttemptError(FailureKind.PROTOCOL, sentence, fault=PathFault.INTERCEPTED)
     if isinstance(error, httpx.RemoteProtocolError) and not str(error).startswith(_BROKEN_OFF):
         return failure(backend, FailureKind.PROTOCOL)
-    return failure(backend, FailureKind.UNREACHABLE)
+    unreachable = failure(backend, FailureKind.UNREACHABLE)
+    unreachable.fault = _fault(error)
+    return unreachable
 
 
 def kind_of_error(answer: Mapping[str, Any]) -> FailureKind | None:
@@ -123,6 +127,19 @@ def _error(body: bytes) -> Mapping[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return answer if isinstance(answer, Mapping) else {}
+
+
+def _fault(error: BaseException | None) -> PathFault | None:
+    """Where the way is broken, by what the operating system said."""
+    while error is not None:
+        if isinstance(error, ConnectionRefusedError):
+            return PathFault.REFUSED
+        if isinstance(error, socket.gaierror):
+            return PathFault.NO_NAME
+        if isinstance(error, OSError) and error.errno == errno.ENETUNREACH:
+            return PathFault.NO_ROUTE
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _is_certificate(error: BaseException | None) -> bool:

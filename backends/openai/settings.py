@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from ...core.problem import Problem
 from ...core.request import Task
 from ...core.settings import Seconds, Secret
+from ..endpoint import Endpoint
 from ..grpc.settings import TlsSettings, holds_pem
 from ..grpc.target import is_loopback
 from ..token_source import TokenSource, check_credentials
@@ -35,6 +36,13 @@ class OpenaiSettings:
         Literal["max_tokens", "max_completion_tokens"], "what it calls the longest answer; some models want the second"
     ] = "max_tokens"
     connect_timeout: Annotated[Seconds, "how long a connection may take to stand"] = _ONE_SECOND
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it listens."""
+        parts = urlsplit(self.url)
+        host = parts.hostname or ""
+        return Endpoint(host, parts.port or (443 if parts.scheme == "https" else 80), is_loopback(host))
 
     @property
     def offered(self) -> frozenset[Task]:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from ...backends import Backend
 from ...core.answer import Answer, Chunk
 from ...core.errors import RouterClosed
-from ...policies.facts import LinkState
 from ...policies.plan import Plan
 from ..stats import RouterStats
 from .ask import Prompt
 from .async_router import AsyncRouter
+from .blocking_connectivity import BlockingConnectivity
 from .options import GenerateOptions, RequestOptions, StreamOptions
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Router:
 
     @property
     def connectivity(self) -> BlockingConnectivity:
-        """The link: look at it, or ``force('offline')``."""
+        """The link: its state, every remote endpoint's, and ``force('offline')``."""
         return BlockingConnectivity(self)
 
     def stats(self) -> RouterStats:
@@ -300,38 +300,6 @@ class BlockingStream(Iterator[Chunk]):
         # A dropped iterator stops the server too; it may be collected on any thread, so it does not wait.
         if self._open and self._router._end.alive:
             asyncio.run_coroutine_threadsafe(self._chunks.aclose(), self._router._loop)
-
-
-class BlockingConnectivity:
-    """The link, for blocking code: `Connectivity`'s methods, run where the router's state lives."""
-
-    def __init__(self, router: Router) -> None:
-        self._router = router
-
-    @property
-    def state(self) -> LinkState:
-        """The link's state now."""
-
-        async def state() -> LinkState:
-            return self._router._async.connectivity.state
-
-        return self._router._run(state())
-
-    def force(self, state: LinkState | str | None) -> None:
-        """Say what the link is: ``online``, ``limited`` or ``offline``; ``None`` lets it be judged."""
-
-        async def force() -> None:
-            self._router._async.connectivity.force(state)
-
-        self._router._run(force())
-
-    def set_metered(self, metered: bool | None) -> None:
-        """Say whether the link costs by volume. ``None``, unknown, counts as metered."""
-
-        async def set_metered() -> None:
-            self._router._async.connectivity.set_metered(metered)
-
-        self._router._run(set_metered())
 
 
 def _end(router: AsyncRouter, loop: asyncio.AbstractEventLoop, thread: threading.Thread, process: int) -> None:

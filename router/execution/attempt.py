@@ -43,7 +43,7 @@ class Attempt:
         self.sent = False
         """Whether content may have left for the backend."""
         self.withdrawn: Callable[[AttemptError], None] = lambda error: None
-        """Told where the attempt must end while it runs: newer walls forbid it, or nothing can come from there any more.
+        """Told where the attempt must end while it runs: newer walls forbid it, or nothing can come from there.
 
         Set by whoever waits for it.
         """

@@ -66,19 +66,18 @@ class Opener:
                 each.cancel()
 
     async def _addresses(self, endpoint: Endpoint, patience: float) -> list[_Address]:
-        assert endpoint.port is not None
         if endpoint.literal:
-            return _resolve(endpoint.host, endpoint.port)
+            return _resolve(endpoint)
         lookup = self._lookups.get(endpoint)
         if lookup is None:
-            lookup = self._lookups[endpoint] = self._look_up(endpoint, endpoint.port)
+            lookup = self._lookups[endpoint] = self._look_up(endpoint)
         try:
             async with asyncio.timeout(patience):
                 return await asyncio.shield(lookup)
         except (TimeoutError, OSError):
             raise Unopened(PathFault.NO_NAME) from None
 
-    def _look_up(self, endpoint: Endpoint, port: int) -> asyncio.Future[list[_Address]]:
+    def _look_up(self, endpoint: Endpoint) -> asyncio.Future[list[_Address]]:
         loop = asyncio.get_running_loop()
         found: asyncio.Future[list[_Address]] = loop.create_future()
 
@@ -95,7 +94,7 @@ class Opener:
         def look() -> None:
             addresses, failure = [], None
             try:
-                addresses = _resolve(endpoint.host, port)
+                addresses = _resolve(endpoint)
             except OSError as error:
                 failure = error
             with suppress(RuntimeError):  # the loop was closed meanwhile
@@ -106,11 +105,11 @@ class Opener:
         return found
 
 
-def _resolve(host: str, port: int) -> list[_Address]:
+def _resolve(endpoint: Endpoint) -> list[_Address]:
     """Addresses of both families by turns, the system's first choice first."""
-    found = list(
-        dict.fromkeys((entry[0], entry[4]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-    )
+    hosts = [(endpoint.host, endpoint.port), *endpoint.others]
+    entries = [entry for host, port in hosts for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    found = list(dict.fromkeys((entry[0], entry[4]) for entry in entries))
     first = [each for each in found if each[0] == found[0][0]]
     others = [each for each in found if each[0] != found[0][0]]
     mixed = [each for pair in zip(first, others, strict=False) for each in pair]

@@ -30,6 +30,9 @@ LONGEST_PAUSE = 30.0
 
 LONGEST_SILENCE = 5.0
 
+_FAULTS = {FailureKind.TIMED_OUT: PathFault.HUNG, FailureKind.PROTOCOL: PathFault.INTERCEPTED}
+"""What a probe that failed after its connection stood says; anything else: its service is not there."""
+
 
 class Interest(IntEnum):
     """Who wants to know."""
@@ -191,7 +194,7 @@ class Probing:
         try:
             await backend.probe(ASK_SECONDS)
         except AttemptError as error:
-            fault = error.fault or (PathFault.HUNG if error.kind is FailureKind.TIMED_OUT else PathFault.REFUSED)
+            fault = error.fault or _FAULTS.get(error.kind, PathFault.REFUSED)
             if reach.over_network or fault is not PathFault.INTERCEPTED:
                 return self._found(fault)
             return True  # on this machine there is no portal; what answers there is the breaker's business

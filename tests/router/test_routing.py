@@ -26,8 +26,8 @@ RouterMaker = Callable[..., AsyncRouter]
 SECRET = "Patient Zebulon Quartz"
 
 
-def failing(kind: FailureKind, **more: float) -> Script:
-    return Script(failure=AttemptError(kind, f"it is {kind}", **more))
+def failing(kind: FailureKind, retry_after: float | None = None) -> Script:
+    return Script(failure=AttemptError(kind, f"it is {kind}", retry_after=retry_after))
 
 
 def test_the_better_backend_answers_and_the_decision_says_so(make_router: RouterMaker) -> None:
