@@ -215,7 +215,7 @@ class Connectivity:
         attachment = self._endpoints.attachment
         self._forget_what_was_disproved(reaches)
         self._judgement = self._heed(judge(reaches, attached=attachment is None or bool(attachment.addresses)))
-        state, again_at = self._damping.told(self._judgement.state)
+        state, again_at = self._damping.told(self._judgement.state, self._silent_since())
         if self._judge_due is not None:
             self._judge_due.cancel()
         self._judge_due = None if again_at is None else self._loop.call_at(again_at, self._judge)
@@ -245,6 +245,14 @@ class Connectivity:
         if said is LinkState.LIMITED and judgement.state is LinkState.ONLINE:
             return Judgement(said, _REPORTED, "the application reports that the link is limited")
         return judgement
+
+    def _silent_since(self) -> float:
+        """Since when nothing was heard, if that is why the link counts as lost; else now."""
+        now, by = self._loop.time(), self._judgement.by
+        if by is None or by.fault is not PathFault.SILENT:
+            return now
+        silent = min(reach.age_of_life() for reach in self._endpoints.reaches)
+        return now if silent == math.inf else now - silent
 
     def _is_said_offline(self) -> bool:
         return self._said is not None and self._said[0] is LinkState.OFFLINE

@@ -38,12 +38,15 @@ class Damping:
             self._losses.popleft()
         return len(self._losses)
 
-    def told(self, state: LinkState) -> tuple[LinkState, float | None]:
-        """The state to tell, and when, on the clock, to judge again at the latest."""
+    def told(self, state: LinkState, silent_since: float) -> tuple[LinkState, float | None]:
+        """The state to tell, and when, on the clock, to judge again at the latest.
+
+        A link that is lost now may have been silent before; that counts.
+        """
         now = self._clock()
         if state is LinkState.OFFLINE:
             if self._lost_at is None:
-                self._lost_at, self._back_at = now, None
+                self._lost_at, self._back_at = min(now, silent_since), None
                 self._losses.append(now)
             due = self._lost_at + LASTS
             if self.losses >= FLAPPING and now < due:

@@ -78,8 +78,12 @@ class Probing:
 
     def watch_silence(self) -> None:
         """A call is under way: look whether it stays without any sign of life."""
-        if self._timer is None:
-            self._timer = self._loop.call_later(self._reach.round_trip.silence(), self._look)
+        due = self._loop.time() + self._reach.round_trip.silence()
+        if self._timer is not None:
+            if self._timer.when() <= due:
+                return
+            self._timer.cancel()  # set by a longer silence before
+        self._timer = self._loop.call_at(due, self._look)
 
     def seek(self, delay: float = 0.0) -> None:
         """Ask until it answers, or nobody wants to know any more; at once, or after so many seconds."""

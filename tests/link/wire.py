@@ -1,0 +1,332 @@
+"""Two network namespaces with a wire between them, and what can be done to it.
+
+`python -m tests.link.wire` must run in a network namespace of its own (``unshare --net``): that one is the device's.
+A second process, in a namespace of its own, is the service. Prints one line of JSON an event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from pathlib import Path
+
+import trustme
+
+from edgewise.core.settings import FilePath
+from edgewise.router import AsyncRouter
+from edgewise.router.config import loads
+from edgewise.testing import Script, ScriptedBackend
+
+SERVICE = "10.77.0.2"
+DEVICE = "10.77.0.1"
+OTHER_DEVICE = "10.77.0.3"
+PORT = 8443
+
+EVERY = 0.1
+"""Seconds between two requests."""
+
+_NOBODY = "02:00:00:00:00:99"
+"""A hardware address that nothing on the wire has: what is sent there is dropped, and nobody is told."""
+
+_CONFIGURATION = """
+version: 1
+models: {tiny: {source: "file:tiny.gguf"}}
+backends:
+  service:
+    kind: grpc
+    target: 10.77.0.2:8443
+    tls: {root_certificates: roots.pem}
+    location: {process_in: [NL]}
+    quality: 0.9
+  phone: {kind: llama_cpp, model: tiny, location: device, quality: 0.3}
+policy:
+  data_classes:
+    public: {process_in: [any]}
+  defaults: {latency_budget: 20s, order: [quality]}
+"""
+
+
+class Hands:
+    """pyroute2 in a thread of its own: its blocking face runs an event loop, which cannot run within another."""
+
+    def __init__(self) -> None:
+        from pyroute2 import IPRoute
+
+        self._thread = ThreadPoolExecutor(1)
+        self._ip = self._thread.submit(IPRoute).result()
+
+    def link(self, *arguments: str, **more: object) -> None:
+        """Add or change an interface."""
+        self._thread.submit(self._ip.link, *arguments, **more).result()
+
+    def addr(self, *arguments: str, **more: object) -> None:
+        """Add or remove an address."""
+        self._thread.submit(self._ip.addr, *arguments, **more).result()
+
+    def neigh(self, *arguments: str, **more: object) -> None:
+        """Add or remove a neighbour's hardware address."""
+        self._thread.submit(self._ip.neigh, *arguments, **more).result()
+
+    def index(self, name: str) -> int:
+        """The number of an interface."""
+        found: list[int] = self._thread.submit(self._ip.link_lookup, ifname=name).result()
+        return found[0]
+
+
+class Wire:
+    """The wire between the device, which is this process, and the service. By pyroute2, so that no tool is needed."""
+
+    def __init__(self, service: subprocess.Popen[str]) -> None:
+        self._service = service
+        self._ip = Hands()
+        self._ip.link("set", index=self._ip.index("lo"), state="up")
+        self._ip.link(
+            "add", ifname="wire", kind="veth", peer={"ifname": "wire", "net_ns_fd": f"/proc/{service.pid}/ns/net"}
+        )
+        self._own = self._ip.index("wire")
+        self.attach(DEVICE)
+        self.tell("attach")
+
+    def tell(self, what: str) -> None:
+        """Have the service's side do something, and wait until it has."""
+        assert self._service.stdin is not None
+        assert self._service.stdout is not None
+        self._service.stdin.write(f"{what}\n")
+        self._service.stdin.flush()
+        said = self._service.stdout.readline().strip()
+        if said != what:
+            raise RuntimeError(f"the service's side said {said!r} to {what!r}")
+
+    def attach(self, address: str) -> None:
+        """Give this side an address, and switch it on."""
+        self._ip.addr("replace", index=self._own, address=address, prefixlen=24)
+        self._ip.link("set", index=self._own, state="up")
+
+    def move(self) -> None:
+        """Another address in place of the one that there is."""
+        self._ip.addr("del", index=self._own, address=DEVICE, prefixlen=24)
+        self.attach(OTHER_DEVICE)
+
+    def down(self) -> None:
+        """The link goes down on this side."""
+        self._ip.link("set", index=self._own, state="down")
+
+    def up(self) -> None:
+        """And up."""
+        self._ip.link("set", index=self._own, state="up")
+
+    def lose_requests(self) -> None:
+        """What this side sends is lost; nothing says so."""
+        _lose(self._ip, self._own, SERVICE)
+
+    def keep_requests(self) -> None:
+        """What it sends arrives again."""
+        _keep(self._ip, self._own, SERVICE)
+
+    def lose_answers(self) -> None:
+        """What the service sends is lost; nothing says so."""
+        self.tell("lose")
+
+    def keep_answers(self) -> None:
+        """What it sends arrives again."""
+        self.tell("keep")
+
+    def lose_both(self) -> None:
+        """Nothing arrives anywhere."""
+        self.lose_requests()
+        self.lose_answers()
+
+    def keep_both(self) -> None:
+        """Everything arrives again."""
+        self.keep_requests()
+        self.keep_answers()
+
+    def pull(self) -> None:
+        """The cable is pulled at the service's end: this side has no carrier, and its routes stay."""
+        self.tell("pull")
+
+    def plug(self) -> None:
+        """And put back."""
+        self.tell("plug")
+
+
+def _lose(ip: Hands, link: int, address: str) -> None:
+    ip.neigh("replace", dst=address, lladdr=_NOBODY, ifindex=link, state=0x80)
+
+
+def _keep(ip: Hands, link: int, address: str) -> None:
+    ip.neigh("del", dst=address, ifindex=link)
+
+
+async def serve(folder: Path) -> None:
+    """The service's process: it serves, and does to its side of the wire what standard input says."""
+    from edgewise.router.serving.server import ModelServer
+    from edgewise.router.serving.settings import ServeSettings
+
+    loop = asyncio.get_running_loop()
+    ip = Hands()
+    own = 0
+    server: ModelServer | None = None  # held, because one that nobody holds stops
+    print("ready", flush=True)
+    while line := (await loop.run_in_executor(None, sys.stdin.readline)).strip():
+        match line:
+            case "attach":
+                own = ip.index("wire")
+                ip.addr("replace", index=own, address=SERVICE, prefixlen=24)
+                ip.link("set", index=own, state="up")
+                chain, key = FilePath(str(folder / "chain.pem")), FilePath(str(folder / "key.pem"))
+                settings = ServeSettings(listen=f"{SERVICE}:{PORT}", certificate=chain, key=key)
+                model = ScriptedBackend("model", Script(first_after=0.02, every=0.02))
+                server = ModelServer(settings, {"model": model})
+                await server.start()
+            case "pull":
+                ip.link("set", index=own, state="down")
+            case "plug":
+                ip.link("set", index=own, state="up")
+            case "lose":
+                for address in (DEVICE, OTHER_DEVICE):
+                    _lose(ip, own, address)
+            case "keep":
+                for address in (DEVICE, OTHER_DEVICE):
+                    _keep(ip, own, address)
+        print(line, flush=True)
+
+
+class Scene:
+    """A router that is asked ten times a second, and what is seen of its link."""
+
+    def __init__(self, router: AsyncRouter) -> None:
+        self._link = router.connectivity
+        self._router = router
+        self._loop = asyncio.get_running_loop()
+        self.answers: list[tuple[float, float, str]] = []
+        """When each request began, how long it took, and who answered it or how it failed."""
+        self.states: list[str] = []
+
+    async def ask(self) -> None:
+        """Ask until cancelled."""
+        async with asyncio.TaskGroup() as asking:
+            while True:
+                asking.create_task(self._ask())
+                await asyncio.sleep(EVERY)
+
+    async def watch(self) -> None:
+        """Note every state until cancelled."""
+        async with aclosing(self._link.changes()) as changes:
+            async for status in changes:
+                if self.states[-1:] != [status.state]:
+                    self.states.append(str(status.state))
+
+    async def settle(self) -> None:
+        """Wait until the link has been online for a while."""
+        await self.until(lambda: self._link.state == "online" and self.answers[-1][2] == "service")
+        await asyncio.sleep(1.0)
+
+    async def until(self, what: Callable[[], bool]) -> float:
+        """Seconds until something holds."""
+        began = self._loop.time()
+        async with asyncio.timeout(60):
+            while not what():  # noqa: ASYNC110  # measured from outside, as a user would see it
+                await asyncio.sleep(0.005)
+        return round(self._loop.time() - began, 3)
+
+    async def lose(self, name: str, change: Callable[[], None], restore: Callable[[], None]) -> dict[str, object]:
+        """Lose the link and get it back: seconds to notice, seconds to be used again, and the slowest answer."""
+        await self.settle()
+        since = self._loop.time()
+        change()
+        offline = await self.until(lambda: self._link.state == "offline")
+        await asyncio.sleep(1.5)
+        restore()
+        back = await self.until(lambda: self.answers[-1][2] == "service")
+        return {"scene": name, "offline": offline, "back": back, **self._since(since)}
+
+    async def move(self, name: str, change: Callable[[], None]) -> dict[str, object]:
+        """Change the address: seconds until the service answers a request that began afterwards."""
+        await self.settle()
+        since = self._loop.time()
+        change()
+        changed = self._loop.time()
+        back = await self.until(lambda: any(at > changed and by == "service" for at, _, by in self.answers))
+        return {"scene": name, "back": back, **self._since(since)}
+
+    async def flap(self, name: str, wire: Wire, times: int) -> dict[str, object]:
+        """Let the link come and go: how often which state is told, and how soon it is used when it holds."""
+        await self.settle()
+        since = self._loop.time()
+        self.states.clear()
+        watching = asyncio.create_task(self.watch())
+        for _ in range(times):
+            wire.down()
+            await asyncio.sleep(0.3)
+            wire.up()
+            await asyncio.sleep(0.7)
+        back = await self.until(lambda: self.answers[-1][2] == "service")
+        watching.cancel()
+        told = {state: self.states.count(state) for state in ("online", "limited", "offline")}
+        return {"scene": name, "losses": times, "told": told, "back": back, **self._since(since)}
+
+    def _since(self, at: float) -> dict[str, object]:
+        answers = [(took, by) for began, took, by in self.answers if began >= at - 1.0]
+        failed = sorted({by for _, by in answers} - {"service", "phone"})
+        return {"slowest_answer": round(max(took for took, _ in answers), 3), "failed": failed}
+
+    async def _ask(self) -> None:
+        began = self._loop.time()
+        try:
+            by = (await self._router.generate("x", data_class="public")).backend
+        except Exception as error:  # noqa: BLE001  # told, not judged
+            by = type(error).__name__
+        self.answers.append((began, self._loop.time() - began, by))
+
+
+async def play(folder: Path, wire: Wire) -> None:
+    """Play every scene, and print what each came to."""
+    phone = {"phone": ScriptedBackend("phone")}
+    async with AsyncRouter(loads(_CONFIGURATION, folder), backends=phone) as router:
+        scene = Scene(router)
+        asking = asyncio.create_task(scene.ask())
+        await asyncio.sleep(0.5)
+        for result in (
+            scene.lose("link down", wire.down, wire.up),
+            scene.lose("cable pulled at the other end", wire.pull, wire.plug),
+            scene.lose("what is sent is lost", wire.lose_requests, wire.keep_requests),
+            scene.lose("what is answered is lost", wire.lose_answers, wire.keep_answers),
+            scene.lose("both are lost", wire.lose_both, wire.keep_both),
+            scene.move("another address", wire.move),
+            scene.flap("the link comes and goes", wire, 10),
+        ):
+            print(json.dumps(await result), flush=True)
+        asking.cancel()
+
+
+def main() -> None:
+    """The device's process; with ``serve FOLDER``, the service's."""
+    if sys.argv[1:2] == ["serve"]:
+        asyncio.run(serve(Path(sys.argv[2])))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(folder / "roots.pem")
+        certificate = authority.issue_cert(SERVICE)
+        (folder / "chain.pem").write_bytes(b"".join(each.bytes() for each in certificate.cert_chain_pems))
+        certificate.private_key_pem.write_to_path(folder / "key.pem")
+        command = ["unshare", "--net", sys.executable, "-m", "tests.link.wire", "serve", name]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as service:
+            try:
+                assert service.stdout is not None
+                assert service.stdout.readline().strip() == "ready"
+                asyncio.run(play(folder, Wire(service)))
+            finally:
+                service.kill()
+
+
+if __name__ == "__main__":
+    main()
