@@ -11,6 +11,7 @@ from ..core.answer import Classification, Embeddings, GenerateEvent, Inference
 from ..core.content import ClassifyInput, EmbedInput, GenerateInput, InferInput
 from ..core.deadline import Deadline
 from ..core.failure import AttemptError, FailureKind
+from ..core.permit import UNBOUNDED, Bounds
 from ..core.request import Priority, Task
 from .endpoint import Endpoint
 
@@ -66,7 +67,7 @@ class CallContext:
     a call may serve only calls with the same set. ``attempt`` counts from 1 over the whole request. ``stream`` names
     a stream for a backend that resumes, at random and anew for each attempt; empty where it is not to be resumed.
     Until ``start_by`` waiting for a place there makes sense, and by ``first_by`` the first token must have come;
-    ``None``: until the deadline.
+    ``None``: until the deadline. ``bounds`` is where the content may go, for a service that says where it is.
     """
 
     request_id: str
@@ -78,6 +79,7 @@ class CallContext:
     stream: str = ""
     start_by: Deadline | None = None
     first_by: Deadline | None = None
+    bounds: Bounds = UNBOUNDED
 
 
 class Backend(ABC):

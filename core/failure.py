@@ -43,6 +43,8 @@ class FailureKind(StrEnum):
     """The backend cannot do this kind of work."""
     NOT_PERMITTED = "not_permitted"
     """A wall forbade the attempt: at the last moment, or, newer than it, while it ran."""
+    WRONG_PLACE = "wrong_place"
+    """The backend is not where it should be, or does not prove that it is."""
     CONTEXT_LENGTH = "context_length"
     """The request is too long for this model; a larger context may take it."""
     CONTENT_FILTER = "content_filter"
@@ -112,6 +114,8 @@ DISPOSITIONS: dict[FailureKind, Disposition] = {
     FailureKind.UNKNOWN_MODEL: Disposition(False, True, False),
     FailureKind.UNSUPPORTED: Disposition(False, True, False, Quarantine.TASK),
     FailureKind.NOT_PERMITTED: Disposition(False, True, False),
+    # What the configuration says of its place is not so.
+    FailureKind.WRONG_PLACE: Disposition(False, True, False, Quarantine.BACKEND),
     FailureKind.CONTEXT_LENGTH: Disposition(False, True, False),
     FailureKind.CONTENT_FILTER: Disposition(False, False, False),
     # What one backend finds invalid another may take; the request is invalid where all agree.

@@ -15,3 +15,18 @@ class Permit:
     request_id: str
     backend: str
     policy_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the walls leave of the world for one request, told to whoever carries its content.
+
+    ``places`` are the countries and sites (``site:NAME``) where it may be processed, a permitted country's sites among
+    them; ``None`` is anywhere. ``attested``: a place is to be proven before any content is sent there.
+    """
+
+    places: frozenset[str] | None = None
+    attested: bool = False
+
+
+UNBOUNDED = Bounds()

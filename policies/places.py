@@ -43,6 +43,14 @@ class Places:
         }
         return cls(data["countries"]["names"], groups, data["mistaken"], {})
 
+    def names(self, places: PlaceSet) -> frozenset[str] | None:
+        """The names of all that lies within a set: its countries and sites, and the sites of its countries."""
+        if places.anywhere:
+            return None
+        sites = {Place(country, site) for site, country in self.sites.items()}
+        within = {site for site in sites if PlaceSet.of([site]).lies_within(places)}
+        return frozenset(map(str, within | places.places))
+
     def with_sites(self, sites: Mapping[str, str]) -> Places:
         """The same places and these sites, each with its country."""
         return replace(self, sites=sites)

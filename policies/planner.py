@@ -8,7 +8,8 @@ from operator import attrgetter
 
 from ..core.decision import Refusal, RefusalCode
 from ..core.errors import InvalidRequest
-from ..core.permit import Permit
+from ..core.permit import Bounds, Permit
+from ..core.place import Evidence
 from ..core.request import Labels, Residency, Task
 from ..core.suggestion import one_of
 from .conditions import ConditionSet, Situation
@@ -82,6 +83,7 @@ class Policy:
         self._unhedged = unhedged
         self._unqueued = unqueued
         self._judgements: dict[tuple[object, ...], _Judged] = {}
+        self._bounds: dict[tuple[object, ...], Bounds] = {}
         self._walled: dict[tuple[object, ...], tuple[str | None, ...]] = {}
 
     @property
@@ -115,6 +117,18 @@ class Policy:
         if (objection := self._objections(labels)[at]) is not None:
             return Refusal(permit.backend, RefusalCode.RESIDENCY, objection)
         return narrowed(permit.backend, labels)
+
+    def bounds(self, labels: Labels) -> Bounds:
+        """What these walls leave of the world for such a request."""
+        key = (labels.data_classes, labels.unclassed, labels.residency)
+        known = self._bounds.get(key)
+        if known is None:
+            if len(self._bounds) >= _REMEMBERED:
+                self._bounds.clear()
+            wall = self.walls.meet(self.walls.effective(labels.data_classes, labels.unclassed), labels.residency)
+            places = self.places.names(wall.process_in)
+            known = self._bounds[key] = Bounds(places, wall.evidence is Evidence.ATTESTED)
+        return known
 
     def _plan(self, facts: Facts) -> Plan:
         labels = facts.labels

@@ -98,7 +98,9 @@ class Walls:
             if (text := wall.objection(who, location, self.describe)) is not None:
                 yield text
 
-    def meet(self, classes: Iterable[str]) -> Wall:
-        """The limits of these classes taken together; of no class, the device's alone."""
-        walls = [self.by_class.get(name, DEVICE_ONLY) for name in classes]
-        return reduce(Wall.meet, walls) if walls else DEVICE_ONLY
+    def meet(self, classes: Iterable[str], residency: Residency | None = None) -> Wall:
+        """The limits of these classes and of a caller's narrowing taken together; of no class, the device's alone."""
+        walls = [self.by_class.get(name, DEVICE_ONLY) for name in classes] or [DEVICE_ONLY]
+        if residency is not None:
+            walls.append(Wall.of(residency))
+        return reduce(Wall.meet, walls)

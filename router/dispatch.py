@@ -14,7 +14,7 @@ from ..backends import Backend, CallContext
 from ..core.answer import Classification, Embeddings, GenerateEvent, Inference
 from ..core.content import ClassifyInput, Content, EmbedInput, GenerateInput, InferInput, Message, Role
 from ..core.failure import AttemptError, FailureKind
-from ..core.permit import Permit
+from ..core.permit import Bounds, Permit
 from ..core.request import Request
 
 if TYPE_CHECKING:
@@ -38,24 +38,24 @@ class Dispatch:
         tokens_left: int,
     ) -> AsyncGenerator[GenerateEvent, None]:
         """Start a generation. ``partial`` is what the assistant has already said: the backend continues it."""
-        content = self._open(permit, backend, request)
+        content, bounds = self._open(permit, backend, request)
         assert isinstance(content, GenerateInput)
         if partial:
             content = _continued(content, partial, tokens_left)
-        return backend.generate(content, context)
+        return backend.generate(content, replace(context, bounds=bounds))
 
     def resume(
         self, permit: Permit, backend: Backend, request: Request, context: CallContext, *, after: int
     ) -> AsyncGenerator[GenerateEvent, None]:
         """Go on with the stream that ``context`` names, after so many of its events. No content is opened."""
-        self._judge(permit, backend, request)
-        return backend.resume(after, context)
+        bounds = self._judge(permit, backend, request)
+        return backend.resume(after, replace(context, bounds=bounds))
 
     async def embed(self, permit: Permit, backend: Backend, request: Request, context: CallContext) -> Embeddings:
         """Run an embedding."""
-        content = self._open(permit, backend, request)
+        content, bounds = self._open(permit, backend, request)
         assert isinstance(content, EmbedInput)
-        return await backend.embed(content, context)
+        return await backend.embed(content, replace(context, bounds=bounds))
 
     async def classify(
         self, permit: Permit, backend: Backend, request: Request, context: CallContext
@@ -67,20 +67,23 @@ class Dispatch:
 
     async def infer(self, permit: Permit, backend: Backend, request: Request, context: CallContext) -> Inference:
         """Run an inference."""
-        content = self._open(permit, backend, request)
+        content, bounds = self._open(permit, backend, request)
         assert isinstance(content, InferInput)
-        return await backend.infer(content, context)
+        return await backend.infer(content, replace(context, bounds=bounds))
 
-    def _open(self, permit: Permit, backend: Backend, request: Request) -> Content:
-        self._judge(permit, backend, request)
-        return request.content.open(permit)
+    def _open(self, permit: Permit, backend: Backend, request: Request) -> tuple[Content, Bounds]:
+        bounds = self._judge(permit, backend, request)
+        return request.content.open(permit), bounds
 
-    def _judge(self, permit: Permit, backend: Backend, request: Request) -> None:
+    def _judge(self, permit: Permit, backend: Backend, request: Request) -> Bounds:
+        """What the newest walls leave of the world for the request. Raises `AttemptError` where this is beyond them."""
         if permit.backend != backend.name:
             raise AttemptError(FailureKind.NOT_PERMITTED, f"the permit is for {permit.backend!r}, not {backend.name!r}")
-        refusal = self._newest_policy().permits(permit, request.labels)
+        policy = self._newest_policy()
+        refusal = policy.permits(permit, request.labels)
         if refusal is not None:
             raise AttemptError(FailureKind.NOT_PERMITTED, f"no longer permitted: {refusal.sentence}")
+        return policy.bounds(request.labels)
 
 
 def _continued(content: GenerateInput, partial: str, tokens_left: int) -> GenerateInput:

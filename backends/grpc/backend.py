@@ -20,6 +20,7 @@ from ..remote import RemoteBackend
 from ..tokens import Tokens, tokens_from
 from .connection import Connection, Line
 from .fork import refuse_after_fork
+from .handshake import Handshake
 from .protocols import PROTOCOL_TYPES
 from .settings import GrpcSettings
 from .status import CALL_ERRORS, attempt_error, failure
@@ -61,6 +62,8 @@ class GrpcBackend(RemoteBackend):
         self._token = ""
         self._tokens = tokens_from(name, settings.credentials_from)
         self._connection = Connection(settings)
+        pinned = settings.tls is not None and settings.tls.root_certificates is not None
+        self._handshake = Handshake(name, protocol, pinned=pinned)
         self._named: dict[str, Line] = {}
         self._releasing: set[asyncio.Task[None]] = set()
         self._endpoint = parse_target(settings.target).endpoint
@@ -138,6 +141,8 @@ class GrpcBackend(RemoteBackend):
             if self._tokens is not None:
                 await self._renew_metadata(self._tokens, context)
             line = self._take_line()
+            if context.bounds.attested:
+                await self._handshake.prove(line, context, self._remaining(context), self._metadata)
             rpc = line.stream(path)(request, timeout=self._remaining(context), metadata=self._metadata)
             line.calls.add(rpc)
             if stream:
@@ -158,6 +163,8 @@ class GrpcBackend(RemoteBackend):
                 yield event
                 return
             failed = self._noted(line, failure(self.name, FailureKind.TRUNCATED))
+        except AttemptError as error:
+            failed = self._noted(line, error)
         except CALL_ERRORS as error:
             failed = self._noted(line, judged(error))
         except asyncio.CancelledError:
@@ -200,11 +207,15 @@ class GrpcBackend(RemoteBackend):
             if self._tokens is not None:
                 await self._renew_metadata(self._tokens, context)
             line = self._take_line()
+            if context.bounds.attested:
+                await self._handshake.prove(line, context, self._remaining(context), self._metadata)
             rpc = line.unary(path)(request, timeout=self._remaining(context), metadata=self._metadata)
             line.calls.add(rpc)
             answer = decode(await rpc)
             self._succeeded()
             return answer
+        except AttemptError as error:
+            failed = self._noted(line, error)
         except CALL_ERRORS as error:
             failed = self._noted(line, self._judged(task, error))
         except asyncio.CancelledError:
@@ -244,8 +255,9 @@ class GrpcBackend(RemoteBackend):
         return self._connection.take()
 
     async def _leave(self, line: Line | None, rpc: grpc.aio.Call | None) -> None:
-        if line is not None and rpc is not None:
+        if rpc is not None:
             rpc.cancel()  # does nothing to one that has ended
+        if line is not None:
             await self._connection.ended(line, rpc)
 
     def _release(self, line: Line, stream: str) -> None:

@@ -29,7 +29,7 @@ _FILES_SEEN_EVERY = 1.0
 class Line:
     """One channel and the calls on it."""
 
-    __slots__ = ("_streams", "_unaries", "calls", "channel", "closed", "retired")
+    __slots__ = ("_streams", "_unaries", "_watching", "calls", "channel", "closed", "place", "retired")
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.channel = channel
@@ -37,6 +37,9 @@ class Line:
         self.calls: set[grpc.aio.Call] = set()
         self.retired = False
         self.closed = False
+        self.place: str | None = None
+        """Where the service says it is; ``None`` before this connection's handshake."""
+        self._watching: asyncio.Task[None] | None = None
         self._streams: dict[str, grpc.aio.UnaryStreamMultiCallable[bytes, bytes]] = {}
         self._unaries: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
 
@@ -54,10 +57,24 @@ class Line:
             method = self._unaries[path] = self.channel.unary_unary(path)
         return method
 
+    def forget_place_when_it_reconnects(self) -> None:
+        """A channel connects anew by itself, perhaps to another: that one is asked again."""
+        if self._watching is None:
+            self._watching = asyncio.get_running_loop().create_task(self._watch())
+
+    async def _watch(self) -> None:
+        state = self.channel.get_state()
+        while state is grpc.ChannelConnectivity.READY:
+            await self.channel.wait_for_state_change(state)
+            state = self.channel.get_state()
+        self.place = self._watching = None
+
     async def close(self) -> None:
         """End the channel and whatever still runs on it."""
         self.closed = True
         closed(self.channel)
+        if self._watching is not None:
+            self._watching.cancel()
         for call in self.calls:  # older releases of the library leave some running
             call.cancel()
         await self.channel.close()
@@ -127,9 +144,10 @@ class Connection:
             # Connected and silent may be a path that died. One that is still connecting is left to get there.
             line.retired = line.channel.get_state() is grpc.ChannelConnectivity.READY
 
-    async def ended(self, line: Line, call: grpc.aio.Call) -> None:
-        """A call has ended. Retired lines without calls are closed."""
-        line.calls.discard(call)
+    async def ended(self, line: Line, call: grpc.aio.Call | None) -> None:
+        """A call has ended, or did not come to be. Retired lines without calls are closed."""
+        if call is not None:
+            line.calls.discard(call)
         if line is self._current and not line.retired and len(self._lines) == 1:
             return
         for idle in [each for each in self._lines if each.retired and not each.calls]:

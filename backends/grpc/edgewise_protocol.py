@@ -38,6 +38,7 @@ class EdgewiseProtocol(WireProtocol):
     generate_path = f"{_SERVICE}/Generate"
     resume_path = f"{_SERVICE}/Resume"
     release_path = f"{_SERVICE}/Release"
+    handshake_path = f"{_SERVICE}/Handshake"
     embed_path = f"{_SERVICE}/Embed"
     infer_path = f"{_SERVICE}/Infer"
     continues = constrains = logprobs = resumes = True
@@ -71,6 +72,12 @@ class EdgewiseProtocol(WireProtocol):
 
     def encode_release(self, stream: str) -> bytes:
         return wire.ReleaseRequest(stream=stream).SerializeToString()
+
+    def encode_handshake(self, context: CallContext) -> bytes:
+        return wire.HandshakeRequest(model=self.model, permitted=_permitted(context)).SerializeToString()
+
+    def decode_handshake(self, message: bytes) -> str:
+        return wire.HandshakeResponse.FromString(message).place
 
     def encode_embed(self, call: EmbedInput, context: CallContext, remaining: float) -> bytes:
         request = wire.EmbedRequest(model=self.model, call=_call_info(context, remaining), texts=call.texts)
@@ -137,7 +144,13 @@ def _call_info(context: CallContext, remaining: float) -> wire.CallInfo:
         data_classes=context.data_classes,
         budgets=_budgets(context, remaining),
         stream=context.stream,
+        permitted=_permitted(context),
     )
+
+
+def _permitted(context: CallContext) -> wire.PermittedPlaces | None:
+    places = context.bounds.places
+    return None if places is None else wire.PermittedPlaces(places=sorted(places))
 
 
 def _budgets(context: CallContext, remaining: float) -> wire.Budgets:

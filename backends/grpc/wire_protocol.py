@@ -47,6 +47,8 @@ class WireProtocol(ABC):
     generate_path: str = ""
     resume_path: str = ""
     release_path: str = ""
+    handshake_path: str = ""
+    """Empty where a service does not say where it is before it is sent content."""
     embed_path: str = ""
     infer_path: str = ""
 
@@ -92,6 +94,14 @@ class WireProtocol(ABC):
     def encode_release(self, stream: str) -> bytes:
         """The request to give a stream up."""
         raise ValueError("this protocol does not resume")
+
+    def encode_handshake(self, context: CallContext) -> bytes:
+        """The question where a service is and whether it has the model. Holds no content."""
+        raise ValueError("this protocol has no handshake")
+
+    def decode_handshake(self, message: bytes) -> str:
+        """The place that the service says it is at: a country or `site:NAME`; empty where it does not know."""
+        raise ValueError("this protocol has no handshake")
 
     def encode_embed(self, call: EmbedInput, context: CallContext, remaining: float) -> bytes:
         """The request for embeddings."""

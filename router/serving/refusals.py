@@ -34,6 +34,7 @@ CODE_BY_KIND: dict[FailureKind, grpc.StatusCode] = {
     FailureKind.UNKNOWN_MODEL: _Code.NOT_FOUND,
     FailureKind.UNSUPPORTED: _Code.UNIMPLEMENTED,
     FailureKind.NOT_PERMITTED: _Code.PERMISSION_DENIED,
+    FailureKind.WRONG_PLACE: _Code.FAILED_PRECONDITION,
     FailureKind.CONTEXT_LENGTH: _Code.OUT_OF_RANGE,
     FailureKind.CONTENT_FILTER: _Code.FAILED_PRECONDITION,
     FailureKind.INVALID_REQUEST: _Code.INVALID_ARGUMENT,

@@ -65,6 +65,12 @@ def _after(now: float, milliseconds: int) -> Deadline:
     return Deadline.after(now, milliseconds / 1000)
 
 
+def refuse_elsewhere(permitted: wire.PermittedPlaces, place: str) -> None:
+    """Raise `AttemptError` (wrong place) where this server, if it knows its place, is at none of the permitted ones."""
+    if place and place not in permitted.places:
+        raise AttemptError(FailureKind.WRONG_PLACE, f"this server is at {place}, where this call may not be processed")
+
+
 def generate_input(request: wire.GenerateRequest) -> GenerateInput:
     """The content of a request to generate. What it leaves out has the defaults of the core's type."""
     messages = tuple(_message(message) for message in request.messages)

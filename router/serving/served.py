@@ -70,6 +70,11 @@ class Roster:
             raise AttemptError(FailureKind.MODEL_UNAVAILABLE, "no model of this name is served here")
         return served
 
+    def meant(self, name: str) -> Served:
+        """What has a model of this name, or is it. Raises `AttemptError` where there is none."""
+        with_it = (served for served in self._served.values() if name in (served.backend.capabilities.models or ()))
+        return next(with_it, None) or self.named(name)
+
     def choose(self, name: str, task: Task) -> Served:
         """The model that is meant; without a name, the only one that can. Raises `AttemptError`."""
         if name:

@@ -16,7 +16,7 @@ from ...protos.v1 import model_service_pb2 as wire
 from .answers import embedded, generated, inferred
 from .callers import caller_of
 from .refusals import refuse, told
-from .requests import call_context, embed_input, generate_input, infer_input, parse
+from .requests import call_context, embed_input, generate_input, infer_input, parse, refuse_elsewhere
 from .served import Roster
 from .work import Produce, Work
 from .works import Request, Works
@@ -51,6 +51,7 @@ class ModelService:
                 "Release": grpc.unary_unary_rpc_method_handler(self._release),
                 "Embed": grpc.unary_unary_rpc_method_handler(self._embed),
                 "Infer": grpc.unary_unary_rpc_method_handler(self._infer),
+                "Handshake": grpc.unary_unary_rpc_method_handler(self._handshake),
                 "ListModels": grpc.unary_unary_rpc_method_handler(self._list_models),
             },
         )
@@ -69,6 +70,9 @@ class ModelService:
 
     async def _release(self, request: bytes, context: Context) -> bytes:
         return await guard(self._let_go(request, context), context)
+
+    async def _handshake(self, request: bytes, context: Context) -> bytes:
+        return await guard(self._introduction(request), context)
 
     async def _list_models(self, request: bytes, context: Context) -> bytes:
         models, remembers = self._roster.descriptions(), round(self._remember * 1000)
@@ -90,6 +94,13 @@ class ModelService:
         self._works.release(caller_of(context), parse(wire.ReleaseRequest, data).stream)
         return b""
 
+    async def _introduction(self, data: bytes) -> bytes:
+        request = parse(wire.HandshakeRequest, data)
+        if request.HasField("permitted"):
+            refuse_elsewhere(request.permitted, self._place)
+        model = self._roster.meant(request.model).description() if request.model else None
+        return wire.HandshakeResponse(model=model, place=self._place).SerializeToString()
+
     async def _vectors(self, data: bytes, context: Context) -> bytes:
         request = parse(wire.EmbedRequest, data)
         call = embed_input(request)
@@ -105,6 +116,8 @@ class ModelService:
         return await _only(self._work(request, context, terms, lambda: inferred(served, call, terms, self._place)))
 
     def _work(self, request: Request, context: Context, terms: CallContext, produce: Produce) -> Work:
+        if request.call.HasField("permitted"):
+            refuse_elsewhere(request.call.permitted, self._place)
         return self._works.join(caller_of(context), request, produce, terms.deadline)
 
 

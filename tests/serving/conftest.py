@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from edgewise.backends import Backend, BackendHealth, CallContext, Capabilities, HealthState
 from edgewise.backends.grpc import GrpcSettings
@@ -16,6 +18,7 @@ from edgewise.core.answer import Delta, Embeddings, Finish, FinishReason, Genera
 from edgewise.core.content import Content, EmbedInput, GenerateInput, InferInput, Message, Tensor
 from edgewise.core.deadline import Deadline
 from edgewise.core.request import Task
+from edgewise.core.settings import FilePath
 from edgewise.router.serving import ServeSettings
 from edgewise.router.serving.server import ModelServer
 
@@ -128,3 +131,19 @@ CALL = GenerateInput((Message.user(SECRET_WORDS),))
 
 async def collect(events: AsyncGenerator[GenerateEvent, None]) -> list[GenerateEvent]:
     return [event async for event in events]
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def certificate(authority: trustme.CA, tmp_path: Path) -> tuple[FilePath, FilePath, FilePath]:
+    """A certificate chain for localhost, its key, and the roots that vouch for it."""
+    issued = authority.issue_cert("localhost")
+    chain, key, roots = tmp_path / "chain.pem", tmp_path / "key.pem", tmp_path / "roots.pem"
+    chain.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    key.write_bytes(issued.private_key_pem.bytes())
+    roots.write_bytes(authority.cert_pem.bytes())
+    return FilePath(str(chain)), FilePath(str(key)), FilePath(str(roots))

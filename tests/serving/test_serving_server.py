@@ -11,7 +11,6 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import pytest
-import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -77,22 +76,6 @@ async def test_others_are_not_served_in_plaintext(serve: Serve) -> None:
     (problem,) = caught.value.problems
     assert problem.path == ("serve", "listen")
     assert "`certificate`" in problem.mend
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def certificate(authority: trustme.CA, tmp_path: Path) -> tuple[FilePath, FilePath, FilePath]:
-    """A certificate chain for localhost, its key, and the roots that vouch for it."""
-    issued = authority.issue_cert("localhost")
-    chain, key, roots = tmp_path / "chain.pem", tmp_path / "key.pem", tmp_path / "roots.pem"
-    chain.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
-    key.write_bytes(issued.private_key_pem.bytes())
-    roots.write_bytes(authority.cert_pem.bytes())
-    return FilePath(str(chain)), FilePath(str(key)), FilePath(str(roots))
 
 
 async def test_tls(serve: Serve, connect: Connect, certificate: tuple[FilePath, FilePath, FilePath]) -> None:

@@ -1,0 +1,53 @@
+"""Asking a service where it is, before it is sent anything that has to be somewhere."""
+
+from __future__ import annotations
+
+from ...core.failure import AttemptError, FailureKind
+from ..backend import CallContext
+from .connection import Line
+from .status import CALL_ERRORS, attempt_error, failure
+from .wire_protocol import Metadata, WireProtocol
+
+
+class Handshake:
+    """One backend's handshakes: at most one on each connection, without content.
+
+    Who answers is proven by certificates alone, so these must be ``pinned``: the configuration's own. What the
+    handshake adds is what a service so proven says of itself: a wrong target behind the right certificates is found
+    before it is sent content. One that was told no place need not name one.
+    """
+
+    def __init__(self, backend: str, protocol: WireProtocol, *, pinned: bool) -> None:
+        self._backend = backend
+        self._protocol = protocol
+        self._pinned = pinned
+
+    async def prove(self, line: Line, context: CallContext, timeout: float | None, metadata: Metadata) -> None:
+        """Raise `AttemptError` unless the service at the end of ``line`` is where the call may go and has the model."""
+        if not self._pinned:
+            raise self._unproven()
+        if not self._protocol.handshake_path:
+            return
+        if line.place is None:
+            line.place = await self._ask(line, context, timeout, metadata)
+            line.forget_place_when_it_reconnects()
+        places = context.bounds.places
+        if line.place and places is not None and line.place not in places:
+            raise failure(self._backend, FailureKind.WRONG_PLACE)
+
+    async def _ask(self, line: Line, context: CallContext, timeout: float | None, metadata: Metadata) -> str:
+        request = self._protocol.encode_handshake(context)
+        call = line.unary(self._protocol.handshake_path)(request, timeout=timeout, metadata=metadata)
+        line.calls.add(call)
+        try:
+            return self._protocol.decode_handshake(await call)
+        except CALL_ERRORS as error:
+            failed = attempt_error(self._backend, error, lambda code, details: None)
+        finally:
+            line.calls.discard(call)
+            call.cancel()
+        raise self._unproven() if failed.kind is FailureKind.UNSUPPORTED else failed
+
+    def _unproven(self) -> AttemptError:
+        sentence = f"backend {self._backend!r} does not prove where it is, which the request's data class asks for"
+        return AttemptError(FailureKind.WRONG_PLACE, sentence)
