@@ -24,7 +24,7 @@ class Capabilities:
     of the assistant exactly. ``constrains``: it honours ``response_format``. ``logprobs``: it reports them.
     ``resumes``: a stream whose connection was lost goes on by `Backend.resume`. ``max_concurrency`` is how many calls
     it takes at once; more wait, and a wait is no failure. ``models`` are the names that `infer` may use (``None``:
-    only a call shows).
+    only a call shows). ``model_version`` says which version of its model it is, where it has one and knows.
     """
 
     tasks: frozenset[Task]
@@ -35,6 +35,7 @@ class Capabilities:
     resumes: bool = False
     max_concurrency: int = 1
     models: frozenset[str] | None = None
+    model_version: str = ""
 
 
 class HealthState(StrEnum):

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from ...core.failure import AttemptError, FailureKind, PathFault
-from ...protos.v1.status_details_pb2 import RetryInfo, StatusDetail, StatusDetails
+from ...protos.v1.status_details_pb2 import ErrorInfo, RetryInfo, StatusDetails
 from .wire_protocol import ReportedFailure
+
+M = TypeVar("M", bound=Message)
 
 FAILURE_KEY = "edgewise-failure"
 """Trailing metadata: the `FailureKind` by name, where a status code says too little."""
@@ -22,7 +25,11 @@ FAILURE_KEY = "edgewise-failure"
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 """Trailing metadata: when to ask again, in milliseconds; a negative number means never."""
 
-_DETAILS_KEY = "grpc-status-details-bin"
+DETAILS_KEY = "grpc-status-details-bin"
+"""Trailing metadata: a google.rpc.Status."""
+
+ERROR_DOMAIN = "edgewise"
+"""Whose `FailureKind` an ErrorInfo in there names as its reason."""
 
 _Code = grpc.StatusCode
 
@@ -162,20 +169,24 @@ def _trailing(error: grpc.aio.AioRpcError) -> dict[str, str | bytes]:
     if metadata is None:
         return {}
     # Key by key, because iterating means different things in different releases.
-    return {key: metadata[key] for key in (FAILURE_KEY, PUSHBACK_KEY, _DETAILS_KEY) if key in metadata}
+    return {key: metadata[key] for key in (FAILURE_KEY, PUSHBACK_KEY, DETAILS_KEY) if key in metadata}
 
 
 def _named_kind(trailing: dict[str, str | bytes]) -> FailureKind | None:
+    name = trailing.get(FAILURE_KEY)
+    if name is None and (packed := _detail(trailing, "ErrorInfo")) is not None:
+        info = _read(ErrorInfo, packed)
+        name = info.reason.lower() if info is not None and info.domain == ERROR_DOMAIN else None
     try:
-        return FailureKind(str(trailing[FAILURE_KEY]))
-    except (KeyError, ValueError):
+        return FailureKind(str(name))
+    except ValueError:
         return None
 
 
 def _retry_after(trailing: dict[str, str | bytes]) -> float | None:
     pushback = trailing.get(PUSHBACK_KEY)
     if pushback is None:
-        return _retry_info(trailing.get(_DETAILS_KEY))
+        return _retry_info(trailing)
     try:
         milliseconds = int(pushback)
     except ValueError:
@@ -183,22 +194,27 @@ def _retry_after(trailing: dict[str, str | bytes]) -> float | None:
     return math.inf if milliseconds < 0 else milliseconds / 1000
 
 
-def _retry_info(details: str | bytes | None) -> float | None:
-    if not isinstance(details, bytes):
+def _retry_info(trailing: dict[str, str | bytes]) -> float | None:
+    packed = _detail(trailing, "RetryInfo")
+    if packed is None:
         return None
-    try:
-        found = next((each for each in StatusDetails.FromString(details).details if _is_retry_info(each)), None)
-    except DecodeError:
-        return None  # whatever it is, nothing says that it is pushback
-    if found is None:
-        return None
-    try:
-        delay = RetryInfo.FromString(found.value).retry_delay
-    except DecodeError:
+    info = _read(RetryInfo, packed)
+    if info is None:
         return math.inf
-    seconds = delay.seconds + delay.nanos / 1e9
+    seconds = info.retry_delay.seconds + info.retry_delay.nanos / 1e9
     return math.inf if seconds < 0 else seconds
 
 
-def _is_retry_info(detail: StatusDetail) -> bool:
-    return detail.type_url.endswith("/google.rpc.RetryInfo")
+def _detail(trailing: dict[str, str | bytes], name: str) -> bytes | None:
+    """The google.rpc message of this name within the status' details; none where these cannot be read."""
+    packed = trailing.get(DETAILS_KEY)
+    status = _read(StatusDetails, packed) if isinstance(packed, bytes) else None
+    details = () if status is None else status.details
+    return next((each.value for each in details if each.type_url.endswith(f"/google.rpc.{name}")), None)
+
+
+def _read(message_type: type[M], packed: bytes) -> M | None:
+    try:
+        return message_type.FromString(packed)
+    except DecodeError:
+        return None

@@ -43,13 +43,14 @@ class LlamaCppBackend(Backend):
     def capabilities(self) -> Capabilities:
         """Text generation with everything there is to it, or embeddings; one call at a time."""
         if self._settings.task is LlamaCppTask.EMBED:
-            return Capabilities(frozenset({Task.EMBED}))
+            return Capabilities(frozenset({Task.EMBED}), model_version=self._model.version)
         return Capabilities(
             frozenset({Task.GENERATE}),
             context_tokens=self._settings.context_tokens,
             continues=True,
             constrains=True,
             logprobs=True,
+            model_version=self._model.version,
         )
 
     def health(self) -> BackendHealth:

@@ -95,6 +95,11 @@ class ModelFile:
         return isinstance(self.source, WebSource | HuggingFaceSource)
 
     @property
+    def version(self) -> str:
+        """The beginning of the file's sha256, as configured; empty where none is."""
+        return (self.settings.sha256 or "")[:12].lower()
+
+    @property
     def pinned(self) -> str | None:
         """The sha256 that the file must have, in lower case. Raises `ModelUnavailable` for one that is none."""
         expected = self.settings.sha256

@@ -75,7 +75,8 @@ async def _first(events: AsyncGenerator[GenerateEvent, None], context: CallConte
 
 
 def _origin(served: Served, model: str, place: str) -> wire.Origin:
-    return wire.Origin(model=model or served.name, place=place, load=served.load())
+    version = served.backend.capabilities.model_version
+    return wire.Origin(model=model or served.name, place=place, load=served.load(), model_version=version)
 
 
 @dataclass(slots=True)

@@ -9,8 +9,11 @@ from typing import Never, TypeVar
 import grpc
 import grpc.aio
 
-from ...backends.grpc.status import FAILURE_KEY, PUSHBACK_KEY
+from ...backends.grpc.status import DETAILS_KEY, ERROR_DOMAIN, FAILURE_KEY, PUSHBACK_KEY
 from ...core.failure import AttemptError, FailureKind
+from ...protos.v1.status_details_pb2 import ErrorInfo, RetryInfo, StatusDetail, StatusDetails
+
+_TYPES = "type.googleapis.com/google.rpc."
 
 _log = logging.getLogger(__name__)
 
@@ -54,8 +57,23 @@ def told(error: Exception) -> AttemptError:
 
 async def refuse(context: grpc.aio.ServicerContext[Q, R], failed: AttemptError) -> Never:
     """End a call with a failure's status. Its kind goes along by name; its sentence holds no content."""
-    trailing = [(FAILURE_KEY, failed.kind.value)]
+    code = CODE_BY_KIND[failed.kind]
+    trailing: list[tuple[str, str | bytes]] = [
+        (FAILURE_KEY, failed.kind.value),
+        (DETAILS_KEY, _details(code, failed).SerializeToString()),
+    ]
     if failed.retry_after is not None:
         never = math.isinf(failed.retry_after)
         trailing.append((PUSHBACK_KEY, "-1" if never else str(math.ceil(failed.retry_after * 1000))))
-    await context.abort(CODE_BY_KIND[failed.kind], failed.sentence, tuple(trailing))
+    await context.abort(code, failed.sentence, tuple(trailing))
+
+
+def _details(code: grpc.StatusCode, failed: AttemptError) -> StatusDetails:
+    """The same once more as a google.rpc.Status, for whoever reads that."""
+    info = ErrorInfo(reason=failed.kind.name, domain=ERROR_DOMAIN)
+    details = [StatusDetail(type_url=_TYPES + "ErrorInfo", value=info.SerializeToString())]
+    if failed.retry_after is not None and math.isfinite(failed.retry_after):
+        seconds, rest = divmod(failed.retry_after, 1.0)
+        retry = RetryInfo(retry_delay=RetryInfo.Delay(seconds=int(seconds), nanos=int(rest * 1e9)))
+        details.append(StatusDetail(type_url=_TYPES + "RetryInfo", value=retry.SerializeToString()))
+    return StatusDetails(code=code.value[0], message=failed.sentence, details=details)

@@ -18,6 +18,7 @@ from ...backends.grpc.target import Target
 from ...core.errors import ConfigurationError, EdgewiseError
 from ...core.problem import Problem, Severity
 from .access import TokenCheck
+from .peers import PeerLimit
 from .served import Roster
 from .service import SERVICE_NAME, ModelService
 from .settings import ServeSettings, check, parse_listen
@@ -84,7 +85,7 @@ class ModelServer:
         self._address = _bind(server, settings)
         self._works = Works(settings.resume_within, settings.remember)
         roster = Roster(self._backends, settings.max_waiting)
-        service = ModelService(roster, self._works, settings.place, settings.remember)
+        service = ModelService(roster, self._works, PeerLimit(settings.max_per_peer), settings)
         server.add_generic_rpc_handlers([service.handler()])
         self._health = HealthReport(self._backends, SERVICE_NAME)
         self._health.add_to(server)

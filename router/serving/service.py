@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from contextlib import aclosing
+from collections.abc import Awaitable, Coroutine
+from contextlib import aclosing, closing
 from typing import TypeVar
 
 import grpc
@@ -15,9 +15,11 @@ from ...core.request import Task
 from ...protos.v1 import model_service_pb2 as wire
 from .answers import embedded, generated, inferred
 from .callers import caller_of
+from .peers import PeerLimit
 from .refusals import refuse, told
 from .requests import call_context, embed_input, generate_input, infer_input, parse, refuse_elsewhere
 from .served import Roster
+from .settings import ServeSettings
 from .work import Produce, Work
 from .works import Request, Works
 
@@ -35,11 +37,12 @@ class ModelService:
     losing its reader.
     """
 
-    def __init__(self, roster: Roster, works: Works, place: str, remember: float) -> None:
+    def __init__(self, roster: Roster, works: Works, peers: PeerLimit, settings: ServeSettings) -> None:
         self._roster = roster
         self._works = works
-        self._place = place
-        self._remember = remember
+        self._peers = peers
+        self._place = settings.place
+        self._remember = settings.remember
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The service's methods, for a server."""
@@ -57,16 +60,16 @@ class ModelService:
         )
 
     async def _generate(self, request: bytes, context: Context) -> None:
-        await guard(self._begin_stream(request, context), context)
+        await guard(self._counted(self._begin_stream(request, context), context), context)
 
     async def _resume(self, request: bytes, context: Context) -> None:
-        await guard(self._go_on(request, context), context)
+        await guard(self._counted(self._go_on(request, context), context), context)
 
     async def _embed(self, request: bytes, context: Context) -> bytes:
-        return await guard(self._vectors(request, context), context)
+        return await guard(self._counted(self._vectors(request, context), context), context)
 
     async def _infer(self, request: bytes, context: Context) -> bytes:
-        return await guard(self._outputs(request, context), context)
+        return await guard(self._counted(self._outputs(request, context), context), context)
 
     async def _release(self, request: bytes, context: Context) -> bytes:
         return await guard(self._let_go(request, context), context)
@@ -77,6 +80,10 @@ class ModelService:
     async def _list_models(self, request: bytes, context: Context) -> bytes:
         models, remembers = self._roster.descriptions(), round(self._remember * 1000)
         return wire.ListModelsResponse(models=models, place=self._place, remembers_ms=remembers).SerializeToString()
+
+    async def _counted(self, work: Coroutine[object, object, T], context: Context) -> T:
+        with closing(work), self._peers.one_of(context):
+            return await work
 
     async def _begin_stream(self, data: bytes, context: Context) -> None:
         request = parse(wire.GenerateRequest, data)

@@ -32,12 +32,16 @@ class ServeSettings:
     ] = None
     tokens: Annotated[tuple[Secret, ...], "callers must present one of these; without any, everybody may call"] = ()
     max_waiting: Annotated[int, "how many calls may wait for each model; more are told to come back"] = 64
+    max_per_peer: Annotated[int, "how many calls one caller may have here at once, running and waiting"] = 128
     resume_within: Annotated[
         Seconds, "how long a stream goes on after its connection was lost, and can be resumed after its end; 0s: never"
     ] = _TEN_SECONDS
     remember: Annotated[
         Seconds, "how long a finished answer is kept, in memory, for a second call with its idempotency key"
     ] = _ONE_MINUTE
+    plaintext: Annotated[
+        bool, "serve other machines without TLS; for links that something else encrypts. Whoever is between can read"
+    ] = False
     drain: Annotated[Seconds, "how long running calls may take to end when the server stops"] = _TEN_SECONDS
 
 
@@ -63,6 +67,11 @@ def check(settings: ServeSettings) -> Sequence[Problem]:
         problems.append(Problem(sentence, mend, ("client_roots",), rests_on=(("certificate",),)))
     if settings.place and not _PLACE.fullmatch(settings.place):
         problems.append(Problem(f"{settings.place!r} is no place", "write `NL` or `site:praxis`", ("place",)))
+    if settings.max_per_peer < 1:
+        problems.append(Problem("nobody could ever call", "give 1 or more", ("max_per_peer",)))
+    if settings.plaintext and settings.certificate is not None:
+        sentence, mend = "with a certificate nothing is served in plaintext", "remove `plaintext`"
+        problems.append(Problem(sentence, mend, ("plaintext",), rests_on=(("certificate",),)))
     if settings.max_waiting < 0:
         problems.append(Problem("no fewer than none can wait", "give 0 or more", ("max_waiting",)))
     try:
@@ -75,11 +84,11 @@ def check(settings: ServeSettings) -> Sequence[Problem]:
 def _check_openness(settings: ServeSettings, target: Target) -> list[Problem]:
     if target.local:
         return []
-    if settings.certificate is None:
+    if settings.certificate is None and not settings.plaintext:
         return [
             Problem(
                 f"{settings.listen} is open to other machines, and nothing would be encrypted",
-                "give `certificate` and `key`, or listen on 127.0.0.1 or a unix socket",
+                "give `certificate` and `key`, listen on 127.0.0.1 or a unix socket, or say `plaintext: true`",
                 ("listen",),
                 rests_on=(("certificate",),),
             )

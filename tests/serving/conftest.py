@@ -37,6 +37,7 @@ class Scripted(Backend):
         self.seen: list[tuple[Content, CallContext]] = []
         self.failure: Exception | None = None
         self.cut = False
+        self.silent = False
         self.hold: asyncio.Event | None = None
         self.started = asyncio.Event()
         self.stopped = asyncio.Event()
@@ -53,6 +54,8 @@ class Scripted(Backend):
         await self._begin(call, context)
         logprobs = (TokenLogprob("hello", -0.25, (("hi", -1.5),)),) if call.logprobs is not None else ()
         try:
+            if self.silent:
+                await asyncio.Event().wait()
             yield Delta("hello ", 1, logprobs)
             await self._wait()
             yield Delta("there", 2)

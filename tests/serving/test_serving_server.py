@@ -78,6 +78,14 @@ async def test_others_are_not_served_in_plaintext(serve: Serve) -> None:
     assert "`certificate`" in problem.mend
 
 
+def test_plaintext_for_others_wants_to_be_said() -> None:
+    (refused,) = check(ServeSettings(listen="0.0.0.0:50051"))
+    assert refused.severity is Severity.ERROR
+    assert "plaintext" in refused.mend
+    (warned,) = check(ServeSettings(listen="0.0.0.0:50051", plaintext=True))
+    assert warned.severity is Severity.WARNING
+
+
 async def test_tls(serve: Serve, connect: Connect, certificate: tuple[FilePath, FilePath, FilePath]) -> None:
     chain, key, roots = certificate
     server = await serve(Scripted("m"), listen="localhost:0", certificate=chain, key=key)

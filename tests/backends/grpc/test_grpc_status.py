@@ -13,7 +13,7 @@ import pytest
 from edgewise.backends.grpc.status import KIND_BY_CODE
 from edgewise.core.content import EmbedInput
 from edgewise.core.failure import AttemptError, FailureKind
-from edgewise.protos.v1.status_details_pb2 import RetryInfo, StatusDetail, StatusDetails
+from edgewise.protos.v1.status_details_pb2 import ErrorInfo, RetryInfo, StatusDetail, StatusDetails
 
 from .conftest import CALL, SECRET_WORDS, MakeBackend, Servers, collect, within
 
@@ -103,6 +103,22 @@ async def test_retry_info_says_when_to_come_back(servers: Servers, make_backend:
     with pytest.raises(AttemptError) as caught:
         await collect(make_backend(await servers.start(abort)).generate(CALL, within(5)))
     assert caught.value.retry_after == 1.5
+
+
+@pytest.mark.parametrize(
+    ("domain", "kind"), [("edgewise", FailureKind.CONTENT_FILTER), ("other", FailureKind.INTERNAL)]
+)
+async def test_error_info_of_our_own_names_the_kind(
+    domain: str, kind: FailureKind, servers: Servers, make_backend: MakeBackend
+) -> None:
+    info = ErrorInfo(reason="CONTENT_FILTER", domain=domain).SerializeToString()
+    detail = StatusDetail(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=info)
+    abort = aborting(
+        grpc.StatusCode.INTERNAL, [("grpc-status-details-bin", StatusDetails(details=[detail]).SerializeToString())]
+    )
+    with pytest.raises(AttemptError) as caught:
+        await collect(make_backend(await servers.start(abort)).generate(CALL, within(5)))
+    assert caught.value.kind is kind
 
 
 async def test_unreadable_details_do_no_harm(servers: Servers, make_backend: MakeBackend) -> None:
