@@ -61,9 +61,9 @@ class Dispatch:
         self, permit: Permit, backend: Backend, request: Request, context: CallContext
     ) -> Classification:
         """Run a classification."""
-        content = self._open(permit, backend, request)
+        content, bounds = self._open(permit, backend, request)
         assert isinstance(content, ClassifyInput)
-        return await backend.classify(content, context)
+        return await backend.classify(content, replace(context, bounds=bounds))
 
     async def infer(self, permit: Permit, backend: Backend, request: Request, context: CallContext) -> Inference:
         """Run an inference."""
