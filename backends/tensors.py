@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.content import Tensor
 from ..core.errors import InvalidRequest
@@ -13,6 +13,18 @@ if TYPE_CHECKING:
     import numpy
 
 STRING = "string"
+
+
+class TensorBytes(Protocol):
+    """A `Tensor`, or what is laid out like one in memory that belongs to somebody else."""
+
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def data(self) -> bytes | memoryview: ...
+
 
 ITEM_BYTES = {
     "bool": 1,
@@ -55,15 +67,22 @@ def to_array(tensor: Tensor, *, name: str = "") -> numpy.ndarray[Any, Any]:
     ``name`` goes into error texts, values never do. Raises `InvalidRequest` where type, shape and bytes do not
     belong together.
     """
+    array = array_over(tensor, name=name)
+    return array if tensor.dtype == STRING else array.copy()
+
+
+def array_over(tensor: TensorBytes, *, name: str = "") -> numpy.ndarray[Any, Any]:
+    """The same without a copy where the elements are numbers: it lives no longer than the bytes, and is not to be
+    written to."""
     import numpy
 
     elements = _checked_count(tensor, name)
     if tensor.dtype == STRING:
         array: numpy.ndarray[Any, Any] = numpy.empty(elements, dtype=object)
-        for index, text in enumerate(_decoded(tensor.data, elements, name)):
+        for index, text in enumerate(_decoded(bytes(tensor.data), elements, name)):
             array[index] = text
     else:
-        array = numpy.frombuffer(bytearray(tensor.data), dtype=numpy.dtype(tensor.dtype).newbyteorder("<"))
+        array = numpy.frombuffer(tensor.data, dtype=numpy.dtype(tensor.dtype).newbyteorder("<"))
         if tensor.dtype == "bool" and array.view(numpy.uint8).max(initial=0) > 1:
             raise InvalidRequest(
                 f"{_subject(name)} has a bool that is neither 0 nor 1; send one byte, 0 or 1, for each"
@@ -74,7 +93,7 @@ def to_array(tensor: Tensor, *, name: str = "") -> numpy.ndarray[Any, Any]:
         raise InvalidRequest(f"{_subject(name)} has a shape that numpy cannot hold: {list(tensor.shape)}") from None
 
 
-def _checked_count(tensor: Tensor, name: str) -> int:
+def _checked_count(tensor: TensorBytes, name: str) -> int:
     """How many elements the shape holds, after checking type, shape and (where it is fixed) the number of bytes."""
     if tensor.dtype != STRING and tensor.dtype not in ITEM_BYTES:
         raise InvalidRequest(f"{_subject(name)} has an unknown element type; {_LEGAL}")

@@ -95,7 +95,7 @@ class LlamaCppBackend(Backend):
         answer = await self.worker.unary(Parcel({"texts": call.texts}), context.priority, context.deadline)
         rows, length = answer.fields["shape"]
         usage = Usage(prompt_tokens=answer.fields["prompt_tokens"])
-        vectors = Tensor("float32", (rows, length), answer.payload)
+        vectors = Tensor("float32", (rows, length), bytes(answer.payload))
         return Embeddings(vectors, usage, model=self._model.name, place="device")
 
     def _engine_settings(self) -> JsonObject:

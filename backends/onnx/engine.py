@@ -9,11 +9,11 @@ from ...core.errors import InvalidRequest
 from ...core.failure import AttemptError, FailureKind
 from ..process.engine import Engine, Parcel, Progress, RunningCall
 from ..process.frames import JsonObject
-from ..tensors import to_array, to_tensor
+from ..tensors import array_over
 from .runtime import missing, prepare
 from .settings import OnnxTask, Pooling, Scores
 from .signature import check_inputs
-from .wire import pack, unpack
+from .wire import pack_arrays, pieces
 
 if TYPE_CHECKING:
     from .session import Array, Session
@@ -80,17 +80,17 @@ def _rows(of_texts: OfTexts, call: Parcel, running: RunningCall) -> Parcel:
     if not numpy.isfinite(rows).all():
         # Compared or sorted, it would mean anything.
         raise AttemptError(FailureKind.INTERNAL, "the model made of a text what is no number")
-    return pack({"prompt_tokens": tokens}, {"rows": to_tensor(rows)})
+    return pack_arrays({"prompt_tokens": tokens}, {"rows": rows})
 
 
 def _infer(model: str, session: Session, call: Parcel, running: RunningCall) -> Parcel:
     from .session import options_for
 
-    tensors = unpack(call)
+    tensors = pieces(call)
     check_inputs(model, session.inputs, tensors)
     try:
-        feeds = {name: to_array(tensor, name=name) for name, tensor in tensors.items()}
+        feeds = {name: array_over(tensor, name=name) for name, tensor in tensors.items()}
     except InvalidRequest as error:
         raise AttemptError(FailureKind.INVALID_REQUEST, str(error)) from None
     arrays = session.run(feeds, options_for(running), outputs=session.outputs)
-    return pack({}, {port.name: to_tensor(array) for port, array in zip(session.outputs, arrays, strict=True)})
+    return pack_arrays({}, {port.name: array for port, array in zip(session.outputs, arrays, strict=True)})

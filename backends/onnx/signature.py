@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ...core.content import Tensor
 from ...core.failure import AttemptError, FailureKind
+from ..tensors import TensorBytes
 
 _DTYPES = {
     "tensor(bool)": "bool",
@@ -76,7 +76,7 @@ class Port:
         return f"{self.dtype} [{axes}]" if self.shape else f"{self.dtype} of any shape"
 
 
-def check_inputs(model: str, ports: Sequence[Port], tensors: Mapping[str, Tensor]) -> None:
+def check_inputs(model: str, ports: Sequence[Port], tensors: Mapping[str, TensorBytes]) -> None:
     """Raise INVALID_REQUEST with every name, type and shape that does not fit. Looks at no values."""
     wanted = {port.name: port for port in ports}
     mistakes = [f"{name!r} is missing, it is {port}" for name, port in wanted.items() if name not in tensors]

@@ -17,6 +17,7 @@ from .environment import worker_environment
 from .frames import Frame, FrameError, FrameReader, JsonObject, encode
 from .memory import oom_kills, own_memory
 from .replies import WINDOW, Replies
+from .shared import LEAST, SharedArea, new_area
 
 _MAIN = "edgewise.backends.process.main"
 _PINGS_UNTIL_HUNG = 5
@@ -62,6 +63,9 @@ class Child(asyncio.Protocol):
         self._reader = FrameReader()
         self._ids = count(1)
         self._calls: dict[int, tuple[Replies, Callable[[], None]]] = {}
+        self._outgoing: SharedArea | None = None
+        self._incoming: SharedArea | None = None
+        self._lent: dict[int, int] = {}
         self._cancelled: dict[int, int] = {}
         self._progress: Progress = lambda share: None
         self._oom_kills = oom_kills()
@@ -87,18 +91,21 @@ class Child(asyncio.Protocol):
     ) -> Child:
         """Start a process for the engine ``factory``. Raises `AttemptError` when the system starts none."""
         ours, theirs = socket.socketpair()
+        areas = [area for area in (new_area(), new_area()) if area is not None]
+        inherited = (theirs.fileno(), *areas)
         try:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", _MAIN, factory, str(theirs.fileno())),
+                *(sys.executable, "-P", "-m", _MAIN, factory, *map(str, inherited)),
                 # Prints of native code may hold content.
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=inherited,
                 env=worker_environment(os.environ),
                 start_new_session=True,
             )
             child = cls(process, name, hang_after=hang_after, memory_limit=memory_limit, on_death=on_death)
+            child._outgoing, child._incoming = map(SharedArea, areas) if areas else (None, None)
             await asyncio.get_running_loop().create_connection(lambda: child, sock=ours)
         except OSError as error:
             ours.close()
@@ -109,6 +116,8 @@ class Child(asyncio.Protocol):
             raise
         finally:
             theirs.close()
+            for area in areas:
+                os.close(area)
         child._tick()
         return child
 
@@ -133,7 +142,7 @@ class Child(asyncio.Protocol):
         id_ = next(self._ids)
         header = {"op": op, "id": id_, "credit": WINDOW, "body": parcel.fields}
         try:
-            frame = encode(header, parcel.payload)
+            frame = self._encoded(header, parcel.payload)
         except FrameError:
             raise AttemptError(FailureKind.INVALID_REQUEST, "the request is too large for a local engine") from None
         replies = Replies(
@@ -184,8 +193,9 @@ class Child(asyncio.Protocol):
         header = frame.header
         match header["op"]:
             case "event":
+                payload = self._received(header["shared"]) if "shared" in header else frame.payload
                 if (entry := self._calls.get(header["id"])) is not None:
-                    entry[0].add(Parcel(header["body"], frame.payload))
+                    entry[0].add(Parcel(header["body"], payload))
             case "end":
                 self._finish(header["id"], None)
             case "fail":
@@ -200,8 +210,25 @@ class Child(asyncio.Protocol):
                 if not self._loaded.done():
                     self._loaded.set_result(header["info"])
 
+    def _encoded(self, header: JsonObject, payload: bytes | memoryview) -> bytes:
+        length = len(payload)
+        if self._outgoing is not None and length >= LEAST and (start := self._outgoing.put(payload)) is not None:
+            self._lent[header["id"]] = start
+            return encode({**header, "shared": [start, length]})
+        return encode(header, payload)
+
+    def _received(self, shared: list[int]) -> bytes:
+        """A copy, because the worker may write there again."""
+        if self._incoming is None:
+            raise ValueError("there is no shared memory")
+        data = bytes(self._incoming.view(*shared))
+        self._send({"op": "free", "start": shared[0]})
+        return data
+
     def _finish(self, id_: int, failure: AttemptError | None) -> None:
         self._cancelled.pop(id_, None)
+        if (lent := self._lent.pop(id_, None)) is not None and self._outgoing is not None:
+            self._outgoing.free(lent)
         if (entry := self._calls.pop(id_, None)) is not None:
             replies, on_end = entry
             replies.end(failure)

@@ -16,10 +16,13 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """What application and engine hand each other: ``fields`` that JSON can hold, and raw bytes."""
+    """What application and engine hand each other: ``fields`` that JSON can hold, and raw bytes.
+
+    Large bytes that came to an engine are a look into memory that is shared, for as long as its call runs.
+    """
 
     fields: JsonObject = field(repr=False)
-    payload: bytes = field(default=b"", repr=False)
+    payload: bytes | memoryview = field(default=b"", repr=False)
 
 
 class RunningCall:

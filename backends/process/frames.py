@@ -27,7 +27,7 @@ class Frame:
     payload: bytes = field(default=b"", repr=False)
 
 
-def encode(header: JsonObject, payload: bytes = b"", *, limit: int = MAX_FRAME_BYTES) -> bytes:
+def encode(header: JsonObject, payload: bytes | memoryview = b"", *, limit: int = MAX_FRAME_BYTES) -> bytes:
     """The frame's bytes. Raises `FrameError` for one beyond ``limit``."""
     text = json.dumps(header, separators=(",", ":")).encode("ascii")
     if len(text) + len(payload) > limit:

@@ -1,6 +1,7 @@
-"""The program of a worker process: ``python -m edgewise.backends.process.main MODULE:FACTORY FD``.
+"""The program of a worker process: ``python -m edgewise.backends.process.main MODULE:FACTORY FD [FD FD]``.
 
-Started by `child.Child` alone. The arguments name the engine and the inherited socket; everything else comes over it.
+Started by `child.Child` alone. The arguments name the engine, the inherited socket, and where there is
+such a thing the memory that is shared: what comes in, and what goes out. Everything else comes over the socket.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ import socket
 import sys
 
 from .hardening import harden
+from .shared import SharedArea
 from .worker import Worker
 
 
 def main() -> None:
     """Serve until the application closes the socket or ends."""
-    factory, descriptor = sys.argv[1:]
+    factory, channel, *areas = sys.argv[1:]
     harden()
-    Worker(socket.socket(fileno=int(descriptor)), factory).serve()
+    Worker(socket.socket(fileno=int(channel)), factory, *(SharedArea(int(area)) for area in areas)).serve()
 
 
 if __name__ == "__main__":

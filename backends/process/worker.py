@@ -1,7 +1,8 @@
 """The worker's side: a control thread that always listens, and engine threads that do the work.
 
-Frames from the application: ``load``, ``call``, ``credit``, ``cancel``, ``ask``, ``ping``. Frames to it: ``progress``,
-``loaded``, ``event``, ``end``, ``fail`` (the last three carry the id of their call or question), ``pong``.
+Frames from the application: ``load``, ``call``, ``credit``, ``cancel``, ``ask``, ``ping``, ``free``. Frames to it:
+``progress``, ``loaded``, ``event``, ``end``, ``fail`` (the last three carry the id of their call or question), and
+``pong``. Where a ``call``, an ``ask`` or an ``event`` has ``shared``, its payload lies there in shared memory.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import NoReturn
 from ...core.failure import AttemptError, FailureKind
 from .engine import Engine, Parcel, Progress, RunningCall
 from .frames import Frame, FrameError, FrameReader, JsonObject, encode
+from .shared import LEAST, SharedArea
 
 EXIT_BAD_FRAME = 70
 
@@ -38,9 +40,17 @@ def _leave(code: int = 0) -> NoReturn:
 class Worker:
     """One engine, served over one socket."""
 
-    def __init__(self, channel: socket.socket, factory: str) -> None:
+    def __init__(
+        self,
+        channel: socket.socket,
+        factory: str,
+        incoming: SharedArea | None = None,
+        outgoing: SharedArea | None = None,
+    ) -> None:
         self._channel = channel
         self._factory = factory
+        self._incoming = incoming
+        self._outgoing = outgoing
         self._parent = os.getppid()
         self._sending = threading.Lock()
         self._work: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -57,7 +67,7 @@ class Worker:
             try:
                 for frame in reader.feed(data):
                     self._handle(frame)
-            except (FrameError, KeyError, TypeError):
+            except (FrameError, KeyError, TypeError, ValueError):
                 _leave(EXIT_BAD_FRAME)
 
     def _receive(self) -> bytes:
@@ -82,7 +92,7 @@ class Worker:
         match header["op"]:
             case "call":
                 running = self._calls[header["id"]] = RunningCall(header["credit"])
-                self._work.put(partial(self._run, header["id"], Parcel(header["body"], frame.payload), running))
+                self._work.put(partial(self._run, header["id"], self._parcel(frame), running))
             # A call that has ended meanwhile is not missed.
             case "credit":
                 if (credited := self._calls.get(header["id"])) is not None:
@@ -91,7 +101,10 @@ class Worker:
                 if (cancelled := self._calls.get(header["id"])) is not None:
                     cancelled.cancel()
             case "ask":
-                self._answer(header["id"], Parcel(header["body"], frame.payload))
+                self._answer(header["id"], self._parcel(frame))
+            case "free":
+                assert self._outgoing is not None, "only what lies there is freed"
+                self._outgoing.free(header["start"])
             case "ping":
                 self._send({"op": "pong"})
             case "load":
@@ -139,7 +152,7 @@ class Worker:
                 for event in () if running.cancelled else events:
                     if not running.take_credit():
                         break
-                    self._send({"op": "event", "id": id_, "body": event.fields}, event.payload)
+                    self._send_event(id_, event)
         except Exception as error:  # noqa: BLE001  # an engine's mistake fails one call, not the worker
             outcome = _failure(error)
         # Before the application hears of the end: it may reuse nothing of this call afterwards.
@@ -152,7 +165,7 @@ class Worker:
         except Exception as error:  # noqa: BLE001  # an engine's mistake fails one question, not the worker
             self._send(_failure(error) | {"id": id_})
         else:
-            self._send({"op": "event", "id": id_, "body": answer.fields}, answer.payload)
+            self._send_event(id_, answer)
             self._send({"op": "end", "id": id_})
 
     def _loaded(self) -> Engine:
@@ -160,7 +173,22 @@ class Worker:
             raise AttemptError(FailureKind.MODEL_UNAVAILABLE, "the engine has not loaded its model")
         return self._engine
 
-    def _send(self, header: JsonObject, payload: bytes = b"") -> None:
+    def _parcel(self, frame: Frame) -> Parcel:
+        header = frame.header
+        if "shared" not in header:
+            return Parcel(header["body"], frame.payload)
+        assert self._incoming is not None, "the application put it there"
+        return Parcel(header["body"], self._incoming.view(*header["shared"]))
+
+    def _send_event(self, id_: int, event: Parcel) -> None:
+        header: JsonObject = {"op": "event", "id": id_, "body": event.fields}
+        length = len(event.payload)
+        if self._outgoing is not None and length >= LEAST and (start := self._outgoing.put(event.payload)) is not None:
+            self._send({**header, "shared": [start, length]})
+        else:
+            self._send(header, event.payload)
+
+    def _send(self, header: JsonObject, payload: bytes | memoryview = b"") -> None:
         frame = encode(header, payload)
         try:
             with self._sending:

@@ -6,12 +6,13 @@ import ctypes
 import os
 import resource
 import signal
+import stat
 import time
 from collections.abc import Generator
 from pathlib import Path
 
 from edgewise.backends.process.engine import Engine, Parcel, Progress, RunningCall
-from edgewise.backends.process.frames import JsonObject
+from edgewise.backends.process.frames import JsonObject, encode
 from edgewise.core.failure import AttemptError, FailureKind
 
 
@@ -107,6 +108,15 @@ class ProbeEngine(Engine):
                 continue
         time.sleep(60)
 
+    def misdirect(self, call: Parcel, running: RunningCall) -> Generator[Parcel, None, None]:
+        """An event whose payload lies beyond the shared memory, on whichever descriptor is the socket."""
+        yield from ()
+        frame = encode({"op": "event", "id": 1, "body": {}, "shared": [1 << 40, 8]})
+        for descriptor in range(3, 64):
+            if stat.S_ISSOCK(_mode(descriptor)):
+                os.write(descriptor, frame)
+        time.sleep(60)
+
     def account(self, call: Parcel, running: RunningCall) -> Generator[Parcel, None, None]:
         """What the process has made of itself."""
         yield Parcel(
@@ -120,3 +130,10 @@ class ProbeEngine(Engine):
                 "outputs": [os.readlink(f"/proc/self/fd/{fd}") for fd in (0, 1, 2)],
             }
         )
+
+
+def _mode(descriptor: int) -> int:
+    try:
+        return os.fstat(descriptor).st_mode
+    except OSError:
+        return 0
