@@ -94,9 +94,10 @@ class BackendReader:
         if not isinstance(section, Table) or not section.entries:
             self._reader.complain("there is no backend", "add one, as `name: {kind: …}` below `backends:`", mark, path)
             return []
-        return [self._entry(name, node, at) for name, (at, node) in section.entries.items()]
+        kinds = sorted({*kind_names(), *self._extra_kinds})
+        return [self._entry(name, node, at, kinds) for name, (at, node) in section.entries.items()]
 
-    def _entry(self, name: str, node: Node, mark: Mark) -> WrittenBackend:
+    def _entry(self, name: str, node: Node, mark: Mark, kinds: Sequence[str]) -> WrittenBackend:
         path: Path = ("backends", name)
         if not _NAME.fullmatch(name):
             self._reader.complain(f"{name!r} is no name for a backend", "use letters, digits, - _ .", mark, path)
@@ -106,8 +107,7 @@ class BackendReader:
         if not isinstance(node, Table):
             self._reader.complain("here should be keys with values", "write `kind: …` below it", mark, path)
             return WrittenBackend(name, None, None, stand_in(CommonSettings))
-        names = sorted({*kind_names(), *self._extra_kinds})
-        certain, likely = self._kind(node, mark, path, names)
+        certain, likely = self._kind(node, mark, path, kinds)
         if likely is None:
             # Any key may be the kind's own.
             (common,) = self._reader.sections(node, path, [CommonSettings], mark, closed=False)

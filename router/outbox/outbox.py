@@ -40,7 +40,7 @@ class Outbox:
     """A store of queued requests, for asyncio: what blocks runs in the loop's executor.
 
     ``wall_clock`` gives seconds since 1970. ``added`` is set whenever this process queues something,
-    ``ended`` whenever it ends something.
+    ``ended`` whenever it ends something. ``sending`` are the requests that it is sending now.
     """
 
     def __init__(self, settings: OfflineSettings, wall_clock: Callable[[], float]) -> None:
@@ -51,6 +51,7 @@ class Outbox:
         self.now = wall_clock
         self.added = asyncio.Event()
         self.ended = asyncio.Event()
+        self.sending: dict[Receipt, asyncio.Task[None]] = {}
         self._quota = Quota(settings.max_entries, settings.max_bytes, settings.when_full)
 
     async def close(self) -> None:
@@ -122,9 +123,14 @@ class Outbox:
             await in_executor(self.store.take, entry.receipt)
 
     async def cancel(self, receipt: str) -> bool:
-        """Give a queued request up and erase its content. False where it has ended already."""
+        """Give a queued request up, erase its content, and stop it where this process is sending it.
+
+        False where it has ended already.
+        """
         sentence = "the application cancelled it"
         cancelled = await in_executor(self.store.bury, receipt, Ending.CANCELLED, sentence, self.now())
+        if (sending := self.sending.get(Receipt(receipt))) is not None:
+            sending.cancel()
         self.ended.set()
         return cancelled
 

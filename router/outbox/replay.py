@@ -91,7 +91,7 @@ class Replayer:
         self._progress = progress
         self._lease = Lease(outbox.store.database, secrets.token_hex(8), lease_seconds)
         self._pacer = pacer or Pacer(random_source)
-        self._sending: dict[Receipt, asyncio.Task[None]] = {}
+        self._sending = outbox.sending
         self._storing: set[asyncio.Future[Any]] = set()
         self._passed_over: dict[Receipt, float] = {}
         self._link = LinkState.ONLINE

@@ -103,7 +103,7 @@ class Store:
             return [self._entry(row) for row in connection.execute(query, values)]
 
     def begin_send(self, receipt: Receipt, lease: Lease, now: float) -> bool:
-        """Note that the content is about to leave; false where it may not: the lease or the entry is gone.
+        """Note that the content is about to leave; false where it may not: the lease is lost, or the entry has ended.
 
         The strike stands until the outcome takes it back, so that one that kills the process is counted too.
         """
@@ -111,8 +111,9 @@ class Store:
             if not lease.held(connection, now):
                 return False
             changed = connection.execute(
-                "UPDATE entries SET sends = sends + 1, strikes = strikes + 1 WHERE receipt = ? AND state = 'queued'",
-                (receipt,),
+                "UPDATE entries SET sends = sends + 1, strikes = strikes + 1 "
+                "WHERE receipt = ? AND state = 'queued' AND expires_at > ?",
+                (receipt, now),
             )
             return changed.rowcount == 1
 

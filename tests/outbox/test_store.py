@@ -223,6 +223,12 @@ def test_a_send_that_nobody_heard_of_counts_and_one_we_stopped_does_not(store: S
     assert (found.sends, found.strikes, found.waits) == (3, 1, 1)
 
 
+def test_what_outlived_its_time_is_not_sent_even_before_anybody_noticed(store: Store, lease: Lease) -> None:
+    store.add(entry("a", at=NOW, ttl=10), ROOMY)
+    assert store.begin_send(Receipt("a"), lease, NOW + 9)
+    assert not store.begin_send(Receipt("a"), lease, NOW + 10)
+
+
 def test_a_poison_letter_can_be_tried_again_and_an_erased_one_cannot(store: Store) -> None:
     for name in "ab":
         store.add(entry(name), ROOMY)

@@ -306,6 +306,23 @@ def test_a_cancelled_request_is_not_sent(make_router: RouterMaker) -> None:
     assert cloud.calls == []
 
 
+def test_a_request_that_is_being_sent_is_stopped_when_it_is_cancelled(make_router: RouterMaker) -> None:
+    slow = ScriptedBackend("cloud", Script(first_after=15.0))
+
+    async def main() -> None:
+        async with make_router(slow, replay=True) as router:
+            receipt = await router.submit("Hello")
+            await asyncio.sleep(5)
+            assert await router.cancel(receipt)
+            await asyncio.sleep(0.1)
+            assert [call.outcome for call in slow.calls] == [["cancelled"]]
+            other = await router.submit("Hello again")
+            assert await router.result(other, timeout="1h") is not None
+
+    in_virtual_time(main)
+    assert received(slow) == ["Hello", "Hello again"]
+
+
 def test_closing_in_the_middle_loses_nothing_and_blames_nobody(make_router: RouterMaker) -> None:
     slow = ScriptedBackend("cloud", Script(first_after=15.0))
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from .outbox import with_outbox
 from .simulation import REQUESTS, Report, simulate
 
 _LONGEST = 60
@@ -71,7 +72,7 @@ def _simulate(seed: int) -> Report:
     signal.signal(signal.SIGALRM, give_up)
     signal.alarm(_LONGEST)
     try:
-        return simulate(seed)
+        return with_outbox(simulate(seed))
     except TimeoutError:
         return Report(seed, 0, 0, {}, "", (f"this world had not ended after {_LONGEST} s",))
     except Exception as error:  # noqa: BLE001  # whatever it is, it belongs to this seed and is told with it
