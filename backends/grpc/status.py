@@ -137,7 +137,7 @@ def _inferred(code: grpc.StatusCode, details: str) -> tuple[FailureKind, str]:
     if code is _Code.UNAVAILABLE:
         return _connection_fault(details)
     if code is _Code.RESOURCE_EXHAUSTED and "larger than max" in details:
-        if details.startswith("CLIENT:"):
+        if "CLIENT:" in details:
             return FailureKind.PROTOCOL, "sent a message larger than this client takes"
         return FailureKind.CONTEXT_LENGTH, _SENTENCES[FailureKind.CONTEXT_LENGTH]
     if "http2 header with status" in details or "content-type" in details:
@@ -154,6 +154,8 @@ def _connection_fault(details: str) -> tuple[FailureKind, str]:
     for sign, sentence in _OTHER_PROTOCOLS.items():
         if sign in details:
             return FailureKind.PROTOCOL, sentence
+    if "failed to connect" in details and "Socket closed" in details:
+        return FailureKind.UNREACHABLE, "closes connections at once; it may want a certificate: check `tls.certificate`"
     return FailureKind.UNREACHABLE, _SENTENCES[FailureKind.UNREACHABLE]
 
 
