@@ -151,5 +151,9 @@ class Backend(ABC):
         """Run a model on named tensors."""
         raise self._unsupported(Task.INFER)
 
+    async def count_tokens(self, call: GenerateInput, context: CallContext) -> int:
+        """How many tokens the prompt has, by the backend's own count. A service elsewhere is sent the prompt for it."""
+        raise AttemptError(FailureKind.UNSUPPORTED, f"backend {self.name!r} cannot count tokens")
+
     def _unsupported(self, task: Task) -> AttemptError:
         return AttemptError(FailureKind.UNSUPPORTED, f"backend {self.name!r} cannot {task}")

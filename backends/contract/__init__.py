@@ -16,6 +16,7 @@ from .arrays import ClassificationTests, EmbeddingTests, InferenceTests
 from .cancellation import CancellationTests
 from .generation import GenerationTests
 from .lifetime import LifetimeTests
+from .remote import RemoteTests
 from .resumption import ResumptionTests
 from .suite import MARKER, Suite
 
@@ -27,6 +28,7 @@ __all__ = [
     "GenerationTests",
     "InferenceTests",
     "LifetimeTests",
+    "RemoteTests",
     "ResumptionTests",
     "Suite",
 ]

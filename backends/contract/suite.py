@@ -40,6 +40,8 @@ class Suite:
     """Seconds that one test may take before it counts as hanging."""
     concurrent: ClassVar[int] = 8
     """Where a backend takes more calls at once than this, so many are tried."""
+    streams: ClassVar[bool] = True
+    """It gives its text bit by bit, and not all at once in the end."""
     honours_length: ClassVar[bool] = True
     """It ends at ``max_output_tokens``."""
     honours_seed: ClassVar[bool] = True

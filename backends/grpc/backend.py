@@ -25,7 +25,8 @@ from .protocols import PROTOCOL_TYPES
 from .settings import GrpcSettings
 from .status import CALL_ERRORS, attempt_error, failure
 from .target import parse_target
-from .wire_protocol import StreamReader
+from .tensor_messages import join_embeddings
+from .wire_protocol import Metadata, StreamReader
 
 C = TypeVar("C")
 A = TypeVar("A")
@@ -57,9 +58,8 @@ class GrpcBackend(RemoteBackend):
         super().__init__(name, capabilities)
         self._protocol = protocol
         self._max_message = settings.max_message
-        secret = settings.credentials
-        self._metadata = self._protocol.metadata(None if secret is None else secret.reveal())
-        self._token = ""
+        self._token = None if settings.credentials is None else settings.credentials.reveal()
+        self._metadata: dict[str, Metadata] = {}
         self._tokens = tokens_from(name, settings.credentials_from)
         self._connection = Connection(settings)
         pinned = settings.tls is not None and settings.tls.root_certificates is not None
@@ -139,11 +139,11 @@ class GrpcBackend(RemoteBackend):
         rpc: grpc.aio.UnaryStreamCall[bytes, bytes] | None = None
         try:
             if self._tokens is not None:
-                await self._renew_metadata(self._tokens, context)
+                await self._renew_token(self._tokens, context)
             line = self._take_line()
             if context.bounds.attested:
-                await self._handshake.prove(line, context, self._remaining(context), self._metadata)
-            rpc = line.stream(path)(request, timeout=self._remaining(context), metadata=self._metadata)
+                await self._prove(line, context)
+            rpc = line.stream(path)(request, timeout=self._remaining(context), metadata=self._metadata_of(path))
             line.calls.add(rpc)
             if stream:
                 self._named[stream] = line
@@ -182,8 +182,33 @@ class GrpcBackend(RemoteBackend):
 
     async def embed(self, call: EmbedInput, context: CallContext) -> Embeddings:
         self._require(Task.EMBED)
+        most = self._protocol.most_texts or len(call.texts)
+        if len(call.texts) <= most:
+            return await self._embed(call, context)
+        parts = [EmbedInput(call.texts[at : at + most]) for at in range(0, len(call.texts), most)]
+        joined = join_embeddings([await self._embed(part, context) for part in parts])
+        if joined is None:
+            raise failure(self.name, FailureKind.PROTOCOL)
+        return joined
+
+    async def _embed(self, call: EmbedInput, context: CallContext) -> Embeddings:
+        def decode(message: bytes) -> Embeddings:
+            answer = self._protocol.decode_embed(message)
+            if answer.vectors.shape[0] != len(call.texts):
+                raise ValueError("there are not as many vectors as texts")
+            return answer
+
         request = self._encode(self._protocol.encode_embed, call, context)
-        return await self._unary(Task.EMBED, self._protocol.embed_path, request, self._protocol.decode_embed, context)
+        return await self._unary(Task.EMBED, self._protocol.embed_path, request, decode, context)
+
+    async def count_tokens(self, call: GenerateInput, context: CallContext) -> int:
+        self._require(Task.GENERATE)
+        if not self._protocol.count_path:
+            return await super().count_tokens(call, context)
+        request = self._encode(self._protocol.encode_count, call, context)
+        return await self._unary(
+            Task.GENERATE, self._protocol.count_path, request, self._protocol.decode_count, context
+        )
 
     async def infer(self, call: InferInput, context: CallContext) -> Inference:
         self._require(Task.INFER)
@@ -205,11 +230,11 @@ class GrpcBackend(RemoteBackend):
         rpc: grpc.aio.UnaryUnaryCall[bytes, bytes] | None = None
         try:
             if self._tokens is not None:
-                await self._renew_metadata(self._tokens, context)
+                await self._renew_token(self._tokens, context)
             line = self._take_line()
             if context.bounds.attested:
-                await self._handshake.prove(line, context, self._remaining(context), self._metadata)
-            rpc = line.unary(path)(request, timeout=self._remaining(context), metadata=self._metadata)
+                await self._prove(line, context)
+            rpc = line.unary(path)(request, timeout=self._remaining(context), metadata=self._metadata_of(path))
             line.calls.add(rpc)
             answer = decode(await rpc)
             self._succeeded()
@@ -245,10 +270,21 @@ class GrpcBackend(RemoteBackend):
             raise failure(self.name, FailureKind.TIMED_OUT)
         return None if remaining == math.inf else remaining
 
-    async def _renew_metadata(self, tokens: Tokens, context: CallContext) -> None:
+    async def _prove(self, line: Line, context: CallContext) -> None:
+        metadata = self._metadata_of(self._protocol.handshake_path)
+        await self._handshake.prove(line, context, self._remaining(context), metadata)
+
+    async def _renew_token(self, tokens: Tokens, context: CallContext) -> None:
         token = await tokens.get(context.deadline.at)
         if token != self._token:
-            self._token, self._metadata = token, self._protocol.metadata(token)
+            self._token = token
+            self._metadata.clear()
+
+    def _metadata_of(self, path: str) -> Metadata:
+        metadata = self._metadata.get(path)
+        if metadata is None:
+            metadata = self._metadata[path] = self._protocol.metadata(self._token, path)
+        return metadata
 
     def _take_line(self) -> Line:
         self._refuse_when_stopped()
@@ -265,7 +301,8 @@ class GrpcBackend(RemoteBackend):
         if line.closed:
             return
         request = self._protocol.encode_release(stream)
-        call = line.unary(self._protocol.release_path)(request, timeout=_RELEASE_WAIT, metadata=self._metadata)
+        path = self._protocol.release_path
+        call = line.unary(path)(request, timeout=_RELEASE_WAIT, metadata=self._metadata_of(path))
         line.calls.add(call)
 
         async def end() -> None:
@@ -289,7 +326,11 @@ class GrpcBackend(RemoteBackend):
 
     def _judged(self, task: Task, error: Exception) -> AttemptError:
         failed = attempt_error(self.name, error, partial(self._protocol.judge, task))
-        if failed.kind is FailureKind.CREDENTIALS and self._tokens is not None and self._tokens.refused(self._token):
+        if (
+            failed.kind is FailureKind.CREDENTIALS
+            and self._tokens is not None
+            and self._tokens.refused(self._token or "")
+        ):
             return AttemptError(FailureKind.CONFLICT, f"backend {self.name!r} wants a new token; the next call has one")
         return failed
 

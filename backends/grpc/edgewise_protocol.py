@@ -43,7 +43,7 @@ class EdgewiseProtocol(WireProtocol):
     infer_path = f"{_SERVICE}/Infer"
     continues = constrains = logprobs = resumes = True
 
-    def metadata(self, credentials: str | None) -> Metadata:
+    def metadata(self, credentials: str | None, path: str) -> Metadata:
         return bearer(credentials)
 
     def encode_generate(self, call: GenerateInput, context: CallContext, remaining: float) -> bytes:

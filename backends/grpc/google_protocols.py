@@ -5,7 +5,6 @@ They mean the same by the same names, and number their fields differently. No to
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable
 from types import ModuleType
 from typing import Any, ClassVar
@@ -14,12 +13,13 @@ from urllib.parse import quote
 from google.protobuf import json_format
 
 from ...core.answer import Delta, Embeddings, Finish, FinishReason, GenerateEvent, TokenLogprob, Usage
-from ...core.content import EmbedInput, GenerateInput, Message, Role, Tensor
+from ...core.content import EmbedInput, GenerateInput, Role
 from ...core.failure import FailureKind
 from ...core.request import Task
 from ...protos.foreign import gemini_pb2, vertex_pb2
 from ..backend import CallContext
 from .settings import Authentication, GrpcSettings
+from .tensor_messages import rows_of_floats
 from .wire_protocol import Metadata, ReportedFailure, StreamReader, WireProtocol, bearer
 
 _ROLES = {Role.USER: "user", Role.ASSISTANT: "model"}
@@ -37,12 +37,12 @@ class _GoogleProtocol(WireProtocol):
     """The generated messages: two modules of one shape, which types cannot say."""
     usual_authentication: ClassVar[Authentication]
     """How the service's credentials are shown where nothing is said of them."""
+    routed_by_endpoint: ClassVar[frozenset[str]] = frozenset()
+    """The methods whose requests name the model as their endpoint."""
 
     def __init__(self, settings: GrpcSettings) -> None:
         super().__init__(settings)
         self.model = self.resource(self.model)
-        # The front end routes by the model before it reads the message.
-        self._routing: Metadata = (("x-goog-request-params", f"model={quote(self.model, safe='')}"),)
 
         given_by_google = settings.credentials_from is not None and settings.credentials_from.google
         default = Authentication.BEARER if given_by_google else self.usual_authentication
@@ -52,10 +52,13 @@ class _GoogleProtocol(WireProtocol):
         """The model's name as the service has it."""
         return model
 
-    def metadata(self, credentials: str | None) -> Metadata:
+    def metadata(self, credentials: str | None, path: str) -> Metadata:
+        # The front end routes by the model before it reads the message.
+        field = "endpoint" if path in self.routed_by_endpoint else "model"
+        routing = ("x-goog-request-params", f"{field}={quote(self.model, safe='')}")
         if credentials is not None and self._authentication is Authentication.KEY:
-            return ("x-goog-api-key", credentials), *self._routing
-        return *bearer(credentials), *self._routing
+            return ("x-goog-api-key", credentials), routing
+        return *bearer(credentials), routing
 
     def judge(self, task: Task, code: str, details: str) -> FailureKind | None:
         if code != "INVALID_ARGUMENT":
@@ -81,13 +84,12 @@ class _GoogleProtocol(WireProtocol):
         if call.response_format is not None:
             _constrain(config, call.response_format)
         request = wire.GenerateContentRequest(model=self.model, generation_config=config)
-        for message in call.messages:
-            if message.role is Role.SYSTEM:
-                request.system_instruction.parts.add(text=message.text)
-            else:
-                _add_turn(request, message)
+        _add_turns(request, call)
         encoded: bytes = request.SerializeToString()
         return encoded
+
+    def decode_count(self, message: bytes) -> int:
+        return int(self.messages.CountTokensResponse.FromString(message).total_tokens)
 
     def generate_reader(self, call: GenerateInput) -> StreamReader:
         return _ResponseReader(self.messages)
@@ -100,6 +102,8 @@ class GeminiProtocol(_GoogleProtocol):
     usual_authentication = Authentication.KEY
     generate_path = "/google.ai.generativelanguage.v1beta.GenerativeService/StreamGenerateContent"
     embed_path = "/google.ai.generativelanguage.v1beta.GenerativeService/BatchEmbedContents"
+    count_path = "/google.ai.generativelanguage.v1beta.GenerativeService/CountTokens"
+    most_texts = 100
 
     def resource(self, model: str) -> str:
         return f"models/{model.removeprefix('models/')}"
@@ -111,12 +115,15 @@ class GeminiProtocol(_GoogleProtocol):
         return request.SerializeToString()
 
     def decode_embed(self, message: bytes) -> Embeddings:
-        rows = [each.values for each in gemini_pb2.BatchEmbedContentsResponse.FromString(message).embeddings]
-        width = len(rows[0]) if rows else 0
-        if not width or any(len(row) != width for row in rows):
-            raise ValueError("embeddings are rows of one width")
-        data = b"".join(struct.pack(f"<{width}f", *row) for row in rows)
-        return Embeddings(Tensor("float32", (len(rows), width), data), model=self.model)
+        response = gemini_pb2.BatchEmbedContentsResponse.FromString(message)
+        return Embeddings(rows_of_floats([each.values for each in response.embeddings]), model=self.model)
+
+    def encode_count(self, call: GenerateInput, context: CallContext, remaining: float) -> bytes:
+        request = gemini_pb2.CountTokensRequest(model=self.model)
+        # As a whole request, because contents alone have no place for the system's turn.
+        request.generate_content_request.model = self.model
+        _add_turns(request.generate_content_request, call)
+        return request.SerializeToString()
 
 
 class VertexProtocol(_GoogleProtocol):
@@ -125,6 +132,35 @@ class VertexProtocol(_GoogleProtocol):
     messages: ClassVar[ModuleType] = vertex_pb2
     usual_authentication = Authentication.BEARER
     generate_path = "/google.cloud.aiplatform.v1.PredictionService/StreamGenerateContent"
+    embed_path = "/google.cloud.aiplatform.v1.PredictionService/Predict"
+    count_path = "/google.cloud.aiplatform.v1.LlmUtilityService/CountTokens"
+    routed_by_endpoint = frozenset({embed_path, count_path})
+
+    def __init__(self, settings: GrpcSettings) -> None:
+        super().__init__(settings)
+        one_by_one = self.model.rpartition("/")[2].startswith("gemini-embedding")
+        self.most_texts = 1 if one_by_one else 250
+
+    def encode_embed(self, call: EmbedInput, context: CallContext, remaining: float) -> bytes:
+        request = vertex_pb2.PredictRequest(endpoint=self.model)
+        for text in call.texts:
+            request.instances.add().struct_value.fields["content"].string_value = text
+        # Otherwise what is too long is cut in silence.
+        request.parameters.struct_value.fields["autoTruncate"].bool_value = False
+        return request.SerializeToString()
+
+    def decode_embed(self, message: bytes) -> Embeddings:
+        rows, tokens = [], 0.0
+        for prediction in vertex_pb2.PredictResponse.FromString(message).predictions:
+            embeddings = prediction.struct_value.fields["embeddings"].struct_value.fields
+            rows.append([value.number_value for value in embeddings["values"].list_value.values])
+            tokens += embeddings["statistics"].struct_value.fields["token_count"].number_value
+        return Embeddings(rows_of_floats(rows), Usage(int(tokens)), self.model)
+
+    def encode_count(self, call: GenerateInput, context: CallContext, remaining: float) -> bytes:
+        request = vertex_pb2.CountTokensRequest(endpoint=self.model, model=self.model)
+        _add_turns(request, call)
+        return request.SerializeToString()
 
 
 class _ResponseReader(StreamReader):
@@ -164,8 +200,12 @@ class _ResponseReader(StreamReader):
         return _REASONS[said]
 
 
-def _add_turn(request: Any, message: Message) -> None:  # of either module
-    request.contents.add(role=_ROLES[message.role]).parts.add(text=message.text)
+def _add_turns(request: Any, call: GenerateInput) -> None:  # of either module
+    for message in call.messages:
+        if message.role is Role.SYSTEM:
+            request.system_instruction.parts.add(text=message.text)
+        else:
+            request.contents.add(role=_ROLES[message.role]).parts.add(text=message.text)
 
 
 def _constrain(config: Any, asked: Any) -> None:  # of either module; JSON as the caller wrote it

@@ -62,7 +62,7 @@ class OipProtocol(WireProtocol):
         one_answer = self._oip.dialect is Dialect.KSERVE
         self.generate_path = f"{_SERVICE}/{'ModelInfer' if one_answer else 'ModelStreamInfer'}"
 
-    def metadata(self, credentials: str | None) -> Metadata:
+    def metadata(self, credentials: str | None, path: str) -> Metadata:
         return bearer(credentials)
 
     def judge(self, task: Task, code: str, details: str) -> FailureKind | None:

@@ -34,8 +34,11 @@ _FIELDS = {
 
 
 def described(kind: type[T], name: str, tensor: Tensor) -> T:
-    """The tensor's name, type and shape, without its contents."""
-    return kind(name=name, datatype=_NAMES[tensor.dtype], shape=tensor.shape)
+    """The tensor's name, type and shape, without its contents. Raises ``ValueError`` for a type it does not have."""
+    datatype = _NAMES.get(tensor.dtype)
+    if datatype is None:
+        raise ValueError("a tensor's type is none of the protocol's")
+    return kind(name=name, datatype=datatype, shape=tensor.shape)
 
 
 def typed(kind: type[T], name: str, tensor: Tensor) -> T:

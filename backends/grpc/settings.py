@@ -153,10 +153,8 @@ class GrpcSettings:
 def _carried(settings: GrpcSettings) -> frozenset[Task]:
     if settings.protocol is ProtocolName.OIP:
         return (settings.oip or OipSettings()).tasks
-    if settings.protocol is ProtocolName.GEMINI:
+    if settings.protocol in (ProtocolName.GEMINI, ProtocolName.VERTEX):
         return frozenset({Task.GENERATE, Task.EMBED})
-    if settings.protocol is ProtocolName.VERTEX:
-        return frozenset({Task.GENERATE})
     return frozenset({Task.GENERATE, Task.EMBED, Task.INFER})
 
 
@@ -164,11 +162,34 @@ def placeless(settings: GrpcSettings) -> bool:
     """Gemini's API is one pool for the whole world, and so is Vertex's host without a region."""
     if settings.protocol is ProtocolName.GEMINI:
         return True
-    host = settings.target.removeprefix("dns:").lstrip("/").partition(":")[0]
-    return settings.protocol is ProtocolName.VERTEX and host in (
-        "aiplatform.googleapis.com",
-        "global-aiplatform.googleapis.com",
-    )
+    if settings.protocol is not ProtocolName.VERTEX:
+        return False
+    return _host(settings) in ("aiplatform" + _GOOGLE, "global" + _VERTEX) or _model_region(settings) == "global"
+
+
+_GOOGLE = ".googleapis.com"
+_VERTEX = "-aiplatform" + _GOOGLE
+
+
+def _host(settings: GrpcSettings) -> str:
+    return settings.target.removeprefix("dns:").lstrip("/").partition(":")[0]
+
+
+def _model_region(settings: GrpcSettings) -> str:
+    parts = (settings.model or "").split("/")
+    return parts[3] if len(parts) > 3 and parts[2] == "locations" else ""
+
+
+def _check_region(settings: GrpcSettings) -> list[Problem]:
+    """A model of one region behind the host of another: where it would be processed, nobody could say."""
+    host, region = _host(settings), _model_region(settings)
+    if settings.protocol is not ProtocolName.VERTEX or not host.endswith(_VERTEX) or not region:
+        return []
+    hosts_region = host.removesuffix(_VERTEX)
+    if region == hosts_region:
+        return []
+    sentence = f"it lies in {region}, and the target in {hosts_region}"
+    return [_problem("model", sentence, f"write `locations/{hosts_region}`")]
 
 
 def sends_keys(settings: GrpcSettings) -> bool:
@@ -179,6 +200,7 @@ def sends_keys(settings: GrpcSettings) -> bool:
 def check(settings: GrpcSettings) -> Sequence[Problem]:
     """What is wrong with settings whose fields have the right types."""
     problems = [*_check_target(settings), *_check_tls(settings.tls), *_check_numbers(settings)]
+    problems += _check_region(settings)
     problems += check_credentials(settings.credentials, settings.credentials_from)
     if not settings.offered:
         possible = ", ".join(sorted(_carried(settings)))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 
+from ...core.answer import Embeddings, Usage
 from ...core.content import Tensor
 from ...protos.v1 import model_service_pb2 as wire
 
@@ -46,6 +48,25 @@ def checked(dtype: str, shape: tuple[int, ...], data: bytes) -> Tensor:
     elif count * _ITEM_BYTES[dtype] != len(data):
         raise ValueError("a tensor's bytes do not fit its shape and dtype")
     return Tensor(dtype, shape, data)
+
+
+def rows_of_floats(rows: Sequence[Sequence[float]]) -> Tensor:
+    """Embeddings as float32 ``[n, d]``. Raises ``ValueError``, without content, for rows of several widths."""
+    width = len(rows[0]) if rows else 0
+    if not width or any(len(row) != width for row in rows):
+        raise ValueError("embeddings are rows of one width")
+    return Tensor("float32", (len(rows), width), b"".join(struct.pack(f"<{width}f", *row) for row in rows))
+
+
+def join_embeddings(parts: Sequence[Embeddings]) -> Embeddings | None:
+    """The answers of several calls as one; ``None`` where their vectors have several widths."""
+    widths = {part.vectors.shape[1] for part in parts}
+    if len(widths) != 1:
+        return None
+    count = sum(part.vectors.shape[0] for part in parts)
+    vectors = Tensor("float32", (count, widths.pop()), b"".join(part.vectors.data for part in parts))
+    usage = Usage(sum(part.usage.prompt_tokens for part in parts), sum(part.usage.output_tokens for part in parts))
+    return Embeddings(vectors, usage, parts[0].model, parts[0].place)
 
 
 def _check_strings(data: bytes, count: int) -> None:

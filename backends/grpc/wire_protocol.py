@@ -51,7 +51,10 @@ class WireProtocol(ABC):
     """Empty where a service does not say where it is before it is sent content."""
     embed_path: str = ""
     infer_path: str = ""
+    count_path: str = ""
 
+    most_texts: int | None = None
+    """How many texts one call may embed; more go in several calls."""
     continues = False
     """It can ask for an exact continuation of the assistant's last message."""
     constrains = False
@@ -65,8 +68,8 @@ class WireProtocol(ABC):
         self.model = settings.model or ""
 
     @abstractmethod
-    def metadata(self, credentials: str | None) -> Metadata:
-        """What goes with every call. Lower-case keys; no content."""
+    def metadata(self, credentials: str | None, path: str) -> Metadata:
+        """What goes with every call of the method at ``path``. Lower-case keys; no content."""
 
     def judge(self, task: Task, code: str, details: str) -> FailureKind | None:
         """What a status means where this protocol's servers mean something else by it than gRPC does.
@@ -110,6 +113,14 @@ class WireProtocol(ABC):
     def decode_embed(self, message: bytes) -> Embeddings:
         """The answer to it."""
         raise ValueError("this protocol does not embed")
+
+    def encode_count(self, call: GenerateInput, context: CallContext, remaining: float) -> bytes:
+        """The request for the number of tokens in a prompt."""
+        raise ValueError("this protocol does not count")
+
+    def decode_count(self, message: bytes) -> int:
+        """The answer to it."""
+        raise ValueError("this protocol does not count")
 
     def encode_infer(self, call: InferInput, context: CallContext, remaining: float) -> bytes:
         """The request for an inference."""

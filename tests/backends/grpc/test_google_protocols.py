@@ -286,6 +286,6 @@ def test_what_each_can_do_is_known() -> None:
         return GrpcBackend("google", GrpcSettings("localhost:1", protocol, "m")).capabilities.tasks
 
     assert tasks(ProtocolName.GEMINI) == {Task.GENERATE, Task.EMBED}
-    assert tasks(ProtocolName.VERTEX) == {Task.GENERATE}
+    assert tasks(ProtocolName.VERTEX) == {Task.GENERATE, Task.EMBED}
     for protocol in (ProtocolName.GEMINI, ProtocolName.VERTEX):
         assert [problem.path for problem in check(GrpcSettings("localhost:1", protocol))] == [("model",)]
