@@ -44,13 +44,25 @@ check: $(VENV)/edgewise
 	$(BIN)/lint-imports
 
 # Each server has an environment of its own: their protobuf and grpcio differ from ours and from one another's.
-test-servers: $(VENV)/models .venv-mlserver/ready .venv-triton/ready .venv-llama-server/ready
-	EDGEWISE_MLSERVER=.venv-mlserver EDGEWISE_TRITON=.venv-triton EDGEWISE_LLAMA_SERVER=.venv-llama-server \
-		$(BIN)/python -m pytest tests/real_servers $(PYTEST_ARGS)
+test-servers: $(VENV)/models .venv-mlserver/ready .venv-triton/ready .venv-kserve/ready .venv-google/ready .venv-llama-server/ready
+	EDGEWISE_MLSERVER=.venv-mlserver EDGEWISE_TRITON=.venv-triton EDGEWISE_KSERVE=.venv-kserve EDGEWISE_GOOGLE=.venv-google \
+		EDGEWISE_LLAMA_SERVER=.venv-llama-server $(BIN)/python -m pytest tests/real_servers $(PYTEST_ARGS)
 
 .venv-mlserver/ready:
 	$(PYTHON) -m venv .venv-mlserver
 	.venv-mlserver/bin/python -m pip --disable-pip-version-check install -q mlserver==1.7.1
+	@touch $@
+
+.venv-kserve/ready:
+	$(PYTHON) -m venv .venv-kserve
+	.venv-kserve/bin/python -m pip --disable-pip-version-check install -q kserve==0.21.0
+	@touch $@
+
+# Google's own clients. Of the second one only the messages and the transport are used, which need little of the rest.
+.venv-google/ready:
+	$(PYTHON) -m venv .venv-google
+	.venv-google/bin/python -m pip --disable-pip-version-check install -q google-ai-generativelanguage==0.12.1 grpc-google-iam-v1
+	.venv-google/bin/python -m pip --disable-pip-version-check install -q --no-deps google-cloud-aiplatform==2.7.0
 	@touch $@
 
 # Takes the wheel that pip kept from building it for our own environment.
@@ -96,7 +108,8 @@ crash-outbox: $(VENV)/edgewise
 	OUTBOX_KILLS=$(N) OUTBOX_SEED=$(START) OUTBOX_WRITES=all $(BIN)/python -m pytest -s tests/outbox/test_crashes.py tests/outbox/test_every_write.py
 
 clean:
-	rm -rf $(VENV) .venv-protos .venv-mlserver .venv-triton .venv-llama-server .venv-onnx-model build dist *.egg-info
+	rm -rf $(VENV) .venv-protos .venv-mlserver .venv-triton .venv-kserve .venv-google .venv-llama-server .venv-onnx-model \
+		build dist *.egg-info
 
 $(VENV)/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'edgewise needs Python 3.11 or later: make PYTHON=python3.12 …'; exit 1; }
