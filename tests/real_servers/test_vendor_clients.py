@@ -21,7 +21,8 @@ from edgewise.core.settings import Secret
 from edgewise.protos.foreign import gemini_pb2, oip_pb2, vertex_pb2
 
 from ..remotes.google_server import EMBED_MODELS, KEY, MODELS, GoogleServer
-from .conftest import environment_of, within
+from .conftest import within
+from .servers import environment_of
 
 HERE = Path(__file__).parent
 

@@ -1,44 +1,58 @@
-"""A model for Triton with the tensors of its vLLM backend: streams back what was said, breaks, or goes on for long."""
+"""A model for Triton with its vLLM backend's tensors: it counts, several calls at once, and lets the queue fill."""
 
 from __future__ import annotations
 
-import itertools
+import asyncio
 import json
-import time
-from collections.abc import Iterable
+import sys
+from pathlib import Path
+from threading import Semaphore, Thread
 from typing import Any
 
 import numpy
 import triton_python_backend_utils as triton  # type: ignore[import-not-found]  # there inside Triton only
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from counting import BrokenError, Counting, TooLongError  # type: ignore[import-not-found]  # copied beside it
+
 LAST = triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+ANSWER = "<|im_start|>assistant\n"
 
 
 class TritonPythonModel:
+    def initialize(self, args: dict[str, str]) -> None:
+        rooms = json.loads(args["model_config"])["parameters"]["rooms"]["string_value"]
+        self._rooms = Semaphore(int(rooms))
+
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
-            prompt = _value(request, "text_input").decode()
-            limit = json.loads(_value(request, "sampling_parameters"))["max_tokens"]
-            words: Iterable[str] = ["you ", "said ", prompt]
-            if prompt.startswith("endless"):
-                words = itertools.repeat("on ")
-            self._answer(request, words, limit)
+            self._rooms.acquire()  # while it waits here, Triton's queue fills
+            Thread(target=self._run, args=[request], daemon=True).start()
 
-    def _answer(self, request: Any, words: Iterable[str], limit: int) -> None:
+    def _run(self, request: Any) -> None:
         sender = request.get_response_sender()
-        for number, word in enumerate(words, start=1):
-            if request.is_cancelled():
-                break
-            if word.startswith("break"):
-                sender.send(triton.InferenceResponse(error=triton.TritonError(word)))
-                break
-            if word == "on ":
-                time.sleep(0.01)
-            reason = "length" if number == limit else "stop" if number == 3 and word != "on " else "None"
-            sender.send(triton.InferenceResponse(_outputs(word, reason)))
-            if number == limit:
-                break
-        sender.send(flags=LAST)
+        try:
+            asyncio.run(_answer(request, sender))
+        except TooLongError:
+            text = "The prompt is longer than the maximum model length of 4096"
+            sender.send(triton.InferenceResponse(error=triton.TritonError(text)))
+        except BrokenError as broken:
+            sender.send(triton.InferenceResponse(error=triton.TritonError(str(broken))))
+        finally:
+            sender.send(flags=LAST)
+            self._rooms.release()
+
+
+async def _answer(request: Any, sender: Any) -> None:
+    prompt = _value(request, "text_input").decode()
+    asked = json.loads(_value(request, "sampling_parameters"))
+    begun = prompt.rpartition(ANSWER)[2] if ANSWER in prompt else ""
+    words = Counting().words(prompt, asked["max_tokens"], begun=begun, stop=asked.get("stop", []))
+    async for piece, reason in words:
+        if request.is_cancelled():
+            break
+        sender.send(triton.InferenceResponse(_outputs(piece, reason or "None")))
 
 
 def _value(request: Any, name: str) -> Any:

@@ -1,0 +1,141 @@
+"""The whole contract against MLServer, Triton and KServe themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy
+
+from edgewise.backends import Backend
+from edgewise.backends.contract import (
+    CancellationTests,
+    EmbeddingTests,
+    GenerationTests,
+    InferenceTests,
+    LifetimeTests,
+    RemoteTests,
+)
+from edgewise.backends.grpc import GrpcSettings
+from edgewise.backends.grpc.backend import GrpcBackend
+from edgewise.backends.grpc.oip_settings import Dialect, EmbedTensors, GenerateTensors, OipSettings
+from edgewise.backends.grpc.settings import ProtocolName
+from edgewise.backends.tensors import to_tensor
+from edgewise.core.content import GenerateInput, InferInput, Message
+from edgewise.core.request import Task
+
+from ..remotes.counting import BREAKING, LASTING
+from .servers import ROOMS, Running, start_kserve, start_mlserver, start_triton
+
+ARRAY = to_tensor(numpy.arange(6, dtype=numpy.float32).reshape(3, 2))
+OWN = GenerateTensors(max_output_tokens="max_tokens", finish_reason="finish_reason")
+
+
+class RealContract(LifetimeTests, RemoteTests):
+    """One server for all tests of a class: starting one takes seconds."""
+
+    __test__ = False
+
+    launch: ClassVar[Callable[[Path], Running]]
+    oip: ClassVar[OipSettings]
+    model: ClassVar[str] = "llm"
+    tasks: ClassVar[tuple[Task, ...]] = tuple(Task)
+    running: ClassVar[Running]
+    _folder: ClassVar[tempfile.TemporaryDirectory[str]]
+
+    @classmethod
+    def setup_class(cls) -> None:
+        cls._folder = tempfile.TemporaryDirectory()
+        cls.running = cls.launch(Path(cls._folder.name))
+        super().setup_class()
+
+    @classmethod
+    def teardown_class(cls) -> None:
+        try:
+            super().teardown_class()
+        finally:
+            cls.running.stop()
+            cls._folder.cleanup()
+
+    @classmethod
+    def settings(cls, model: str) -> GrpcSettings:
+        target = cls.running.target
+        return GrpcSettings(target, ProtocolName.OIP, model, tasks=cls.tasks, max_concurrency=4, oip=cls.oip)
+
+    @classmethod
+    def make(cls) -> Backend:
+        return GrpcBackend("real", cls.settings(cls.model))
+
+    @classmethod
+    def stranger(cls) -> Backend:
+        return GrpcBackend("stranger", cls.settings("nobody"))
+
+    @classmethod
+    async def restart(cls) -> None:
+        cls.running.stop()
+        cls.running.begin()
+
+
+class RealGeneration(RealContract, GenerationTests, CancellationTests):
+    __test__ = False
+    breaking = BREAKING
+
+    def lasting(self) -> GenerateInput:
+        return self.call(Message.user(LASTING), max_output_tokens=512)
+
+
+class TestMlserver(RealGeneration, EmbeddingTests, InferenceTests):
+    __test__ = True
+    launch = staticmethod(start_mlserver)
+    oip = OipSettings(generate=OWN, chat="chatml", embed=EmbedTensors())
+    tensors = InferInput("llm", {"x": ARRAY})
+    honours_stop = False
+
+
+class TestKserve(RealGeneration, EmbeddingTests, InferenceTests):
+    __test__ = True
+    launch = staticmethod(start_kserve)
+    oip = OipSettings(Dialect.KSERVE, OWN, "chatml", EmbedTensors())
+    tensors = InferInput("llm", {"x": ARRAY})
+    honours_stop = False
+    streams = False
+
+
+class TestTriton(RealGeneration, InferenceTests):
+    __test__ = True
+    launch = staticmethod(start_triton)
+    oip = OipSettings(generate="vllm", chat="chatml")
+    tensors = InferInput("float32", {"x": ARRAY})
+
+    @classmethod
+    def filled(cls) -> AbstractAsyncContextManager[None]:
+        return cls._filled()
+
+    @classmethod
+    @asynccontextmanager
+    async def _filled(cls) -> AsyncIterator[None]:
+        """As many calls as its model and its queue hold."""
+        backend = GrpcBackend("others", replace(cls.settings(cls.model), max_concurrency=64))
+        suite = cls()
+        streams = [backend.generate(suite.lasting(), suite.context()) for _ in range(3 * ROOMS)]
+        waiting = [asyncio.ensure_future(anext(stream)) for stream in streams]
+        try:
+            # Those beyond what the queue holds are refused: then it is full.
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_EXCEPTION)
+            yield
+        finally:
+            await backend.stop()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+
+class TestTritonEmbedding(RealContract, EmbeddingTests):
+    __test__ = True
+    launch = staticmethod(start_triton)
+    oip = OipSettings(embed=EmbedTensors())
+    model = "embed"
+    tasks = (Task.EMBED,)
