@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
@@ -30,6 +30,9 @@ from .wire_protocol import Metadata, StreamReader
 
 C = TypeVar("C")
 A = TypeVar("A")
+
+_Beginning = tuple[str, bytes, StreamReader]
+"""How a stream begins: the method's path, its message, and what reads the answers."""
 
 _RELEASE_WAIT = 0.5
 """Seconds for which a server is given to hear that a stream is not wanted."""
@@ -60,6 +63,7 @@ class GrpcBackend(RemoteBackend):
         self._max_message = settings.max_message
         self._token = None if settings.credentials is None else settings.credentials.reveal()
         self._metadata: dict[str, Metadata] = {}
+        self._introduced = not protocol.questions()
         self._tokens = tokens_from(name, settings.credentials_from)
         self._connection = Connection(settings)
         pinned = settings.tls is not None and settings.tls.root_certificates is not None
@@ -108,32 +112,32 @@ class GrpcBackend(RemoteBackend):
         await self._connection.close()
 
     def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
-        def request() -> bytes:
+        async def begin() -> _Beginning:
             self._require(Task.GENERATE)
-            return self._encode(self._protocol.encode_generate, call, context)
+            if not self._introduced:
+                await self._introduce(Task.GENERATE, context)
+            request = self._encode(self._protocol.encode_generate, call, context)
+            return self._protocol.generate_path, request, self._protocol.generate_reader(call)
 
-        reader, judged = self._protocol.generate_reader(call), partial(self._judged, Task.GENERATE)
-        return self._stream(self._protocol.generate_path, request, reader, judged, context)
+        return self._stream(begin, partial(self._judged, Task.GENERATE), context)
 
     def resume(self, after: int, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
         if not self._capabilities.resumes:
             return super().resume(after, context)
 
-        def request() -> bytes:
-            return self._protocol.encode_resume(context.stream, after)
+        async def begin() -> _Beginning:
+            request = self._protocol.encode_resume(context.stream, after)
+            return self._protocol.resume_path, request, self._protocol.resume_reader(after)
 
-        reader, judged = self._protocol.resume_reader(after), self._judged_resumption
-        return self._stream(self._protocol.resume_path, request, reader, judged, context)
+        return self._stream(begin, self._judged_resumption, context)
 
     async def _stream(
         self,
-        path: str,
-        encode: Callable[[], bytes],
-        reader: StreamReader,
+        begin: Callable[[], Awaitable[_Beginning]],
         judged: Callable[[Exception], AttemptError],
         context: CallContext,
     ) -> AsyncGenerator[GenerateEvent, None]:
-        request = encode()
+        path, request, reader = await begin()
         stream = context.stream if self._capabilities.resumes else ""
         line: Line | None = None
         rpc: grpc.aio.UnaryStreamCall[bytes, bytes] | None = None
@@ -182,6 +186,8 @@ class GrpcBackend(RemoteBackend):
 
     async def embed(self, call: EmbedInput, context: CallContext) -> Embeddings:
         self._require(Task.EMBED)
+        if not self._introduced:
+            await self._introduce(Task.EMBED, context)
         most = self._protocol.most_texts or len(call.texts)
         if len(call.texts) <= most:
             return await self._embed(call, context)
@@ -222,6 +228,25 @@ class GrpcBackend(RemoteBackend):
                 raise
         # The caller named the model, not the configuration: nothing is wrong with the backend.
         raise failure(self.name, FailureKind.UNKNOWN_MODEL)
+
+    async def _introduce(self, task: Task, context: CallContext) -> None:
+        """Ask the service what the protocol must know of it. Nothing of the request goes with it."""
+        answers: list[bytes | None] = []
+        for path, question in self._protocol.questions():
+            try:
+                answers.append(await self._unary(task, path, question, bytes, context))
+            except AttemptError as error:
+                if error.kind is not FailureKind.UNSUPPORTED:
+                    raise
+                answers.append(None)
+        try:
+            self._protocol.learn(answers)
+        except CALL_ERRORS as error:
+            failed = self._noted(None, self._judged(task, error))
+        else:
+            self._introduced = True
+            return
+        raise failed
 
     async def _unary(
         self, task: Task, path: str, request: bytes, decode: Callable[[bytes], A], context: CallContext

@@ -10,7 +10,7 @@ import json
 import math
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from ...core.answer import Delta, Embeddings, Finish, FinishReason, GenerateEvent, Inference, Usage
 from ...core.content import EmbedInput, GenerateInput, InferInput, Tensor
@@ -19,8 +19,9 @@ from ...core.request import Task
 from ...protos.foreign import oip_pb2 as wire
 from ..backend import CallContext
 from .chat_format import chat_format
-from .oip_settings import DATATYPES, Dialect, EmbedTensors, GenerateTensors, OipSettings
-from .oip_tensors import InputTensor, described, from_wire, strings, texts_of, typed
+from .oip_discovery import dialect_of, embed_tensors_of, generate_tensors_of
+from .oip_settings import DATATYPES, DISCOVER, Dialect, EmbedTensors, GenerateTensors, OipSettings
+from .oip_tensors import InputTensor, as_vectors, described, from_wire, strings, texts_of, typed
 from .settings import GrpcSettings
 from .tensor_messages import checked
 from .wire_protocol import Metadata, ReportedFailure, StreamReader, WireProtocol, bearer
@@ -59,9 +60,35 @@ class OipProtocol(WireProtocol):
         super().__init__(settings)
         self._oip = settings.oip or OipSettings()
         self._tensors = self._oip.generate_tensors()
+        self._embed_tensors = self._oip.embed if isinstance(self._oip.embed, EmbedTensors) else EmbedTensors()
         self._chat = chat_format(self._oip.chat)
-        one_answer = self._oip.dialect is Dialect.KSERVE
-        self.generate_path = f"{_SERVICE}/{'ModelInfer' if one_answer else 'ModelStreamInfer'}"
+        self._speak(self._oip.dialect)
+
+    def _speak(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self.generate_path = f"{_SERVICE}/{'ModelInfer' if dialect is Dialect.KSERVE else 'ModelStreamInfer'}"
+
+    def questions(self) -> Sequence[tuple[str, bytes]]:
+        questions = []
+        if self._oip.dialect is Dialect.AUTO:
+            questions.append((f"{_SERVICE}/ServerMetadata", b""))
+        if self._oip.discovers:
+            about = wire.ModelMetadataRequest(name=self.model)
+            questions.append((f"{_SERVICE}/ModelMetadata", about.SerializeToString()))
+        return questions
+
+    def learn(self, answers: Sequence[bytes | None]) -> None:
+        if self._oip.dialect is Dialect.AUTO:
+            self._speak(dialect_of(answers[0]))
+        if not self._oip.discovers:
+            return
+        if answers[-1] is None:
+            raise ReportedFailure(FailureKind.UNSUPPORTED, "does not tell a model's tensors; name them under `oip`")
+        model = wire.ModelMetadataResponse.FromString(answers[-1])
+        if self._oip.generate == DISCOVER:
+            self._tensors = generate_tensors_of(model)
+        if self._oip.embed == DISCOVER:
+            self._embed_tensors = embed_tensors_of(model)
 
     def metadata(self, credentials: str | None, path: str) -> Metadata:
         return bearer(credentials)
@@ -81,7 +108,7 @@ class OipProtocol(WireProtocol):
         )
 
     def generate_reader(self, call: GenerateInput) -> StreamReader:
-        return _TextReader(self._oip.dialect, self._tensors, call.max_output_tokens)
+        return _TextReader(self._dialect, self._tensors, call.max_output_tokens)
 
     def encode_embed(self, call: EmbedInput, context: CallContext, remaining: float) -> bytes:
         tensors = self._embed_tensors
@@ -91,7 +118,7 @@ class OipProtocol(WireProtocol):
     def decode_embed(self, message: bytes) -> Embeddings:
         response = wire.ModelInferResponse.FromString(message)
         outputs = from_wire(response.outputs, response.raw_output_contents)
-        return Embeddings(_as_vectors(outputs.get(self._embed_tensors.vectors)), model=_name(response))
+        return Embeddings(as_vectors(outputs.get(self._embed_tensors.vectors)), model=_name(response))
 
     def encode_infer(self, call: InferInput, context: CallContext, remaining: float) -> bytes:
         return self._request(call.model or self.model, call.inputs, context)
@@ -99,10 +126,6 @@ class OipProtocol(WireProtocol):
     def decode_infer(self, message: bytes) -> Inference:
         response = wire.ModelInferResponse.FromString(message)
         return Inference(from_wire(response.outputs, response.raw_output_contents), _name(response))
-
-    @property
-    def _embed_tensors(self) -> EmbedTensors:
-        return self._oip.embed or EmbedTensors()
 
     def _request(self, model: str, inputs: Mapping[str, Tensor], context: CallContext) -> bytes:
         request = wire.ModelInferRequest(model_name=model, id=context.request_id)
@@ -257,20 +280,6 @@ def _count(outputs: Mapping[str, Tensor], name: str | None, otherwise: int) -> i
     if "int" not in tensor.dtype:
         raise ValueError("a count is no whole number")
     return int.from_bytes(tensor.data[: len(tensor.data) // max(1, math.prod(tensor.shape))], "little")
-
-
-def _as_vectors(tensor: Tensor | None) -> Tensor:
-    """A tensor of floats as float32 ``[n, d]``."""
-    codes = {"float16": "e", "float32": "f", "float64": "d"}
-    if tensor is None or tensor.dtype not in codes or len(tensor.shape) < 2 or 0 in tensor.shape:
-        raise ValueError("embeddings are a tensor of floats, a row for each text")
-    count = math.prod(tensor.shape)
-    width = tensor.shape[-1]
-    data = tensor.data
-    if tensor.dtype != "float32":
-        values = struct.unpack(f"<{count}{codes[tensor.dtype]}", data)
-        data = struct.pack(f"<{count}f", *values)
-    return Tensor("float32", (count // width, width), data)
 
 
 def _name(response: wire.ModelInferResponse) -> str:

@@ -17,7 +17,7 @@ class Dialect(StrEnum):
     """Where servers of the protocol differ: the form of a streamed response, and whether there are any."""
 
     AUTO = "auto"
-    """Told apart message by message; the server must stream to generate."""
+    """Asked of the server; where it does not say, told apart message by message."""
     TRITON = "triton"
     DYNAMO = "dynamo"
     MLSERVER = "mlserver"
@@ -101,6 +101,9 @@ DYNAMO = GenerateTensors(always_true=("streaming",), finish_reason="finish_reaso
 
 ProfileName = Literal["vllm", "tensorrt_llm", "dynamo"]
 
+DISCOVER = "discover"
+"""The model is asked for its tensors."""
+
 _PROFILES: dict[ProfileName, GenerateTensors] = {"vllm": VLLM, "tensorrt_llm": TENSORRT_LLM, "dynamo": DYNAMO}
 
 
@@ -119,12 +122,16 @@ class EmbedTensors:
 class OipSettings:
     """How a service that speaks the Open Inference Protocol is spoken to."""
 
-    dialect: Annotated[Dialect, "whose form of it; told apart by itself, except for kserve"] = Dialect.AUTO
+    dialect: Annotated[Dialect, "whose form of it; asked of the server before the first text"] = Dialect.AUTO
     generate: Annotated[
-        ProfileName | GenerateTensors | None, "the tensors by which the model generates: a known backend's, or your own"
+        ProfileName | Literal["discover"] | GenerateTensors | None,
+        "the tensors by which the model generates: a known backend's, those that the model itself names, or your own",
     ] = None
     chat: Annotated[ChatFormatName | ChatFormat, "how a conversation becomes one prompt"] = "plain"
-    embed: Annotated[EmbedTensors | None, "the tensors by which the model embeds"] = None
+    embed: Annotated[
+        Literal["discover"] | EmbedTensors | None,
+        "the tensors by which the model embeds: those that the model itself names, or your own",
+    ] = None
     typed_contents: Annotated[bool, "send tensors element by element, for servers that cannot read raw bytes"] = False
 
     @property
@@ -133,11 +140,16 @@ class OipSettings:
         known = {Task.INFER: True, Task.GENERATE: self.generate is not None, Task.EMBED: self.embed is not None}
         return frozenset(task for task, is_known in known.items() if is_known)
 
+    @property
+    def discovers(self) -> bool:
+        """Whether the model is to be asked for its tensors."""
+        return DISCOVER in (self.generate, self.embed)
+
     def generate_tensors(self) -> GenerateTensors:
-        """The tensors by which the model generates; the plain ones where nothing is said."""
-        if self.generate is None:
-            return GenerateTensors()
-        return self.generate if isinstance(self.generate, GenerateTensors) else _PROFILES[self.generate]
+        """The tensors by which the model generates; the plain ones where nothing is said, or not yet known."""
+        if isinstance(self.generate, GenerateTensors):
+            return self.generate
+        return GenerateTensors() if self.generate is None or self.generate == "discover" else _PROFILES[self.generate]
 
 
 def check_oip(settings: OipSettings) -> Iterator[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
@@ -110,3 +111,17 @@ def texts_of(tensor: Tensor) -> list[str]:
     if tensor.dtype != "string":
         raise ValueError("a tensor of text is not BYTES")
     return [each.decode() for each in _elements(tensor.data)]
+
+
+def as_vectors(tensor: Tensor | None) -> Tensor:
+    """A tensor of floats as float32 ``[n, d]``. Raises ``ValueError`` for another."""
+    codes = {"float16": "e", "float32": "f", "float64": "d"}
+    if tensor is None or tensor.dtype not in codes or len(tensor.shape) < 2 or 0 in tensor.shape:
+        raise ValueError("embeddings are a tensor of floats, a row for each text")
+    count = math.prod(tensor.shape)
+    width = tensor.shape[-1]
+    data = tensor.data
+    if tensor.dtype != "float32":
+        values = struct.unpack(f"<{count}{codes[tensor.dtype]}", data)
+        data = struct.pack(f"<{count}f", *values)
+    return Tensor("float32", (count // width, width), data)

@@ -109,7 +109,7 @@ def attempt_error(backend: str, error: Exception, judge: Judge) -> AttemptError:
     if isinstance(error, grpc.aio.AioRpcError):
         return _from_status(backend, error, judge)
     if isinstance(error, ReportedFailure):
-        return failure(backend, error.kind)
+        return AttemptError(error.kind, f"backend {backend!r} {error.sentence or _SENTENCES[error.kind]}")
     if isinstance(error, grpc.aio.BaseError):
         return failure(backend, FailureKind.INTERNAL)
     return failure(backend, FailureKind.PROTOCOL)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ...core.answer import Embeddings, GenerateEvent, Inference
 from ...core.content import EmbedInput, GenerateInput, InferInput
@@ -16,11 +16,15 @@ Metadata = tuple[tuple[str, str], ...]
 
 
 class ReportedFailure(Exception):
-    """A failure that a server reports inside a message rather than by a status. Holds none of its text."""
+    """A failure that a server reports inside a message rather than by a status. Holds none of its text.
 
-    def __init__(self, kind: FailureKind) -> None:
+    ``sentence`` goes on where the backend's name stands; without it, the kind's own is said.
+    """
+
+    def __init__(self, kind: FailureKind, sentence: str = "") -> None:
         super().__init__(kind.value)
         self.kind = kind
+        self.sentence = sentence
 
 
 class StreamReader(ABC):
@@ -70,6 +74,17 @@ class WireProtocol(ABC):
     @abstractmethod
     def metadata(self, credentials: str | None, path: str) -> Metadata:
         """What goes with every call of the method at ``path``. Lower-case keys; no content."""
+
+    def questions(self) -> Sequence[tuple[str, bytes]]:
+        """Calls without content to be made before the first generation or embedding: paths and messages."""
+        return ()
+
+    def learn(self, answers: Sequence[bytes | None]) -> None:
+        """Take in the answers to the `questions`; ``None`` for a method that the server does not have.
+
+        Raises as ``decode_*`` does.
+        """
+        assert not answers, "whoever asks takes in the answers"
 
     def judge(self, task: Task, code: str, details: str) -> FailureKind | None:
         """What a status means where this protocol's servers mean something else by it than gRPC does.

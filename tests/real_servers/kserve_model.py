@@ -24,8 +24,8 @@ class Llm(Model):  # type: ignore[misc]  # its base has no types here
             limit = int(inputs["max_tokens"].as_numpy().flatten()[0])
             begun = prompt.rpartition(ANSWER)[2] if ANSWER in prompt else ""
             pieces = [piece async for piece in self._counting.words(prompt, limit, begun=begun)]
-            texts = {"text_output": "".join(text for text, _ in pieces), "finish_reason": pieces[-1][1]}
-            outputs = {name: numpy.array([text.encode()], dtype=object) for name, text in texts.items()}
+            said = {"text_output": "".join(text for text, _ in pieces), "finish_reason": pieces[-1][1]}
+            outputs = {name: numpy.array([text.encode()], dtype=object) for name, text in said.items()}
         elif "text" in inputs:
             texts = [_text(each) for each in inputs["text"].as_numpy().flatten()]
             outputs = {"embedding": numpy.array([vector(text) for text in texts], dtype=numpy.float32)}

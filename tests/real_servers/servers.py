@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -197,3 +197,11 @@ def start_triton(folder: Path) -> Running:
         "PATH": f"{environment / 'bin'}:{os.environ['PATH']}",
     }
     return Running(command, folder, libraries, port)
+
+
+STARTS: Mapping[str, Callable[[Path], Running]] = {
+    "mlserver": start_mlserver,
+    "kserve": start_kserve,
+    "triton": start_triton,
+}
+"""The servers of the Open Inference Protocol, by name."""

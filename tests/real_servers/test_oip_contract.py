@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,14 +23,14 @@ from edgewise.backends.contract import (
 )
 from edgewise.backends.grpc import GrpcSettings
 from edgewise.backends.grpc.backend import GrpcBackend
-from edgewise.backends.grpc.oip_settings import Dialect, EmbedTensors, GenerateTensors, OipSettings
+from edgewise.backends.grpc.oip_settings import EmbedTensors, GenerateTensors, OipSettings
 from edgewise.backends.grpc.settings import ProtocolName
 from edgewise.backends.tensors import to_tensor
 from edgewise.core.content import GenerateInput, InferInput, Message
 from edgewise.core.request import Task
 
 from ..remotes.counting import BREAKING, LASTING
-from .servers import ROOMS, Running, start_kserve, start_mlserver, start_triton
+from .servers import STARTS, Running
 
 ARRAY = to_tensor(numpy.arange(6, dtype=numpy.float32).reshape(3, 2))
 OWN = GenerateTensors(max_output_tokens="max_tokens", finish_reason="finish_reason")
@@ -41,7 +41,7 @@ class RealContract(LifetimeTests, RemoteTests):
 
     __test__ = False
 
-    launch: ClassVar[Callable[[Path], Running]]
+    server: ClassVar[str]
     oip: ClassVar[OipSettings]
     model: ClassVar[str] = "llm"
     tasks: ClassVar[tuple[Task, ...]] = tuple(Task)
@@ -51,7 +51,7 @@ class RealContract(LifetimeTests, RemoteTests):
     @classmethod
     def setup_class(cls) -> None:
         cls._folder = tempfile.TemporaryDirectory()
-        cls.running = cls.launch(Path(cls._folder.name))
+        cls.running = STARTS[cls.server](Path(cls._folder.name))
         super().setup_class()
 
     @classmethod
@@ -91,7 +91,7 @@ class RealGeneration(RealContract, GenerationTests, CancellationTests):
 
 class TestMlserver(RealGeneration, EmbeddingTests, InferenceTests):
     __test__ = True
-    launch = staticmethod(start_mlserver)
+    server = "mlserver"
     oip = OipSettings(generate=OWN, chat="chatml", embed=EmbedTensors())
     tensors = InferInput("llm", {"x": ARRAY})
     honours_stop = False
@@ -99,8 +99,8 @@ class TestMlserver(RealGeneration, EmbeddingTests, InferenceTests):
 
 class TestKserve(RealGeneration, EmbeddingTests, InferenceTests):
     __test__ = True
-    launch = staticmethod(start_kserve)
-    oip = OipSettings(Dialect.KSERVE, OWN, "chatml", EmbedTensors())
+    server = "kserve"
+    oip = OipSettings(generate=OWN, chat="chatml", embed=EmbedTensors())
     tensors = InferInput("llm", {"x": ARRAY})
     honours_stop = False
     streams = False
@@ -108,8 +108,8 @@ class TestKserve(RealGeneration, EmbeddingTests, InferenceTests):
 
 class TestTriton(RealGeneration, InferenceTests):
     __test__ = True
-    launch = staticmethod(start_triton)
-    oip = OipSettings(generate="vllm", chat="chatml")
+    server = "triton"
+    oip = OipSettings(generate="discover", chat="chatml")
     tensors = InferInput("float32", {"x": ARRAY})
 
     @classmethod
@@ -121,21 +121,22 @@ class TestTriton(RealGeneration, InferenceTests):
     async def _filled(cls) -> AsyncIterator[None]:
         """As many calls as its model and its queue hold."""
         backend = GrpcBackend("others", replace(cls.settings(cls.model), max_concurrency=64))
-        suite = cls()
-        streams = [backend.generate(suite.lasting(), suite.context()) for _ in range(3 * ROOMS)]
-        waiting = [asyncio.ensure_future(anext(stream)) for stream in streams]
+        suite, begun = cls(), list[asyncio.Future[object]]()
         try:
-            # Those beyond what the queue holds are refused: then it is full.
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_EXCEPTION)
+            while not any(each.done() and each.exception() for each in begun):
+                # One after the other: what comes at once may be refused before the model has taken its share.
+                stream = backend.generate(suite.lasting(), suite.context())
+                begun.append(asyncio.ensure_future(anext(stream)))
+                await asyncio.wait(begun[-1:], timeout=0.3)
             yield
         finally:
             await backend.stop()
-            await asyncio.gather(*waiting, return_exceptions=True)
+            await asyncio.gather(*begun, return_exceptions=True)
 
 
 class TestTritonEmbedding(RealContract, EmbeddingTests):
     __test__ = True
-    launch = staticmethod(start_triton)
-    oip = OipSettings(embed=EmbedTensors())
+    server = "triton"
+    oip = OipSettings(embed="discover")
     model = "embed"
     tasks = (Task.EMBED,)

@@ -163,6 +163,10 @@ class OipServer(Service):
         asked = wire.ModelMetadataRequest.FromString(message)
         if asked.name != "llm":
             await context.abort(self.dialect.unknown_model, f"Request for unknown model: '{asked.name}' is not found")
+        return self.described().SerializeToString()
+
+    def described(self) -> wire.ModelMetadataResponse:
+        """What it says of its model."""
         described = wire.ModelMetadataResponse(name="llm", versions=["1"], platform=self.dialect.name)
         for name, (datatype, shapes) in self.dialect.inputs.items():
             shape = [
@@ -173,7 +177,10 @@ class OipServer(Service):
         described.outputs.add(name="text_output", datatype="BYTES", shape=[-1])
         if self.dialect.finish_reason:
             described.outputs.add(name="finish_reason", datatype="BYTES", shape=[-1])
-        return described.SerializeToString()
+        if self.dialect.counts:
+            described.outputs.add(name="num_input_tokens", datatype="UINT32", shape=[1])
+            described.outputs.add(name="num_output_tokens", datatype="UINT32", shape=[-1])
+        return described
 
     async def infer(self, message: bytes, context: Context) -> bytes:
         request = self._read(message)
@@ -280,7 +287,7 @@ class OipServer(Service):
             limit, stop = given["max_tokens"], given.get("stop", [])
         if "max_tokens" in inputs and "max_tokens" in self.dialect.inputs:
             limit = int.from_bytes(inputs["max_tokens"].data, "little")
-        if "stop_words" in inputs:
+        if "stop_words" in inputs and "stop_words" in self.dialect.inputs:
             stop = texts_of(inputs["stop_words"])
         begun = prompt.rpartition(ANSWER)[2] if ANSWER in prompt else ""
         try:

@@ -20,14 +20,13 @@ from edgewise.backends.contract import (
 )
 from edgewise.backends.grpc import GrpcSettings
 from edgewise.backends.grpc.backend import GrpcBackend
-from edgewise.backends.grpc.oip_settings import Dialect as DialectName
 from edgewise.backends.grpc.oip_settings import EmbedTensors, GenerateTensors, OipSettings
 from edgewise.backends.grpc.settings import ProtocolName
 from edgewise.backends.tensors import to_tensor
 from edgewise.core.content import GenerateInput, InferInput, Message
 
 from .counting import BREAKING, CONTEXT, LASTING
-from .oip_server import DYNAMO, KSERVE, MLSERVER, TENSORRT_LLM, TRITON_VLLM, Dialect, OipServer
+from .oip_server import DYNAMO, KSERVE, MLSERVER, OLDER_TENSORRT_LLM, TENSORRT_LLM, TRITON_VLLM, Dialect, OipServer
 
 TENSORS = InferInput("llm", {"x": to_tensor(numpy.arange(6, dtype=numpy.float32).reshape(3, 2))})
 OWN = GenerateTensors(max_output_tokens="max_tokens")
@@ -100,6 +99,14 @@ class TestTensorrtLlm(OipContract):
     oip = OipSettings(generate="tensorrt_llm", chat="chatml", embed=EmbedTensors())
 
 
+class TestOlderTensorrtLlm(OipContract):
+    """Its names and types are others: the model is asked for them."""
+
+    __test__ = True
+    dialect = OLDER_TENSORRT_LLM
+    oip = OipSettings(generate="discover", chat="chatml", embed=EmbedTensors())
+
+
 class TestDynamo(OipContract):
     __test__ = True
     dialect = DYNAMO
@@ -119,6 +126,6 @@ class TestMlserver(OipContract):
 class TestKserve(OipContract):
     __test__ = True
     dialect = KSERVE
-    oip = OipSettings(DialectName.KSERVE, replace(OWN, finish_reason="finish_reason"), "chatml", EmbedTensors())
+    oip = OipSettings(generate=replace(OWN, finish_reason="finish_reason"), chat="chatml", embed=EmbedTensors())
     honours_stop = False
     streams = False
