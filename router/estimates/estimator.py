@@ -16,13 +16,17 @@ from .prior import Prior
 HALF_LIFE = 120.0
 """Seconds after which what was learned counts half."""
 
-AVOIDED_HALF_LIFE = 15.0
+AVOIDED_HALF_LIFE = 5.0
 AVOIDED_AFTER = 5.0
-"""The same for one that looks slower than the prior and was not tried for `AVOIDED_AFTER` seconds: whoever is avoided
-for being slow cannot show that it is over."""
+PASSED_OVER = 5
+"""The same for one that looks slower than the prior and was passed over by so many plans for `AVOIDED_AFTER` seconds:
+whoever is avoided for being slow cannot show that it is over."""
 
 RECOVERED = -1.5
 """So many deviations faster than predicted, a first token says that a bad time is over: half of its memory goes."""
+
+REDEEMED = 0.9
+"""And so much where it was avoided before: what it was avoided for is over."""
 
 IDLE_AFTER = 10.0
 """After so many seconds without a call the next one meets an idle backend: a radio that sleeps, a closed connection."""
@@ -57,7 +61,7 @@ class Estimator:
     def __init__(self, prior: Prior, clock: Callable[[], float]) -> None:
         self._prior = prior
         self._clock = clock
-        self._aged_at = self._observed_at = self._called_at = clock()
+        self._aged_at = self._called_at = clock()
         self._first = LogNormalPosterior(1.0, prior.sigma)
         self._idle = LogNormalPosterior(1.0, prior.sigma)
         self._load = LogNormalPosterior(prior.load, prior.sigma)
@@ -66,6 +70,7 @@ class Estimator:
         self._first_calibrations = {state: Calibration() for state in State}
         self._total_calibrations = {state: Calibration() for state in State}
         self._per_token_calibration = Calibration()
+        self._passed_over = 0
         self._predicted: dict[tuple[int, int, bool], Prediction] = {}
 
     def trial(self, labels: Labels, loading: bool) -> Trial:
@@ -73,8 +78,10 @@ class Estimator:
         now = self._clock()
         expected = self.predict(labels, 0.0, loading)
         state = self._state(loading, now)
+        avoided = self._avoided(now)
         self._called_at = now
-        return Trial(self, state, expected, labels.prompt_tokens)
+        self._passed_over = 0
+        return Trial(self, state, expected, labels, avoided)
 
     def observe_load(self, seconds: float) -> None:
         """A cold load took so long."""
@@ -102,6 +109,7 @@ class Estimator:
         """What this request would take here from now, after ``waiting`` mean answers ahead of it."""
         now = self._clock()
         self._age(now)
+        self._passed_over += 1
         tokens = _rounded_up(labels.prompt_tokens)
         state = self._state(loading, now)
         if waiting or loading:
@@ -116,7 +124,6 @@ class Estimator:
         """What was learned, and when."""
         return {
             "aged_at": self._aged_at,
-            "observed_at": self._observed_at,
             "called_at": self._called_at,
             **{name: learned.snapshot() for name, learned in self._learned().items()},
         }
@@ -130,7 +137,6 @@ class Estimator:
         self._predicted.clear()
         try:
             aged_at = number(stored, "aged_at") + shift
-            observed_at = number(stored, "observed_at") + shift
             called_at = number(stored, "called_at") + shift
             for name, learned in self._learned().items():
                 learned.restore(table(stored, name))
@@ -138,8 +144,7 @@ class Estimator:
             for learned in self._learned().values():
                 learned.forget(1.0)
             raise
-        self._aged_at, self._observed_at = min(now, aged_at), min(now, observed_at)
-        self._called_at = min(now, called_at)
+        self._aged_at, self._called_at = min(now, aged_at), min(now, called_at)
 
     def _learned(self) -> dict[str, LogNormalPosterior | Calibration]:
         named: dict[str, LogNormalPosterior | Calibration] = {
@@ -182,26 +187,34 @@ class Estimator:
         self._first_calibrations[trial.state].observe(trial.expected.first, seconds)
         posterior, value = self._lesson(trial, seconds)
         if posterior is self._first and posterior.score(value) < RECOVERED:
-            posterior.forget(0.5)
+            posterior.forget(REDEEMED if trial.avoided else 0.5)
+            if trial.avoided:
+                self._forgive(REDEEMED)
         posterior.observe(value)
 
     def _learn_no_first(self, trial: Trial, seconds: float) -> None:
         self._predicted.clear()
         self._first_calibrations[trial.state].observe_at_least(trial.expected.first, seconds)
         self._total_calibrations[trial.state].observe_at_least(trial.expected.total, seconds)
-        posterior, value = self._lesson(trial, seconds)
-        posterior.observe_at_least(value)
+        if trial.state is State.COLD:
+            self._load.observe_at_least(self._load_within(trial, seconds))
+            return
+        # A silence says that a backend is slow or gone, never that it only slept: else an outage, in which calls are
+        # rare, would be remembered as how it wakes.
+        self._first.observe_at_least(seconds / self._line(trial.labels.prompt_tokens))
 
     def _lesson(self, trial: Trial, seconds: float) -> tuple[LogNormalPosterior, float]:
         """Which quantity a first token after so long says something of, and what."""
-        relative = seconds / self._line(trial.prompt_tokens)
-        usual = math.exp(self._first.mu)
+        relative = seconds / self._line(trial.labels.prompt_tokens)
         if trial.state is State.COLD:
-            return self._load, max(_SHORTEST_LOAD, seconds - usual * self._line(trial.prompt_tokens))
-        self._observed_at = self._clock()
+            return self._load, self._load_within(trial, seconds)
         if trial.state is State.IDLE and self._first.observations >= KNOWN:
-            return self._idle, relative / usual
+            return self._idle, relative / math.exp(self._first.mu)
         return self._first, relative
+
+    def _load_within(self, trial: Trial, seconds: float) -> float:
+        """What of a cold start's time was loading."""
+        return max(_SHORTEST_LOAD, seconds - math.exp(self._first.mu) * self._line(trial.labels.prompt_tokens))
 
     def _learn_whole(self, trial: Trial, tokens: int, rest: float, total: float) -> None:
         self._predicted.clear()
@@ -229,12 +242,27 @@ class Estimator:
         if elapsed < _AGE_EVERY:
             return
         self._aged_at = now
-        avoided = self._first.mu > math.log(2.0) and now - self._observed_at > AVOIDED_AFTER
+        avoided = self._avoided(now)
         self._predicted.clear()
         share = 1.0 - 0.5 ** (elapsed / (AVOIDED_HALF_LIFE if avoided else HALF_LIFE))
         self._first.forget(share)
+        if avoided:
+            self._idle.forget(share)
+            self._forgive(share)
         if self._per_token is not None:
             self._per_token.forget(share)
+
+    def _avoided(self, now: float) -> bool:
+        if self._passed_over < PASSED_OVER or now - self._called_at <= AVOIDED_AFTER:
+            return False
+        slowest = self._first.mu + self._first_calibrations[State.WARM].deviations * self._first.sigma
+        slow_to_begin = slowest > math.log(2.0) + _P95 * self._prior.sigma
+        return slow_to_begin or self._total_calibrations[State.WARM].deviations > 1.25 * _P95
+
+    def _forgive(self, share: float) -> None:
+        """Let the misses of a bad time fade: in an outage there are many, and hits would take long to outweigh them."""
+        for calibration in (*self._first_calibrations.values(), *self._total_calibrations.values()):
+            calibration.forget(share)
 
     def _line(self, prompt_tokens: int) -> float:
         return self._prior.first + self._prior.prompt_token * prompt_tokens
@@ -255,13 +283,14 @@ class Trial:
     `first` or `no_first` once; after `first`, for work that comes in tokens, `whole` or `cut` once.
     """
 
-    __slots__ = ("_estimator", "expected", "prompt_tokens", "state")
+    __slots__ = ("_estimator", "avoided", "expected", "labels", "state")
 
-    def __init__(self, estimator: Estimator, state: State, expected: Prediction, prompt_tokens: int) -> None:
+    def __init__(self, estimator: Estimator, state: State, expected: Prediction, labels: Labels, avoided: bool) -> None:
         self._estimator = estimator
         self.state = state
         self.expected = expected
-        self.prompt_tokens = prompt_tokens
+        self.labels = labels
+        self.avoided = avoided
 
     def first(self, seconds: float) -> None:
         """A first token (or a whole result) came."""

@@ -193,6 +193,8 @@ class Race(Generic[T]):
 
     def _failed(self, step: Step, error: AttemptError, *, sent: bool) -> None:
         self._failures.append(error)
+        if step.backend not in self._repeated:
+            self._run.conduct.fleet[step.backend].retry_budget.lose()
         if not error.disposition.next_backend:
             raise RaceFailed([error], timed_out=False)
         if not self._run.request.labels.idempotent and sent:

@@ -43,6 +43,10 @@ async def retry(
     def enough(state: RetryCallState) -> bool:
         return no_more(state.attempt_number + 1, _failure(state))
 
+    def again(error: BaseException) -> bool:
+        # Whatever the table says of failures, a cancellation is none: tenacity would swallow one that it may repeat.
+        return isinstance(error, AttemptError) and may_retry(error)
+
     def no_more(tried: int, error: AttemptError) -> bool:
         late = error.retry_after is not None and error.retry_after >= deadline.remaining(loop.time())
         return tried >= settings.max_attempts or late or (may_retry(error) and not budget.pay_for_retry())
@@ -51,15 +55,15 @@ async def retry(
         raise failed
     await asyncio.sleep(backoff(1, failed, settings, source))
     controller = AsyncRetrying(
-        retry=retry_if_exception(may_retry), stop=enough, wait=pause, sleep=asyncio.sleep, reraise=True
+        retry=retry_if_exception(again), stop=enough, wait=pause, sleep=asyncio.sleep, reraise=True
     )
     # tenacity awaits what it can see to be a coroutine function: give it one, not a lambda.
     return await controller(call)
 
 
-def may_retry(error: BaseException) -> bool:
+def may_retry(error: AttemptError) -> bool:
     """Whether the same backend may be asked again after this."""
-    return isinstance(error, AttemptError) and error.disposition.retry_here
+    return error.disposition.retry_here
 
 
 def backoff(failures: int, error: AttemptError, settings: Retry, source: random.Random) -> float:

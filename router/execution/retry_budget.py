@@ -8,7 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 EARNED_PER_FIRST_ATTEMPT = 0.2
-"""Under steady load at most one attempt in six is an extra one: 1.2 × the requests in a total outage."""
+"""Under steady load at most one attempt in six is an extra one."""
+
+LOST_BY_FAILURE = 0.1
+"""A first attempt that fails earns half, so that in a total outage, what was saved before it counted in, less than
+1.2 × the requests reach a backend."""
 
 HEDGE_SHARE = 0.25
 """Hedges take at most this share of what is earned: they guess, where a retry knows."""
@@ -33,6 +37,11 @@ class RetryBudget:
         """A first attempt was made."""
         self._earned = min(MOST_EARNED, self._earned + EARNED_PER_FIRST_ATTEMPT)
         self._for_hedges = min(MOST_EARNED * HEDGE_SHARE, self._for_hedges + EARNED_PER_FIRST_ATTEMPT * HEDGE_SHARE)
+
+    def lose(self) -> None:
+        """A first attempt failed."""
+        self._earned = max(0.0, self._earned - LOST_BY_FAILURE)
+        self._for_hedges = max(0.0, min(self._for_hedges - LOST_BY_FAILURE * HEDGE_SHARE, self._earned))
 
     def pay_for_retry(self) -> bool:
         """Take a token for a retry; returns whether there was one."""

@@ -57,6 +57,9 @@ def made() -> Series:
         "one call every half minute": _calls(
             (source.lognormvariate(-1.0, 0.3) for source in _each("rare")), spacing=30.0
         ),
+        "slow, and one call every half minute": _calls(
+            (source.lognormvariate(2.0, 0.3) for source in _each("slow")), spacing=30.0
+        ),
         "a radio that sleeps": _radio(random.Random("radio")),
     }
 

@@ -116,7 +116,7 @@ def test_estimates_are_after_a_restart_what_they_would_be_without_one(device: De
     device.path.unlink()
     device.run(use, SLOW)  # 40 s of it
     prediction = device.plan(at=NINE + timedelta(seconds=40.0 + pause)).steps[0].prediction
-    assert prediction.known == without.steps[0].prediction.known == (pause < 10.0)
+    assert prediction.known == without.steps[0].prediction.known == (pause < 100.0)
     assert prediction.total.median() == pytest.approx(without.steps[0].prediction.total.median(), rel=0.01)
 
 
