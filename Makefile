@@ -44,9 +44,11 @@ check: $(VENV)/edgewise
 	$(BIN)/lint-imports
 
 # Each server has an environment of its own: their protobuf and grpcio differ from ours and from one another's.
-test-servers: $(VENV)/models .venv-mlserver/ready .venv-triton/ready .venv-kserve/ready .venv-google/ready .venv-llama-server/ready
+test-servers: $(VENV)/models .venv-mlserver/ready .venv-triton/ready .venv-kserve/ready .venv-google/ready \
+		.venv-llama-server/ready .venv-tritonclient/ready
 	EDGEWISE_MLSERVER=.venv-mlserver EDGEWISE_TRITON=.venv-triton EDGEWISE_KSERVE=.venv-kserve EDGEWISE_GOOGLE=.venv-google \
-		EDGEWISE_LLAMA_SERVER=.venv-llama-server $(BIN)/python -m pytest tests/real_servers $(PYTEST_ARGS)
+		EDGEWISE_LLAMA_SERVER=.venv-llama-server EDGEWISE_TRITONCLIENT=.venv-tritonclient \
+		$(BIN)/python -m pytest tests/real_servers $(PYTEST_ARGS)
 
 .venv-mlserver/ready:
 	$(PYTHON) -m venv .venv-mlserver
@@ -88,6 +90,11 @@ onnx-model: .venv-onnx-model/smollm2/model.onnx
 	.venv-triton/bin/python -m pip --disable-pip-version-check install -q --no-deps nvidia-pytriton==0.7.0 'numpy<2'
 	@touch $@
 
+.venv-tritonclient/ready:
+	$(PYTHON) -m venv .venv-tritonclient
+	.venv-tritonclient/bin/python -m pip --disable-pip-version-check install -q 'tritonclient[grpc]==2.61.0'
+	@touch $@
+
 protos: .venv-protos/ready
 	.venv-protos/bin/python protos/generate.py protos
 
@@ -108,8 +115,8 @@ crash-outbox: $(VENV)/edgewise
 	OUTBOX_KILLS=$(N) OUTBOX_SEED=$(START) OUTBOX_WRITES=all $(BIN)/python -m pytest -s tests/outbox/test_crashes.py tests/outbox/test_every_write.py
 
 clean:
-	rm -rf $(VENV) .venv-protos .venv-mlserver .venv-triton .venv-kserve .venv-google .venv-llama-server .venv-onnx-model \
-		build dist *.egg-info
+	rm -rf $(VENV) .venv-protos .venv-mlserver .venv-triton .venv-kserve .venv-google .venv-llama-server .venv-tritonclient \
+		.venv-onnx-model build dist *.egg-info
 
 $(VENV)/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'edgewise needs Python 3.11 or later: make PYTHON=python3.12 …'; exit 1; }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from ...backends import CallContext
@@ -19,32 +20,42 @@ async def generated(
     served: Served, call: GenerateInput, context: CallContext, place: str
 ) -> AsyncGenerator[bytes, None]:
     """A generation's messages, numbered from 1."""
-    clock = _Clock()
-    async with served.admission.place(context.priority, _start_by(context)):
+    clock, sequence = Clock(), 0
+    async with aclosing(events(served, call, context, clock)) as said:
+        async for event in said:
+            sequence += 1
+            if isinstance(event, Finish):
+                yield finish_bytes(event, sequence, _origin(served, event.model, place), clock.timings())
+            else:
+                yield delta_bytes(event, sequence)
+
+
+async def events(
+    served: Served, call: GenerateInput, context: CallContext, clock: Clock
+) -> AsyncGenerator[GenerateEvent, None]:
+    """A generation from its place in the queue to its `Finish`, which is the last event or a failure."""
+    async with served.admission.place(context.priority, start_by(context)):
         clock.has_place()
-        events = served.backend.generate(call, context)
-        sequence = 0
+        said = served.backend.generate(call, context)
         try:
-            event = await _first(events, context)
+            event = await _first(said, context)
             while event is not None:
-                sequence += 1
                 if isinstance(event, Finish):
-                    origin = _origin(served, event.model, place)
-                    yield finish_bytes(event, sequence, origin, clock.timings())
+                    yield event
                     return
                 clock.has_text()
                 served.pace.count(event.tokens)
-                yield delta_bytes(event, sequence)
-                event = await anext(events, None)
+                yield event
+                event = await anext(said, None)
         finally:
-            await events.aclose()
+            await said.aclose()
     raise AttemptError(FailureKind.TRUNCATED, "the model stopped without saying why")
 
 
 async def embedded(served: Served, call: EmbedInput, context: CallContext, place: str) -> AsyncGenerator[bytes, None]:
     """The one message with all vectors."""
-    clock = _Clock()
-    async with served.admission.place(context.priority, _start_by(context)):
+    clock = Clock()
+    async with served.admission.place(context.priority, start_by(context)):
         clock.has_place()
         embeddings = await served.backend.embed(call, context)
     yield embeddings_bytes(embeddings, _origin(served, embeddings.model, place), clock.timings())
@@ -52,23 +63,24 @@ async def embedded(served: Served, call: EmbedInput, context: CallContext, place
 
 async def inferred(served: Served, call: InferInput, context: CallContext, place: str) -> AsyncGenerator[bytes, None]:
     """The one message with all output tensors."""
-    clock = _Clock()
-    async with served.admission.place(context.priority, _start_by(context)):
+    clock = Clock()
+    async with served.admission.place(context.priority, start_by(context)):
         clock.has_place()
         inference = await served.backend.infer(call, context)
     yield inference_bytes(inference, _origin(served, inference.model, place), clock.timings())
 
 
-def _start_by(context: CallContext) -> float:
+def start_by(context: CallContext) -> float:
+    """Until when a call may wait for its place."""
     return min(bound.at for bound in (context.deadline, context.first_by, context.start_by) if bound is not None)
 
 
-async def _first(events: AsyncGenerator[GenerateEvent, None], context: CallContext) -> GenerateEvent | None:
+async def _first(said: AsyncGenerator[GenerateEvent, None], context: CallContext) -> GenerateEvent | None:
     if context.first_by is None:
-        return await anext(events, None)
+        return await anext(said, None)
     try:
         async with asyncio.timeout_at(context.first_by.at):
-            return await anext(events, None)
+            return await anext(said, None)
     except TimeoutError:
         pass
     raise AttemptError(FailureKind.TIMED_OUT, "no first token came in the time that the call gives it")
@@ -80,7 +92,7 @@ def _origin(served: Served, model: str, place: str) -> wire.Origin:
 
 
 @dataclass(slots=True)
-class _Clock:
+class Clock:
     """When what happened, on the loop's clock."""
 
     arrived: float = field(default_factory=lambda: asyncio.get_running_loop().time())
@@ -88,13 +100,16 @@ class _Clock:
     first: float | None = None
 
     def has_place(self) -> None:
+        """The call has its place."""
         self.began = asyncio.get_running_loop().time()
 
     def has_text(self) -> None:
+        """Text has come."""
         if self.first is None:
             self.first = asyncio.get_running_loop().time()
 
     def timings(self) -> wire.Timings:
+        """What it all took until now."""
         return wire.Timings(
             queued_ms=_ms(self.began - self.arrived),
             first_token_ms=None if self.first is None else _ms(self.first - self.began),

@@ -27,6 +27,10 @@ class Served:
         """Whether it does this kind of work."""
         return task in self.backend.capabilities.tasks
 
+    def is_ready(self) -> bool:
+        """Whether it takes calls now."""
+        return self.backend.health().state is HealthState.READY
+
     def load(self) -> wire.Load:
         """How busy it is now."""
         return wire.Load(
@@ -45,7 +49,7 @@ class Served:
             continues=can.continues,
             constrains=can.constrains,
             logprobs=can.logprobs,
-            ready=self.backend.health().state is HealthState.READY,
+            ready=self.is_ready(),
             load=self.load(),
         )
 
@@ -62,6 +66,10 @@ class Roster:
     def descriptions(self) -> list[wire.Model]:
         """All of them."""
         return [served.description() for served in self._served.values()]
+
+    def any_ready(self) -> bool:
+        """Whether one of them takes calls now."""
+        return any(served.is_ready() for served in self._served.values())
 
     def named(self, name: str) -> Served:
         """The model of this name. Raises `AttemptError` where there is none."""

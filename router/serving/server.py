@@ -6,6 +6,7 @@ import errno
 import socket
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import grpc
@@ -18,6 +19,7 @@ from ...backends.grpc.target import Target
 from ...core.errors import ConfigurationError, EdgewiseError
 from ...core.problem import Problem, Severity
 from .access import TokenCheck
+from .oip_service import OIP_SERVICE_NAME, OipService
 from .peers import PeerLimit
 from .served import Roster
 from .service import SERVICE_NAME, ModelService
@@ -28,6 +30,7 @@ try:
     from grpc_reflection.v1alpha import reflection
 
     from .health import HealthReport
+    from .reflected import described
 except ImportError as _missing:
     raise EdgewiseError(
         f"serving needs {_missing.name}, which is not installed; run `pip install 'edgewise[serve]'`"
@@ -85,11 +88,13 @@ class ModelServer:
         self._address = _bind(server, settings)
         self._works = Works(settings.resume_within, settings.remember)
         roster = Roster(self._backends, settings.max_waiting)
-        service = ModelService(roster, self._works, PeerLimit(settings.max_per_peer), settings)
-        server.add_generic_rpc_handlers([service.handler()])
+        peers = PeerLimit(settings.max_per_peer)
+        service = ModelService(roster, self._works, peers, settings)
+        server.add_generic_rpc_handlers([service.handler(), OipService(roster, peers, version("edgewise")).handler()])
         self._health = HealthReport(self._backends, SERVICE_NAME)
         self._health.add_to(server)
-        reflection.enable_server_reflection([SERVICE_NAME, HealthReport.SERVICE_NAME, reflection.SERVICE_NAME], server)
+        names = [SERVICE_NAME, OIP_SERVICE_NAME, HealthReport.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(names, server, described())
         await server.start()
         await self._health.start()
         self._server = server
