@@ -135,19 +135,30 @@ def _encoded(texts: Iterable[object], name: str) -> Iterator[bytes]:
         yield encoded
 
 
-def _decoded(data: bytes, elements: int, name: str) -> Iterator[str]:
-    at = 0
-    for _ in range(elements):
+def string_ends(data: bytes, elements: int) -> list[int] | None:
+    """Where each string of a ``string`` tensor's bytes ends; None where they do not hold so many strings."""
+    ends, at = [], 0
+    # Every string has a length; looked at before as many are counted.
+    for _ in range(elements if elements * _LENGTH_BYTES <= len(data) else 0):
         start = at + _LENGTH_BYTES
         at = start + int.from_bytes(data[at:start], "little")
         if at > len(data):
-            raise _wrong_strings(name, elements)
+            return None
+        ends.append(at)
+    return ends if at == len(data) and len(ends) == elements else None
+
+
+def _decoded(data: bytes, elements: int, name: str) -> Iterator[str]:
+    ends = string_ends(data, elements)
+    if ends is None:
+        raise _wrong_strings(name, elements)
+    at = 0
+    for end in ends:
         try:
-            yield data[start:at].decode()
+            yield data[at + _LENGTH_BYTES : end].decode()
         except UnicodeDecodeError:
             raise InvalidRequest(f"{_subject(name)} has a string that is not valid UTF-8") from None
-    if at != len(data):
-        raise _wrong_strings(name, elements)
+        at = end
 
 
 def _wrong_strings(name: str, elements: int) -> InvalidRequest:

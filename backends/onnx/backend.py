@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from ...core.answer import Classification, Embeddings, Inference, Usage
 from ...core.content import ClassifyInput, EmbedInput, InferInput, Tensor
+from ...core.deadline import Deadline
 from ...core.failure import AttemptError, FailureKind
-from ...core.request import Task
+from ...core.request import Priority, Task
 from ..backend import CallContext, Capabilities
 from ..chat.call import require_unicode
 from ..models import ModelFile
 from ..process.engine import Parcel
 from ..process.frames import JsonObject
+from .batching import Batcher
 from .settings import OnnxSettings, OnnxTask
 from .wire import pack, unpack
 from .worker_backend import OnnxWorkerBackend
@@ -28,12 +30,15 @@ class OnnxBackend(OnnxWorkerBackend):
         self._settings = settings
         self._models = models
         super().__init__(name, settings, _ENGINE, self._engine_settings)
+        wait = settings.batch_wait
+        self._batcher = None if wait is None else Batcher(self._infer, wait=wait, most=settings.max_batch)
 
     @property
     def capabilities(self) -> Capabilities:
-        """One task, one call at a time: ONNX Runtime spreads each over the processor."""
+        """One task, one call at a time: ONNX Runtime spreads each over the processor. As many as a batch may hold."""
         models = frozenset(self._settings.served) if self._settings.task is OnnxTask.INFER else None
-        return Capabilities(frozenset({Task(self._settings.task.value)}), models=models)
+        together = 1 if self._batcher is None else self._settings.max_batch
+        return Capabilities(frozenset({Task(self._settings.task.value)}), models=models, max_concurrency=together)
 
     async def embed(self, call: EmbedInput, context: CallContext) -> Embeddings:
         """One vector a text. A text beyond the model's limit is CONTEXT_LENGTH; none is cut."""
@@ -60,16 +65,21 @@ class OnnxBackend(OnnxWorkerBackend):
         if call.model not in served:
             sentence = f"backend {self.name!r} has no model {call.model!r}; it has {', '.join(map(repr, served))}"
             raise AttemptError(FailureKind.UNKNOWN_MODEL, sentence)
-        answer = await self._ask(pack({"model": call.model}, call.inputs), context)
-        return Inference(unpack(answer), model=call.model, place=_PLACE)
+        if self._batcher is not None and call.model in self.worker.info.get("rows", ()):
+            outputs = await self._batcher.infer(call.model, call.inputs, context)
+        else:
+            outputs = await self._infer(call.model, call.inputs, context.priority, context.deadline)
+        return Inference(outputs, model=call.model, place=_PLACE)
+
+    async def _infer(
+        self, model: str, inputs: Mapping[str, Tensor], priority: Priority, deadline: Deadline
+    ) -> dict[str, Tensor]:
+        return unpack(await self.worker.unary(pack({"model": model}, inputs), priority, deadline))
 
     async def _rows(self, texts: Sequence[str], context: CallContext) -> tuple[Tensor, Usage]:
         require_unicode(texts)
-        answer = await self._ask(Parcel({"texts": list(texts)}), context)
+        answer = await self.worker.unary(Parcel({"texts": list(texts)}), context.priority, context.deadline)
         return unpack(answer)["rows"], Usage(prompt_tokens=answer.fields["prompt_tokens"])
-
-    async def _ask(self, call: Parcel, context: CallContext) -> Parcel:
-        return await self.worker.unary(call, context.priority, context.deadline)
 
     def _engine_settings(self) -> JsonObject:
         """What `OnnxEngine.load` takes. Reads every model file, to prove it."""

@@ -12,7 +12,7 @@ from ...core.failure import AttemptError, FailureKind
 from ..process.engine import Engine, Parcel, Progress, RunningCall
 from ..process.frames import JsonObject
 from .genai_config import FILE, read_config
-from .runtime import fallback, missing, physical_cores, prepare, without_cpu
+from .runtime import fallback, missing, physical_cores, prepare, require_memory, without_cpu
 from .unavailable import unavailable
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class OnnxGenerationEngine(Engine):
         except ImportError as error:
             raise missing(error, "onnx-genai") from None
         name, path = settings["model"]["name"], Path(settings["model"]["path"])
+        require_memory(name, path)
         config = read_config(name, path.with_name(FILE))
         if settings["context_tokens"] > config.context_tokens:
             why = f"it has a context of {config.context_tokens} tokens; lower `context_tokens`"

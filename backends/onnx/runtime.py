@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import psutil
 
 from ...core.failure import AttemptError, FailureKind
+from ..process.memory import free_memory
+from .unavailable import unavailable
 
 CPU = "CPUExecutionProvider"
 
@@ -27,6 +31,17 @@ def missing(error: ImportError, extra: str) -> AttemptError:
         f'the Python package {error.name or extra!r} is missing or does not run here; pip install "edgewise[{extra}]"'
     )
     return AttemptError(FailureKind.MODEL_UNAVAILABLE, sentence)
+
+
+def require_memory(model: str, path: Path) -> None:
+    """Raise MODEL_UNAVAILABLE for a model that does not fit, before native code tries: its file, and those of its data.
+
+    External data lies beside a model under its name and an ending, as exporters write it.
+    """
+    size = sum(file.stat().st_size for file in path.parent.glob(f"{glob.escape(path.name)}*") if file.is_file())
+    if size > (free := free_memory()):
+        why = f"it has {size >> 20} MiB, and {free >> 20} MiB of memory are free; use a smaller one"
+        raise unavailable(model, why)
 
 
 def physical_cores() -> int:

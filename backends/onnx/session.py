@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -10,7 +11,7 @@ import onnxruntime
 
 from ...core.failure import AttemptError, FailureKind
 from ..process.engine import RunningCall
-from .runtime import CPU, fallback, physical_cores, without_cpu
+from .runtime import CPU, fallback, physical_cores, require_memory, without_cpu
 from .signature import Port
 from .unavailable import unavailable
 
@@ -30,8 +31,8 @@ _WHY_NOT_LOADED: Mapping[type[Exception], str] = {
     _native.InvalidGraph: "it uses operators that ONNX Runtime does not have (custom operators are not loaded)",
     _native.NotImplemented: "it uses operators that this ONNX Runtime does not have; a newer one may",
     _native.Fail: (
-        "it needs a newer ONNX Runtime, or external data that does not lie in the model's own folder; "
-        "upgrade onnxruntime, or put the data file beside the model"
+        "it is damaged, or needs a newer ONNX Runtime, or external data that does not lie in the model's own folder; "
+        "get it again, upgrade onnxruntime, or put the data file beside the model"
     ),
 }
 
@@ -41,6 +42,7 @@ class Session:
 
     def __init__(self, model: str, path: str, *, threads: int | None, providers: Sequence[str]) -> None:
         self._model = model
+        require_memory(model, Path(path))
         self._session = _open(model, path, threads or physical_cores(), providers)
         self.inputs = self._dense(self._session.get_inputs(), required=True)
         self.outputs = self._dense(self._session.get_outputs(), required=False)

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from onnx import TensorProto, helper
 
-from edgewise.backends import Backend, CallContext, HealthState
+from edgewise.backends import Backend, BackendHealth, CallContext, HealthState
 from edgewise.core.content import EmbedInput
 from edgewise.core.failure import AttemptError, FailureKind
 
@@ -165,6 +165,30 @@ async def test_external_data_is_read_from_the_models_own_folder(
     assert (await infer(backend, "m", x=ONES))["y"].tolist() == [[2.0, 2.0, 2.0]]
 
 
+async def test_external_data_by_a_link_to_elsewhere_is_refused(
+    start: Start, beside: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = beside("link.bin")
+    path.with_name("link.bin").symlink_to(tmp_path / "weights.bin")
+    assert "external data that does not lie in the model's own folder" in await failed_start(start, path)
+
+
+@pytest.mark.parametrize("dims", [[1 << 40, 1 << 20], [-1], [4]])
+async def test_a_constant_of_another_size_than_its_bytes_is_refused(
+    start: Start, build: Callable[..., Path], dims: list[int]
+) -> None:
+    path = build(
+        "odd",
+        [helper.make_node("Add", ["x", "w"], ["y"])],
+        [("x", TensorProto.FLOAT, [1])],
+        [("y", TensorProto.FLOAT, None)],
+    )
+    model = onnx.load_model_from_string(path.read_bytes())
+    model.graph.initializer.append(onnx.TensorProto(name="w", data_type=TensorProto.FLOAT, dims=dims, raw_data=b"1234"))
+    path.write_bytes(model.SerializeToString())
+    assert "it is damaged" in await failed_start(start, path)
+
+
 @pytest.mark.parametrize("location", ["../weights.bin", "{root}/weights.bin", "gone.bin"])
 async def test_external_data_from_elsewhere_is_refused(
     start: Start, beside: Callable[[str], Path], tmp_path: Path, location: str
@@ -188,11 +212,75 @@ async def test_a_missing_package_is_told_with_the_command(
     assert 'pip install "edgewise[onnx]"' in str(refused.value)
 
 
-async def test_a_provider_that_is_not_there_falls_back_to_the_processor(
-    start: Start, infer: Infer, doubling: Path
+async def test_a_provider_that_is_not_there_falls_back_to_the_processor_and_says_so(
+    start: Start, infer: Infer, doubling: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     backend = await start({"m": doubling}, task="infer", model="m", providers=("CoreMLExecutionProvider",))
     assert (await infer(backend, "m", x=ONES))["y"].tolist() == [[2.0, 2.0, 2.0]]
+    said = "CoreMLExecutionProvider cannot be used here, so that it computes on the CPU instead"
+    assert backend.health() == BackendHealth(HealthState.READY, said)
+    assert f"backend 'local': {said}" in caplog.text
+
+
+async def test_where_it_computes_as_asked_nothing_is_said(
+    start: Start, doubling: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = await start({"m": doubling}, task="infer", model="m", providers=("CPUExecutionProvider",))
+    assert backend.health() == BackendHealth(HealthState.READY)
+    assert not caplog.text
+
+
+@pytest.fixture
+def swelling(build: Callable[..., Path]) -> Path:
+    """Makes a tensor of ``n`` numbers."""
+    return build(
+        "swelling",
+        [helper.make_node("ConstantOfShape", ["n"], ["much"]), helper.make_node("ReduceSum", ["much"], ["y"])],
+        [("n", TensorProto.INT64, [1])],
+        [("y", TensorProto.FLOAT, None)],
+    )
+
+
+async def test_what_wants_more_memory_than_there_is_fails_one_call(start: Start, infer: Infer, swelling: Path) -> None:
+    backend = await start({"m": swelling}, task="infer", model="m")
+    for absurd in (1 << 40, 1 << 62, -1):
+        with pytest.raises(AttemptError) as refused:
+            await infer(backend, "m", n=numpy.array([absurd]))
+        assert refused.value.kind in (FailureKind.INTERNAL, FailureKind.INVALID_REQUEST)
+    assert (await infer(backend, "m", n=numpy.array([3])))["y"].sum() == 0.0
+
+
+async def test_what_takes_more_memory_than_its_limit_is_ended_and_comes_back(
+    start: Start, infer: Infer, swelling: Path, build: Callable[..., Path]
+) -> None:
+    backend = await start({"m": swelling}, task="infer", model="m", memory_limit=400 << 20)
+    with pytest.raises(AttemptError, match="more than its limit of 400 MiB") as ended:
+        while True:
+            await infer(backend, "m", n=numpy.array([1 << 29]))
+    assert ended.value.kind is FailureKind.CRASHED
+    async with asyncio.timeout(20):
+        await infer(backend, "m", n=numpy.array([3]))
+
+
+async def test_an_idle_worker_gives_its_memory_back_and_a_call_brings_it_back(
+    start: Start, infer: Infer, doubling: Path, worker_processes: Workers
+) -> None:
+    backend = await start({"m": doubling}, task="infer", model="m", idle_unload=0.2)
+    (worker,) = worker_processes()
+    async with asyncio.timeout(20):
+        while backend.health().state is HealthState.READY or psutil.pid_exists(worker.pid):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert backend.health().state is HealthState.LOADING
+        assert (await infer(backend, "m", x=ONES))["y"].shape == (1, 3)
+
+
+async def test_a_model_that_does_not_fit_into_memory_is_told_before_it_is_opened(
+    start: Start, beside: Callable[[str], Path]
+) -> None:
+    path = beside("m.onnx.data")
+    with path.with_name("m.onnx.data").open("wb") as sparse:
+        sparse.truncate(1 << 43)
+    assert "8388608 MiB, and" in await failed_start(start, path)
 
 
 async def test_a_failed_start_is_told_by_health_and_to_whoever_calls(
