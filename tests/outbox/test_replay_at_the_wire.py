@@ -1,0 +1,186 @@
+"""Where replays go, asserted where it counts: at the wire before a real gRPC server, whatever policy is in force."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest_asyncio
+
+from edgewise.core.content import GenerateInput
+from edgewise.router import Answer, AsyncRouter, AttemptError, FailureKind
+from edgewise.router.serving import ServeSettings
+from edgewise.router.serving.server import ModelServer
+from edgewise.testing import Script, ScriptedBackend
+
+PRIVATE = "Zebulon Quartz has diabetes"
+PUBLIC = "the weather at the north pond"
+TEXT = """\
+version: 1
+backends:
+  cloud:
+    kind: grpc
+    target: 127.0.0.1:{port}
+    location: {{process_in: [NL], store_in: [], operators: [US], evidence: contractual}}
+    remembers_keys: 0s
+policy:
+  data_classes:
+    public: {{process_in: [any]}}
+    personal: {{process_in: [EU], operators: {operators}}}
+  default_data_class: personal
+  defaults: {{latency_budget: 10s}}
+  offline: {{outbox: outbox.db}}
+"""
+PATIENCE = "60s"
+
+
+class Site:
+    """A model server behind a relay that keeps every byte which was sent to it, and the device's configuration."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "edgewise.yaml"
+        self.model = ScriptedBackend("model", self._script)
+        self.failures: list[AttemptError] = []
+        self.sent = bytearray()
+        self._server = ModelServer(ServeSettings(listen="127.0.0.1:0"), {"model": self.model})
+        self._relay: asyncio.Server | None = None
+        self._pipes: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Serve, and permit personal content to go there."""
+        await self._server.start()
+        self._relay = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.permit()
+
+    async def close(self) -> None:
+        """End both."""
+        assert self._relay is not None
+        self._relay.close()
+        for pipe in self._pipes:
+            pipe.cancel()
+        await asyncio.gather(*self._pipes, return_exceptions=True)
+        await self._server.stop()
+
+    def permit(self) -> None:
+        """The policy lets personal content go to the server."""
+        self._write("[EU, US]")
+
+    def forbid(self) -> None:
+        """The policy does not let personal content go there any more: its operator is in the US."""
+        self._write("[EU]")
+
+    @property
+    def received(self) -> list[tuple[str, str]]:
+        """What the server's model received: prompt and idempotency key."""
+        contents = [(call.content, call.context.idempotency_key) for call in self.model.calls]
+        return [(content.messages[0].text, key) for content, key in contents if isinstance(content, GenerateInput)]
+
+    def _write(self, operators: str) -> None:
+        assert self._relay is not None
+        port = self._relay.sockets[0].getsockname()[1]
+        self.file.write_text(TEXT.format(port=port, operators=operators), encoding="utf-8")
+
+    def _script(self, call: int) -> Script:
+        return Script(failure=self.failures.pop(0)) if self.failures else Script()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host, port = self._server.address.rsplit(":", 1)
+        far_reader, far_writer = await asyncio.open_connection(host, int(port))
+        for source, sink, record in ((reader, far_writer, True), (far_reader, writer, False)):
+            self._pipes.add(asyncio.create_task(self._pipe(source, sink, record)))
+
+    async def _pipe(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, record: bool) -> None:
+        try:
+            while data := await source.read(65536):
+                if record:
+                    self.sent += data
+                sink.write(data)
+                await sink.drain()
+        except ConnectionError:
+            pass
+        finally:
+            sink.close()
+
+
+@pytest_asyncio.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    """A site at work."""
+    opened = Site(tmp_path)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+async def queued(site: Site) -> tuple[str, str]:
+    """A private and a public request, submitted by a process that was offline and has ended."""
+    async with AsyncRouter.from_yaml(site.file) as router:
+        router.connectivity.force("offline")
+        return await router.submit(PRIVATE), await router.submit(PUBLIC, data_class="public")
+
+
+async def test_a_later_process_with_stricter_walls_sends_what_they_permit_and_nothing_else(site: Site) -> None:
+    private, public = await queued(site)
+    assert site.sent == b""
+    site.forbid()
+    async with AsyncRouter.from_yaml(site.file, replay=True) as router:
+        assert isinstance(await router.result(public, timeout=PATIENCE), Answer)
+        assert await router.result(private, timeout="3s") is None
+    assert [text for text, _ in site.received] == [PUBLIC]
+    assert PUBLIC.encode() in site.sent  # the recording works
+    assert b"Zebulon" not in site.sent
+    site.permit()
+    async with AsyncRouter.from_yaml(site.file, replay=True) as router:
+        assert isinstance(await router.result(private, timeout=PATIENCE), Answer)
+    assert [text for text, _ in site.received] == [PUBLIC, PRIVATE]
+
+
+async def test_walls_that_tighten_in_a_running_router_hold_for_its_next_replay(site: Site) -> None:
+    async with AsyncRouter.from_yaml(site.file, replay=True) as router:
+        router.connectivity.force("offline")
+        private = await router.submit(PRIVATE)
+        site.forbid()
+        await router.reload()
+        router.connectivity.force(None)
+        public = await router.submit(PUBLIC, data_class="public")
+        assert isinstance(await router.result(public, timeout=PATIENCE), Answer)
+        assert await router.result(private, timeout="3s") is None
+        assert b"Zebulon" not in site.sent
+
+
+async def test_walls_that_tighten_between_two_sends_of_one_request_stop_the_second(site: Site) -> None:
+    site.failures = [AttemptError(FailureKind.OVERLOADED, "too much to do") for _ in range(20)]
+    private, _ = await queued(site)
+    async with AsyncRouter.from_yaml(site.file) as router:
+        tally = await router.flush()
+        assert (tally.answered, tally.waiting) == (0, 2)
+    before = site.received
+    assert PRIVATE in [text for text, _ in before]
+    assert len(set(before)) == 2, "each request keeps its key through all its sends"
+    site.failures.clear()
+    site.forbid()
+    async with AsyncRouter.from_yaml(site.file) as router:
+        tally = await router.flush()
+        assert (tally.answered, tally.waiting) == (1, 1)
+        assert await router.result(private) is None
+    assert [text for text, _ in site.received[len(before) :]] == [PUBLIC]
+    site.permit()
+    async with AsyncRouter.from_yaml(site.file) as router:
+        assert (await router.flush()).answered == 1
+    assert site.received[-1] in before, "the last send has the key of the first"
+
+
+async def test_the_command_keeps_to_the_walls_too(site: Site) -> None:
+    await queued(site)
+    site.forbid()
+
+    def flush() -> str:
+        command = [sys.executable, "-m", "edgewise.router.cli", "queue", "flush", "-c", str(site.file)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+    said = await asyncio.to_thread(flush)
+    assert said == "1 answered, 1 still waiting, 0 given up\n"
+    assert [text for text, _ in site.received] == [PUBLIC]
+    assert b"Zebulon" not in site.sent
