@@ -43,7 +43,7 @@ def queue() -> None:
     """
 
 
-@queue.command("list")
+@queue.command("list", epilog=examples("edgewise queue list", "edgewise queue list --state dead --format json"))
 @click.option(
     "--state",
     "states",
@@ -65,7 +65,7 @@ def list_entries(states: tuple[str, ...], path: Path, output: str) -> None:
         _show_table(entries)
 
 
-@queue.command()
+@queue.command(epilog=examples("edgewise queue show 1f0c", "edgewise queue show --content 1f0c"))
 @click.argument("receipt")
 @content_option
 @config_option
@@ -82,7 +82,7 @@ def show(receipt: str, with_content: bool, path: Path, output: str) -> None:
         click.echo(f"{key}: {value if isinstance(value, str) else json.dumps(value)}")
 
 
-@queue.command()
+@queue.command(epilog=examples("edgewise queue flush", "edgewise queue flush --format json"))
 @config_option
 @format_option
 def flush(path: Path, output: str) -> None:
@@ -99,7 +99,7 @@ def flush(path: Path, output: str) -> None:
         click.echo(_sentence(tally))
 
 
-@queue.command()
+@queue.command(epilog=examples("edgewise queue retry 1f0c 77ab", "edgewise queue retry --all && edgewise queue flush"))
 @receipts_argument
 @click.option("--all", "everything", is_flag=True, help="All dead letters whose content is still there.")
 @config_option
@@ -119,7 +119,7 @@ def retry(receipts: tuple[str, ...], everything: bool, path: Path, output: str) 
         raise OutboxError("the others were answered, or their content is erased: submit them anew")
 
 
-@queue.command()
+@queue.command(epilog=examples("edgewise queue drop 1f0c 77ab"))
 @receipts_argument
 @config_option
 @format_option
@@ -133,11 +133,14 @@ def drop(receipts: tuple[str, ...], path: Path, output: str) -> None:
     _report("dropped", dropped, output)
 
 
-@queue.command()
+@queue.command(epilog=examples("edgewise queue export > queue.jsonl", "edgewise queue export --content > queue.jsonl"))
 @content_option
 @config_option
 def export(with_content: bool, path: Path) -> None:
-    """Write all requests as lines of JSON."""
+    """Write all requests as lines of JSON, with the keys that `show --format json` has.
+
+    With --content, an encrypted outbox's prompts and answers are written as they are: keep the file accordingly.
+    """
     with _store(path) as store:
         for entry in store.all(time.time()):
             click.echo(json.dumps(_as_dict(entry, with_content=with_content)))
@@ -186,7 +189,12 @@ async def _flush(path: Path) -> Tally:
         if not on.is_terminal:
             return await router.flush()
         with on.status("replaying the queue") as status:
-            return await router.flush(lambda tally: status.update(_sentence(tally)))
+            return await router.flush(lambda tally: status.update(_progress(tally)))
+
+
+def _progress(tally: Tally) -> str:
+    tried = tally.answered + tally.waiting + tally.dead
+    return f"{tried} of {tally.total} tried: {_sentence(tally)}"
 
 
 def _sentence(tally: Tally) -> str:

@@ -57,8 +57,9 @@ class Answering(Protocol):
 
 @dataclass(slots=True)
 class Tally:
-    """What a replay has done so far."""
+    """What a replay has done so far. ``total`` is how many waited when a flush began."""
 
+    total: int = 0
     answered: int = 0
     waiting: int = 0
     dead: int = 0
@@ -128,6 +129,8 @@ class Replayer:
             self._link = self._router.connectivity.state
             if once:
                 await in_executor(self._store.wake)
+                self.tally.total = await in_executor(self._store.count_queued)
+                self._progress(self.tally)
             while True:
                 await self._keep_lease()
                 await self._notice_link()

@@ -82,6 +82,11 @@ class Store:
         with self.database.reading() as connection:
             return [self._entry(row) for row in connection.execute(query, (json.dumps(list(states)),))]
 
+    def count_queued(self) -> int:
+        """How many requests wait."""
+        with self.database.reading() as connection:
+            return int(connection.execute("SELECT COUNT(*) FROM entries WHERE state = 'queued'").fetchone()[0])
+
     def due(self, now: float, longest_wait: float, passing_over: Collection[str] = (), most: int = 64) -> list[Entry]:
         """Whose turn it is: the highest priority first, then the oldest; within an order key none before an older one.
 

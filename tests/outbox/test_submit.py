@@ -371,8 +371,10 @@ def test_a_flush_tries_each_once(make_router: RouterMaker) -> None:
             tally = await router.flush()
             assert (tally.answered, tally.waiting, tally.dead) == (0, 4, 0)
             router.connectivity.force(None)
-            tally = await router.flush()
+            steps: list[tuple[int, int]] = []
+            tally = await router.flush(lambda tally: steps.append((tally.answered + tally.waiting, tally.total)))
             assert (tally.answered, tally.waiting, tally.dead) == (3, 1, 0)
+            assert steps == [(done, 4) for done in range(5)]
 
     in_virtual_time(main)
 
