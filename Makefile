@@ -33,7 +33,7 @@ help:
 demo: $(VENV)/models
 	@$(BIN)/edgewise demo
 
-test: check $(VENV)/models .venv-protos/ready
+test: check $(VENV)/models .venv-protos/ready .venv-protobuf/ready
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: $(VENV)/edgewise
@@ -95,6 +95,13 @@ onnx-model: .venv-onnx-model/smollm2/model.onnx
 	.venv-tritonclient/bin/python -m pip --disable-pip-version-check install -q 'tritonclient[grpc]==2.61.0'
 	@touch $@
 
+# The releases of protobuf on which the generated code must load, each in a folder of its own.
+.venv-protobuf/ready: $(VENV)/created
+	@for version in 5.29.6 6.33.1 7.36.0; do \
+		$(PIP) install -q --no-deps --target .venv-protobuf/$$version protobuf==$$version || exit 1; \
+	done
+	@touch $@
+
 protos: .venv-protos/ready
 	.venv-protos/bin/python protos/generate.py protos
 
@@ -115,8 +122,8 @@ crash-outbox: $(VENV)/edgewise
 	OUTBOX_KILLS=$(N) OUTBOX_SEED=$(START) OUTBOX_WRITES=all $(BIN)/python -m pytest -s tests/outbox/test_crashes.py tests/outbox/test_every_write.py
 
 clean:
-	rm -rf $(VENV) .venv-protos .venv-mlserver .venv-triton .venv-kserve .venv-google .venv-llama-server .venv-tritonclient \
-		.venv-onnx-model build dist *.egg-info
+	rm -rf $(VENV) .venv-protos .venv-protobuf .venv-mlserver .venv-triton .venv-kserve .venv-google .venv-llama-server \
+		.venv-tritonclient .venv-onnx-model build dist *.egg-info
 
 $(VENV)/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'edgewise needs Python 3.11 or later: make PYTHON=python3.12 …'; exit 1; }
