@@ -26,7 +26,7 @@ from .settings import GrpcSettings
 from .status import CALL_ERRORS, attempt_error, failure
 from .target import parse_target
 from .tensor_messages import join_embeddings
-from .wire_protocol import Metadata, StreamReader
+from .wire_protocol import Metadata, ReportedFailure, StreamReader
 
 C = TypeVar("C")
 A = TypeVar("A")
@@ -261,7 +261,10 @@ class GrpcBackend(RemoteBackend):
                 await self._prove(line, context)
             rpc = line.unary(path)(request, timeout=self._remaining(context), metadata=self._metadata_of(path))
             line.calls.add(rpc)
-            answer = decode(await rpc)
+            message = await rpc
+            if not isinstance(message, bytes):  # a good end of the call, and no answer
+                raise ReportedFailure(FailureKind.TRUNCATED)
+            answer = decode(message)
             self._succeeded()
             return answer
         except AttemptError as error:

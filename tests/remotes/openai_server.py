@@ -82,7 +82,7 @@ class OpenaiServer:
                     headers = {
                         name.lower(): value.strip() for name, _, value in (each.partition(":") for each in lines)
                     }
-                    body = json.loads(await reader.readexactly(int(headers["content-length"])))
+                    body = json.loads(await reader.readexactly(int(headers.get("content-length", "0"))) or b"{}")
                     await self._answer(first.split(" ")[1], headers, body, reader, writer)
         finally:
             writer.transport.abort()
@@ -98,7 +98,7 @@ class OpenaiServer:
         try:
             if headers.get("authorization") != f"Bearer {KEY}":
                 raise RefusedError("401 Unauthorized", "invalid_api_key")
-            if body["model"] not in MODELS:
+            if body.get("model") not in MODELS:
                 raise RefusedError("404 Not Found", "model_not_found")
             if path == "/v1/embeddings":
                 rows = [{"index": at, "embedding": vector(text)} for at, text in enumerate(body["input"])]

@@ -144,3 +144,20 @@ async def test_an_unknown_name_leaves_the_code_to_speak(servers: Servers, make_b
     with pytest.raises(AttemptError) as caught:
         await collect(make_backend(await servers.start(abort)).generate(CALL, within(5)))
     assert caught.value.kind is FailureKind.MODEL_UNAVAILABLE
+
+
+async def test_a_call_that_ends_well_without_its_one_answer_was_cut(
+    servers: Servers, make_backend: MakeBackend
+) -> None:
+    async def nothing(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        """Says nothing."""
+
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {"Embed": grpc.unary_stream_rpc_method_handler(nothing)}
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("edgewise.v1.ModelService", handlers)])
+    target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    servers.running.append(server)
+    with pytest.raises(AttemptError) as caught:
+        await make_backend(target).embed(EmbedInput((SECRET_WORDS,)), within(5))
+    assert caught.value.kind is FailureKind.TRUNCATED
