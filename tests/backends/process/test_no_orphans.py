@@ -22,8 +22,11 @@ def test_the_worker_ends_with_the_application(do: str, number: signal.Signals) -
         [sys.executable, program, do], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as application:
         assert application.stdout is not None
-        worker = os.pidfd_open(int(application.stdout.readline()))
-        application.send_signal(number)
-        application.wait(10)
+        try:
+            worker = os.pidfd_open(int(application.stdout.readline()))
+            application.send_signal(number)
+            application.wait(10)
+        finally:
+            application.kill()
     ended, _, _ = select.select([worker], [], [], 5)
     assert ended
