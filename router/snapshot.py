@@ -48,6 +48,14 @@ def number(values: Mapping[str, JsonValue], key: str, low: float = -1e12, high: 
     return float(value)
 
 
+def numbers(values: Mapping[str, JsonValue], key: str) -> list[float]:
+    """The list of numbers under a key. Raises `Unreadable`."""
+    value = values.get(key)
+    if not isinstance(value, list):
+        raise Unreadable(f"no list at {key!r}")
+    return [number({key: each}, key) for each in value]
+
+
 def text(values: Mapping[str, JsonValue], key: str) -> str:
     """The text under a key. Raises `Unreadable`."""
     value = values.get(key)

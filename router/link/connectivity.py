@@ -12,6 +12,7 @@ from ...core.decision import RefusalCode
 from ...core.errors import InvalidRequest
 from ...core.failure import AttemptError, PathFault
 from ...policies.facts import LinkFacts, LinkState, NotReady
+from ..snapshot import JsonValue, table
 from .damping import FLAPPING, Damping
 from .endpoints import Endpoints
 from .judgement import Judgement, judge
@@ -155,6 +156,21 @@ class Connectivity:
             unsubscribe()
 
     # From here on: for the router itself.
+
+    def snapshot(self) -> JsonValue:
+        """When the link was lost of late, how long each endpoint takes to answer, and which have ever answered."""
+        reaches = {reach.label: reach.snapshot() for reach in self._endpoints.reaches}
+        return {"damping": self._damping.snapshot(), "endpoints": reaches}
+
+    def restore(self, value: JsonValue, shift: float) -> None:
+        """Take a snapshot back. Raises `Unreadable`."""
+        stored = table(value)
+        self._damping.restore(stored.get("damping"), shift)
+        reaches = table(stored, "endpoints")
+        for reach in self._endpoints.reaches:
+            if reach.label in reaches:
+                reach.restore(reaches[reach.label])
+        self._judge()
 
     def facts(self) -> LinkFacts:
         """The link as policies see it. A request is being decided, so somebody wants to know."""

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 
 from ...policies.facts import LinkState
+from ..snapshot import JsonValue, numbers, table
 
 REMEMBERED = 60.0
 """Seconds for which a loss counts."""
@@ -37,6 +38,16 @@ class Damping:
         while self._losses and self._losses[0] <= since:
             self._losses.popleft()
         return len(self._losses)
+
+    def snapshot(self) -> JsonValue:
+        """When it was lost within the last minute."""
+        return {"losses": list(self._losses)} if self.losses else None
+
+    def restore(self, value: JsonValue, shift: float) -> None:
+        """Take a snapshot back. Raises `Unreadable`."""
+        if value is not None:
+            now = self._clock()
+            self._losses.extend(min(now, at + shift) for at in numbers(table(value), "losses"))
 
     def told(self, state: LinkState, silent_since: float) -> tuple[LinkState, float | None]:
         """The state to tell, and when, on the clock, to judge again at the latest.

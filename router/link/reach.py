@@ -9,6 +9,7 @@ from typing import Protocol
 from ...backends import Backend
 from ...core.failure import AttemptError, FailureKind, PathFault
 from ...policies.facts import NotReady
+from ..snapshot import JsonValue, flag, table
 from .network import Way
 from .round_trip import RoundTrip
 from .status import EndpointStatus, Reachability
@@ -178,6 +179,16 @@ class Reach:
         """What there is to show of it."""
         names = tuple(backend.name for backend in self.backends)
         return EndpointStatus(self.label, names, self.reachability, self.confidence(), self.age(), self.why())
+
+    def snapshot(self) -> JsonValue:
+        """What holds in any network: not whether it can be reached now."""
+        return {"proven": self.proven, "round_trip": self.round_trip.snapshot()}
+
+    def restore(self, value: JsonValue) -> None:
+        """Take a snapshot back. Raises `Unreadable`."""
+        stored = table(value)
+        self.proven = flag(stored, "proven")
+        self.round_trip.restore(stored.get("round_trip"))
 
     def _clear(self) -> None:
         self.fault, self.unproven, self._confirmed = None, False, 0

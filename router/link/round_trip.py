@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from ..snapshot import JsonValue, number, table
+
 SHORTEST_WINDOW = 1.0
 LONGEST_WINDOW = 3.0
 """Seconds in which an answer must come, at the least and at the most."""
 
 SHORTEST_SILENCE = 0.5
 """Seconds of silence after which it is worth asking."""
+
+_LONGEST = 3600.0
+"""Seconds beyond which a stored round trip is none."""
 
 
 class RoundTrip:
@@ -24,6 +29,17 @@ class RoundTrip:
             return
         self.deviation = 0.75 * self.deviation + 0.25 * abs(self.mean - seconds)
         self.mean = 0.875 * self.mean + 0.125 * seconds
+
+    def snapshot(self) -> JsonValue:
+        """Both, in seconds; ``None`` before the first observation."""
+        return None if self.mean is None else {"mean": self.mean, "deviation": self.deviation}
+
+    def restore(self, value: JsonValue) -> None:
+        """Take a snapshot back. Raises `Unreadable`."""
+        if value is not None:
+            stored = table(value)
+            mean = number(stored, "mean", 0.0, _LONGEST)
+            self.deviation, self.mean = number(stored, "deviation", 0.0, _LONGEST), mean
 
     def window(self) -> float:
         """How long to wait for an answer before the endpoint counts as silent."""

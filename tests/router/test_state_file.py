@@ -172,6 +172,7 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "not a number": lambda stored: {**stored, "saved_at": float("nan")},
     "without parts": lambda stored: {**stored, "parts": None},
     "a part that is none": lambda stored: {**stored, "parts": {"backends": 7}},
+    "a link that is none": lambda stored: {**stored, "parts": {"link": {"damping": {"losses": [None]}}}},
     "a backend that is none": lambda stored: {**stored, "parts": {"backends": {"cloud": []}}},
     "a breaker that is none": lambda stored: _with(stored, ["breaker"], {"failures": "many"}),
     "a breaker with words of its own": lambda stored: _with(stored, ["breaker", "last_failure"], SECRET),
