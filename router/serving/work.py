@@ -47,6 +47,7 @@ class Work:
         """What it failed with, once it has."""
         self.done = False
         """Whether it has ended, well or not."""
+        self._stopped = False
         self._task = self._loop.create_task(self._run(produce, deadline), name="edgewise-serve-work")
         self._task.add_done_callback(self._end)
 
@@ -57,7 +58,7 @@ class Work:
 
     def has(self, after: int) -> bool:
         """Whether all that follows the first ``after`` messages is here or will be."""
-        return self._forgotten <= after <= self.said
+        return not self._stopped and self._forgotten <= after <= self.said
 
     async def read(self, after: int) -> AsyncGenerator[bytes, None]:
         """The messages that follow the first ``after`` ones, as they come. Raises `AttemptError` where it fails."""
@@ -92,6 +93,7 @@ class Work:
 
     def stop(self) -> None:
         """End the work now. Idempotent."""
+        self._stopped = not self.done
         self._task.cancel()
 
     async def stopped(self) -> None:

@@ -61,7 +61,7 @@ class Works:
         key = self._key(caller, request) if request.call.idempotency_key else None
         work = None if key is None else self._by_key.get(key)
         if key is not None and work is not None and not work.has(0):
-            # Too long to have been kept: it is made again, because nobody can say it again.
+            # Too long to have been kept, or being stopped: it is made again, because nobody can say it again.
             self._labels[work][0].remove(key)
             work = None
         if work is None:

@@ -27,6 +27,7 @@ class CuttingProxy:
         self._port = int(port)
         self._cuts = list(cuts)
         self._writers: set[asyncio.StreamWriter] = set()
+        self._silent: set[asyncio.StreamWriter] = set()
         self.connections = 0
         self.address = ""
 
@@ -46,14 +47,18 @@ class CuttingProxy:
         for writer in list(self._writers):
             writer.transport.abort()
 
+    def silence_all(self) -> None:
+        """From now on nothing passes on the connections there are, and nobody is told."""
+        self._silent |= self._writers
+
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         cut = self._cuts.pop(0) if self._cuts else None
         upstream_reader, upstream_writer = await asyncio.open_connection(self._host, self._port)
         self._writers |= {writer, upstream_writer}
         try:
-            up = asyncio.create_task(_pump(reader, upstream_writer))
-            down = asyncio.create_task(_pump_frames(upstream_reader, writer, cut))
+            up = asyncio.create_task(self._pump(reader, upstream_writer))
+            down = asyncio.create_task(self._pump_frames(upstream_reader, writer, cut))
             _, pending = await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
             for task in pending:
                 task.cancel()
@@ -63,25 +68,25 @@ class CuttingProxy:
                 each.transport.abort()
                 self._writers.discard(each)
 
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            await self._pass_on(writer, data)
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
+    async def _pump_frames(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, cut: Cut | None) -> None:
+        """Frame by frame, to the cut."""
+        seen = 0
+        while True:
+            header = await reader.readexactly(_HEADER)
+            body = await reader.readexactly(int.from_bytes(header[:3], "big"))
+            frame = header + body
+            if cut is not None and header[3] == _DATA and body:
+                if seen == cut.after:
+                    await self._pass_on(writer, frame[: int(len(frame) * cut.into)])
+                    return
+                seen += 1
+            await self._pass_on(writer, frame)
 
-
-async def _pump_frames(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, cut: Cut | None) -> None:
-    """Frame by frame, to the cut."""
-    seen = 0
-    while True:
-        header = await reader.readexactly(_HEADER)
-        body = await reader.readexactly(int.from_bytes(header[:3], "big"))
-        frame = header + body
-        if cut is not None and header[3] == _DATA and body:
-            if seen == cut.after:
-                writer.write(frame[: int(len(frame) * cut.into)])
-                await writer.drain()
-                return
-            seen += 1
-        writer.write(frame)
-        await writer.drain()
+    async def _pass_on(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        if writer not in self._silent:
+            writer.write(data)
+            await writer.drain()

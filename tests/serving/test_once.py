@@ -71,6 +71,31 @@ async def test_who_leaves_a_call_that_another_joined_does_not_stop_it(serve: Ser
     assert not backend.stopped.is_set()
 
 
+class SlowToStop(Scripted):
+    """Takes a while to end what was cancelled."""
+
+    async def _wait(self) -> None:
+        try:
+            await super()._wait()
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.2)
+            raise
+
+
+async def test_work_that_is_being_stopped_is_joined_by_nobody(serve: Serve, connect: Connect) -> None:
+    backend = SlowToStop("m", limit=2)
+    backend.hold = asyncio.Event()
+    remote = connect(await serve(backend))
+    first = remote.generate(CALL, keyed(stream="one"))
+    await anext(first)
+    await asyncio.wait_for(backend.started.wait(), 5)
+    await first.aclose()
+    await asyncio.wait_for(backend.stopped.wait(), 5)
+    backend.hold.set()
+    assert len(await generated(remote, keyed(stream="two"))) == 3
+    assert len(backend.seen) == 2
+
+
 @pytest.mark.parametrize(
     ("context", "call"),
     [

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trustme
 
 from edgewise.backends import Capabilities
+from edgewise.backends.grpc import TlsSettings, channel
+from edgewise.backends.grpc.backend import GrpcBackend
 from edgewise.core.answer import Delta, Finish
 from edgewise.core.failure import AttemptError, FailureKind
 from edgewise.core.request import Task
-from edgewise.core.settings import Seconds, Secret
+from edgewise.core.settings import FilePath, Seconds, Secret
 from edgewise.router import AsyncRouter, Chunk
 from edgewise.router.config import loads
 from edgewise.testing import Script, ScriptedBackend
@@ -28,6 +31,7 @@ backends:
     kind: grpc
     target: {target}
     connect_timeout: 250ms
+    keepalive: 1s
     location: {{process_in: [NL]}}
 policy:
   data_classes:
@@ -114,6 +118,24 @@ async def test_nobody_else_can_resume_a_stream(serve: Serve, connect: Connect) -
     await events.aclose()
 
 
+async def test_a_connection_that_fell_silent_is_left_for_another(
+    serve: Serve, router_to: RouterTo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a phone changes its network: nobody says that the old connection is dead."""
+    monkeypatch.setattr(channel, "_PING_TIMEOUT_MS", 300)
+    backend = Scripted("m")
+    backend.hold = asyncio.Event()
+    server = await serve(backend)
+    async with CuttingProxy(server.address).running() as proxy, router_to(proxy.address) as router:
+        stream = router.stream("Count!")
+        text = (await anext(stream)).text
+        proxy.silence_all()
+        backend.hold.set()
+        text += "".join([chunk.text async for chunk in stream])
+    assert text == "hello there"
+    assert len(backend.seen) == 1
+
+
 async def test_a_lost_stream_is_worked_on_for_a_while_and_no_longer(serve: Serve, connect: Connect) -> None:
     backend = Scripted("m")
     backend.hold = asyncio.Event()
@@ -128,6 +150,34 @@ async def test_a_lost_stream_is_worked_on_for_a_while_and_no_longer(serve: Serve
     assert worked_on >= 0.29
     with pytest.raises(AttemptError):
         await anext(events)
+
+
+async def test_a_certificate_is_an_identity_too(
+    serve: Serve,
+    connect: Connect,
+    certificate: tuple[FilePath, FilePath, FilePath],
+    authority: trustme.CA,
+    tmp_path: Path,
+) -> None:
+    backend = Scripted("m")
+    backend.hold = asyncio.Event()
+    chain, key, roots = certificate
+    server = await serve(backend, listen="localhost:0", certificate=chain, key=key, client_roots=roots)
+
+    def client(name: str) -> GrpcBackend:
+        issued, pem = authority.issue_cert(name), tmp_path / f"{name}.pem"
+        issued.private_key_and_cert_chain_pem.write_to_path(str(pem))
+        return connect(server, tls=TlsSettings(roots, None, FilePath(str(pem)), FilePath(str(pem))))
+
+    events = client("ward.example").generate(CALL, within(10, stream="0123"))
+    await anext(events)
+    with pytest.raises(AttemptError) as caught:
+        await anext(client("office.example").resume(0, within(10, stream="0123")))
+    assert caught.value.kind is FailureKind.CONFLICT
+    again = client("ward.example").resume(0, within(10, stream="0123"))
+    assert await anext(again) == Delta("hello ", 1)
+    await again.aclose()
+    await events.aclose()
 
 
 @pytest.mark.parametrize("leave", ["close", "stop"])
