@@ -198,10 +198,10 @@ async def test_the_deadline_stops_a_stream_that_nobody_reads(serve: Serve, conne
     backend.hold = asyncio.Event()
     server = await serve(backend, resume_within=Seconds(60.0))
     async with CuttingProxy(server.address).running() as proxy:
-        events = connect(proxy).generate(CALL, within(0.5, stream="0123"))
+        events = connect(proxy).generate(CALL, within(2.0, stream="0123"))
         await anext(events)
         proxy.cut_all()
-        await asyncio.wait_for(backend.stopped.wait(), 2)
+        await asyncio.wait_for(backend.stopped.wait(), 5)
     await events.aclose()
 
 
