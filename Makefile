@@ -108,6 +108,7 @@ protos: .venv-protos/ready
 bench: $(VENV)/models
 	$(BIN)/python benchmarks/planning.py
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/remote.py
 	$(BIN)/python benchmarks/local.py
 
 N ?= 2000
