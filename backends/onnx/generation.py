@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence, Set
+from collections.abc import Generator, Iterator, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy
@@ -10,6 +11,7 @@ import numpy
 from ...core.answer import FinishReason
 from ...core.failure import AttemptError, FailureKind
 from ..chat.output import OutputText, Pending
+from ..chat.prompt import Prompt
 from ..process.engine import Parcel, RunningCall
 from ..process.frames import JsonObject
 from .genai_native import GenAiError, Generation, Logits, Model, generation
@@ -27,38 +29,74 @@ class Writer:
     context_tokens: int
     top_k: int
 
-    def write(self, prompt: Sequence[int], call: JsonObject, running: RunningCall) -> Generator[Parcel, None, None]:
+    def write(self, prompt: Prompt, call: JsonObject, running: RunningCall) -> Generator[Parcel, None, None]:
         """Events with ``text``, ``tokens`` and perhaps ``logprobs``, then one with ``finish``; none once cancelled."""
-        limit = min(call["max_output_tokens"], self.context_tokens - len(prompt))
         try:
-            with generation(
-                self.model,
-                length=len(prompt) + limit,
-                temperature=call["temperature"],
-                top_p=call["top_p"],
-                top_k=self.top_k,
-                seed=call["seed"],
-            ) as answer:
-                running.when_cancelled(answer.stop)
-                answer.read(prompt)
-                yield from self._events(answer, prompt, limit, call, running)
+            if call["temperature"] <= 0.0 and prompt.begun:
+                with self._reading(prompt.head, len(prompt.begun.encode()), call, running) as answer:
+                    beyond = self._catch_up(answer, prompt.begun)
+                    if beyond is not None:
+                        yield from self._events(answer, beyond, prompt, call, running)
+                        return
+            with self._reading(prompt.tokens, 0, call, running) as answer:
+                yield from self._events(answer, "", prompt, call, running)
         except GenAiError:
             if running.cancelled:
                 return
             sentence = f"model {self.name!r} failed in one of its operators"
             raise AttemptError(FailureKind.INTERNAL, sentence) from None
 
+    @contextmanager
+    def _reading(self, tokens: Sequence[int], more: int, call: JsonObject, running: RunningCall) -> Iterator[_Answer]:
+        """An answer to these tokens, with room for so many more before what is asked for."""
+        length = min(self.context_tokens, len(tokens) + more + call["max_output_tokens"])
+        with generation(
+            self.model,
+            length=length,
+            temperature=call["temperature"],
+            top_p=call["top_p"],
+            top_k=self.top_k,
+            seed=call["seed"],
+        ) as made:
+            running.when_cancelled(made.stop)
+            made.read(tokens)
+            yield _Answer(made, TokenText(self.vocabulary, tokens[-1]), self.context_tokens - len(tokens))
+
+    def _catch_up(self, answer: _Answer, begun: str) -> str | None:
+        """Write an answer that has begun once more, so that greedy decoding goes on exactly as it did.
+
+        Returns the text by which the model's last token goes beyond the cut, which may lie within a token; None where
+        the model would not have written this. The tokens of a text are not always those that it was written with, so
+        only writing them shows; what another model wrote is soon told by it.
+        """
+        said = ""
+        while said != begun:
+            if not answer.room:
+                return None
+            token = answer.next()
+            if token in self.ends:
+                return None
+            said += answer.texts.add(token)
+            if said.startswith(begun):
+                return said[len(begun) :]
+            if not begun.startswith(said):
+                return None
+        return ""
+
     def _events(
-        self, answer: Generation, prompt: Sequence[int], limit: int, call: JsonObject, running: RunningCall
+        self, answer: _Answer, beyond: str, prompt: Prompt, call: JsonObject, running: RunningCall
     ) -> Generator[Parcel, None, None]:
         output, pending = OutputText(call["stop"]), Pending()
-        texts = TokenText(self.vocabulary, prompt[-1])
         generated = 0
         reason = FinishReason.LENGTH
-        while generated < limit:
+        if text := output.add(beyond.encode()):
+            pending.tokens = generated = 1
+            yield pending.take(text)
+        going = not output.stopped
+        while going and generated < call["max_output_tokens"] and answer.room:
             if running.cancelled:
                 return
-            logits = None if call["logprobs"] is None else answer.logits()
+            logits = None if call["logprobs"] is None else answer.made.logits()
             token = answer.next()
             if token in self.ends:
                 reason = FinishReason.STOP
@@ -66,18 +104,31 @@ class Writer:
             generated += 1
             pending.tokens += 1
             if logits is not None:
-                pending.logprobs.append(_logprobs(texts, logits, token, call["logprobs"]))
-            text = output.add(texts.add(token).encode())
-            if output.stopped:
+                pending.logprobs.append(_logprobs(answer.texts, logits, token, call["logprobs"]))
+            text = output.add(answer.texts.add(token).encode())
+            going = not output.stopped
+            if not going:
                 pending.cut_to(text)
-                reason = FinishReason.STOP
             if text:
                 yield pending.take(text)
-            if output.stopped:
-                break
-        if rest := output.add(texts.finish().encode()) + output.finish():
+        if rest := output.add(answer.texts.finish().encode()) + output.finish():
             yield pending.take(rest)
-        yield Parcel({"finish": reason, "prompt_tokens": len(prompt), "output_tokens": generated})
+        if output.stopped:
+            reason = FinishReason.STOP
+        yield Parcel({"finish": reason, "prompt_tokens": len(prompt.tokens), "output_tokens": generated})
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What is being made: ``texts`` tells its tokens' text, ``room`` is how many more fit into the context."""
+
+    made: Generation
+    texts: TokenText
+    room: int
+
+    def next(self) -> int:
+        self.room -= 1
+        return self.made.next()
 
 
 def _logprobs(texts: TokenText, logits: Logits, token: int, top: int) -> list[object]:

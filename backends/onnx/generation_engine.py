@@ -16,7 +16,7 @@ from .runtime import fallback, missing, physical_cores, prepare, require_memory,
 from .unavailable import unavailable
 
 if TYPE_CHECKING:
-    from ..chat.prompt import PromptWriter
+    from ..chat.prompt import Prompt, PromptWriter
     from ..chat.template import ChatTemplate
     from .genai_native import Model
     from .generation import Writer
@@ -75,25 +75,27 @@ class OnnxGenerationEngine(Engine):
 
         With ``must_fit`` it is CONTEXT_LENGTH where no answer would fit beside it.
         """
-        write = self._prompt if question.fields["must_fit"] else self._tokens
-        return Parcel({"prompt_tokens": len(write(question.fields))})
+        write = self._prompt if question.fields["must_fit"] else self._written
+        return Parcel({"prompt_tokens": len(write(question.fields).tokens)})
 
-    def _prompt(self, call: JsonObject) -> list[int]:
-        tokens = self._tokens(call)
+    def _prompt(self, call: JsonObject) -> Prompt:
+        prompt = self._written(call)
         size = self._writer.context_tokens
-        if len(tokens) >= size:
-            sentence = f"the prompt has {len(tokens)} tokens; with an answer, {size} are all that fit"
+        if len(prompt.tokens) >= size:
+            sentence = f"the prompt has {len(prompt.tokens)} tokens; with an answer, {size} are all that fit"
             raise AttemptError(FailureKind.CONTEXT_LENGTH, sentence)
-        return tokens
+        return prompt
 
-    def _tokens(self, call: JsonObject) -> list[int]:
-        return self._prompts.write(call["messages"], continues=call["continues"]).tokens
+    def _written(self, call: JsonObject) -> Prompt:
+        return self._prompts.write(call["messages"], continues=call["continues"])
 
     def _try(self) -> None:
         """Prove with constant tokens that the graph runs, and make the first answer no slower than the next."""
+        from ..chat.prompt import Prompt
+
         call = {"max_output_tokens": 1, "temperature": 0.0, "top_p": 1.0, "seed": 0, "stop": [], "logprobs": None}
         try:
-            for _ in self._writer.write([0], call, RunningCall(1)):
+            for _ in self._writer.write(Prompt([0], [0]), call, RunningCall(1)):
                 pass
         except AttemptError:
             raise unavailable(self._writer.name, f"its graph does not run as its {FILE} says") from None

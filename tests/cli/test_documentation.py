@@ -13,6 +13,7 @@ import pytest
 
 from edgewise.core.duration import parse_duration
 from edgewise.core.failure import AttemptError, FailureKind
+from edgewise.core.request import Task
 from edgewise.policies.conditions import VARIABLES
 from edgewise.router import Router
 from edgewise.router.cli.ending import MEANINGS
@@ -91,6 +92,17 @@ def test_the_readme_names_commands_that_there_are() -> None:
 def test_the_readme_s_configuration_can_be_used(tmp_path: Path) -> None:
     configuration = loads(_block(README, "yaml"), tmp_path)
     assert configuration.warnings == ()
+
+
+def test_the_configuration_of_onnx_models_can_be_used(tmp_path: Path) -> None:
+    configuration = loads(_block((ROOT / "docs" / "onnx.md").read_text(encoding="utf-8"), "yaml"), tmp_path)
+    tasks = {name: set(entry.terms.tasks) for name, entry in configuration.backends.items()}
+    assert tasks == {
+        "embedder": {Task.EMBED},
+        "moods": {Task.CLASSIFY},
+        "tensors": {Task.INFER},
+        "phone": {Task.GENERATE},
+    }
 
 
 def test_the_readme_s_program_runs_on_a_real_model(invoke: Invoke, tmp_path: Path) -> None:
