@@ -87,6 +87,11 @@ class Policy:
         self._walled: dict[tuple[object, ...], tuple[str | None, ...]] = {}
 
     @property
+    def default_latency_budget(self) -> float:
+        """Seconds for a request, where neither the caller nor a rule gives a budget."""
+        return self._defaults.latency_budget
+
+    @property
     def rules(self) -> tuple[Rule, ...]:
         """All rules, in their order."""
         return self._rules.rules

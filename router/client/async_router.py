@@ -10,13 +10,13 @@ from contextlib import AbstractContextManager, aclosing, nullcontext
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from ...backends import Backend
 from ...core.answer import Answer, Chunk
 from ...core.content import ClassifyInput, EmbedInput, InferInput
 from ...core.errors import InvalidRequest, RouterClosed
-from ...core.request import Task
+from ...core.request import Labels, Task
 from ...policies.facts import DeviceFacts
 from ...policies.plan import Plan, StreamFailover
 from ..decision_log import DecisionLog
@@ -25,6 +25,7 @@ from ..dispatch import Dispatch
 from ..execution.arrays import run_classify, run_embed, run_infer
 from ..execution.conduct import Conduct, Run
 from ..execution.generation import run_generate
+from ..execution.outcome import out_of_time
 from ..execution.streaming import Failover, Stream
 from ..link import Connectivity, Network, system_network
 from ..spending import Spending
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from ..outbox import Receipt, Result, Tally
     from .arrays import Tensors, Vectors
     from .classified import Classified
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 class AsyncRouter:
@@ -228,7 +232,7 @@ class AsyncRouter:
 
         Raises what `generate` raises.
         """
-        from .arrays import Tensors, tensors_of
+        from .arrays import Tensors, are_small_arrays, tensors_of
 
         loop = asyncio.get_running_loop()
         started_at = loop.time()
@@ -236,9 +240,12 @@ class AsyncRouter:
             raise InvalidRequest("the model's name is empty; name the model to run")
         labels = labels_of(Task.INFER, options, self._decider.policy, tokens=0, model=model)
         # Long lists take numpy seconds, in which nobody else's deadline may wait.
-        content = InferInput(model, await loop.run_in_executor(None, tensors_of, inputs))
+        made = tensors_of(inputs) if are_small_arrays(inputs) else await self._made_in_time(labels, tensors_of, inputs)
+        content = InferInput(model, made or {})
         run = self._decider.decide(self._started(), content, labels, options, started_at)
         with self._recording(run):
+            if made is None:
+                raise out_of_time(run.decision)
             return Tensors(await run_infer(run), run.decision)
 
     async def plan(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Plan:
@@ -303,6 +310,19 @@ class AsyncRouter:
         """Try every queued request once, now. Raises `OutboxError`, also where another process replays."""
         self._started()
         return await self._queue.flush(progress)
+
+    async def _made_in_time(self, labels: Labels, make: Callable[[T], U], given: T) -> U | None:
+        """What a slow function makes, in the loop's executor; ``None`` where that takes longer than the budget.
+
+        The application's own work may fill that executor. A rule may set another budget, but none is known here yet.
+        """
+        making = asyncio.get_running_loop().run_in_executor(None, make, given)
+        budget = labels.latency_budget or self._decider.policy.default_latency_budget
+        try:
+            await asyncio.wait([making], timeout=budget)
+            return making.result() if making.done() else None
+        finally:
+            making.cancel()
 
     def _recording(self, run: Run) -> AbstractContextManager[None]:
         """Records the decision at the end of the block, where there is a log."""

@@ -66,7 +66,7 @@ async def _run(run: Run, call: Callable[[Attempt], Awaitable[T]]) -> tuple[Attem
         return attempt, result
 
     try:
-        attempt, result = await Race(run, run.plan.steps, start, run.deadline).result()
+        attempt, result = await Race(run, run.plan.steps, start, run.deadline, begin_by=run.begin_by).result()
     except RaceFailed as lost:
         raise failed(lost, run.decision) from None
     run.answered(attempt.step.backend, loop.time())

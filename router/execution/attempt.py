@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
@@ -113,11 +114,14 @@ class Attempt:
         prediction = self.member.estimators[labels.task].predict(labels, 0.0, loading=False)
         if not prediction.known:
             return
-        each = prediction.total.median()
-        if (answers_ahead + 1.0) * each > self.run.deadline.remaining(self._loop.time()):
-            wait = format_duration(answers_ahead * each)
-            sentence = f"about {wait} of work waits at {self.step.backend!r}, too much for the budget"
-            raise AttemptError(FailureKind.OVERLOADED, sentence)
+        now = self._loop.time()
+        wait = answers_ahead * prediction.total.median()
+        done = wait + prediction.total.median() <= self.run.deadline.remaining(now)
+        begun = wait + prediction.first.median() <= self.run.first_token_deadline.remaining(now)
+        if not (done and begun):
+            sentence = f"about {format_duration(wait)} of work waits at {self.step.backend!r}, too much for the budget"
+            # Asking here again within the budget would only be told the same.
+            raise AttemptError(FailureKind.OVERLOADED, sentence, retry_after=math.inf)
 
     def generate(self, partial: str, tokens_left: int) -> AsyncGenerator[GenerateEvent, None]:
         """The backend's stream, which continues ``partial`` if there is any."""

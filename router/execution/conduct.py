@@ -67,10 +67,15 @@ class Run:
         return Deadline.after(self.request.started_at, self.plan.latency_budget)
 
     @property
+    def begin_by(self) -> Deadline | None:
+        """When the first token has come; ``None`` where no first-token budget is set."""
+        budget = self.plan.first_token_budget
+        return None if budget is None else Deadline.after(self.request.started_at, budget)
+
+    @property
     def first_token_deadline(self) -> Deadline:
         """When the first token has come; the deadline itself where no first-token budget is set."""
-        budget = self.plan.first_token_budget
-        return self.deadline if budget is None else Deadline.after(self.request.started_at, budget)
+        return self.begin_by or self.deadline
 
     def answered(self, backend: str, now: float) -> None:
         """The answer is whole, given by this backend, at ``now`` on the event loop's clock."""

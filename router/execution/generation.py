@@ -77,7 +77,7 @@ async def run_generate(run: Run, stop: tuple[str, ...], max_output_tokens: int) 
         return draft
 
     try:
-        winner = await Race(run, run.plan.steps, start, run.deadline).result()
+        winner = await Race(run, run.plan.steps, start, run.deadline, begin_by=run.begin_by).result()
     except RaceFailed as lost:
         partial = max((draft.text for draft in drafts), key=len, default="") if lost.timed_out else ""
         raise failed(lost, run.decision, partial) from None

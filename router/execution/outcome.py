@@ -51,7 +51,7 @@ def refused(plan: Plan, decision: Decision) -> EdgewiseError:
 def failed(race: RaceFailed, decision: Decision, partial: str = "") -> EdgewiseError:
     """The error for a race that no step won."""
     if race.timed_out:
-        return out_of_time(decision, partial)
+        return out_of_time(decision, partial, first_token=race.unbegun)
     kinds = {failure.kind for failure in race.failures}
     reasons = "; ".join(_attempts(race.failures))
     if kinds == {FailureKind.CONTEXT_LENGTH}:

@@ -33,16 +33,23 @@ LONGEST_PAUSE_BESIDE_RESERVE = 0.25
 
 
 class RaceFailed(Exception):
-    """No step came through. ``timed_out``: the deadline passed first; else ``failures`` are all there were."""
+    """No step came through. ``timed_out``: a deadline passed first; else ``failures`` are all there were.
 
-    def __init__(self, failures: Sequence[AttemptError], *, timed_out: bool) -> None:
+    ``unbegun``: it was the one by which a first token had to come.
+    """
+
+    def __init__(self, failures: Sequence[AttemptError], *, timed_out: bool, unbegun: bool = False) -> None:
         super().__init__()
         self.failures = tuple(failures)
         self.timed_out = timed_out
+        self.unbegun = unbegun
 
 
 class Race(Generic[T]):
-    """One race over some steps. ``start`` carries out an attempt; ``discard`` undoes a success that came too late."""
+    """One race over some steps. ``start`` carries out an attempt; ``discard`` undoes a success that came too late.
+
+    ``begin_by`` is when one of them must have brought its first token, where that is sooner than the ``deadline``.
+    """
 
     def __init__(
         self,
@@ -51,6 +58,7 @@ class Race(Generic[T]):
         start: StartAttempt[T],
         deadline: Deadline,
         *,
+        begin_by: Deadline | None = None,
         discard: Callable[[T], Coroutine[Any, Any, None]] | None = None,
         may_repeat: bool = True,
     ) -> None:
@@ -58,6 +66,7 @@ class Race(Generic[T]):
         self._start = start
         self._discard = discard
         self._deadline = deadline
+        self._begin_by = math.inf if begin_by is None else begin_by.at
         self._may_repeat = may_repeat and run.request.labels.idempotent
         self._loop = asyncio.get_running_loop()
         self._waiting = [step for step in steps if step.starts_at is None]
@@ -91,6 +100,7 @@ class Race(Generic[T]):
                 now = self._loop.time()
                 if self._deadline.passed(now):
                     raise RaceFailed(self._failures, timed_out=True)
+                self._require_a_beginning(now)
                 self._hedge_when_due(now)
                 self._start_reserve_when_due(now)
             raise RaceFailed(self._failures, timed_out=False)
@@ -102,7 +112,7 @@ class Race(Generic[T]):
         if self._withdrawn or any(task.done() for task in self._running):
             return
         self._news = self._loop.create_future()
-        due = min(self._deadline.at, self._hedge_due, self._reserve_due())
+        due = min(self._deadline.at, self._begin_by, self._hedge_due, self._reserve_due())
         timer = self._loop.call_at(due, self._tell, None)
         try:
             await self._news
@@ -127,6 +137,12 @@ class Race(Generic[T]):
                 del self._running[task]
                 self._end(task, attempt)
                 self._failed(attempt.step, error, sent=attempt.sent)
+
+    def _require_a_beginning(self, now: float) -> None:
+        if now >= self._begin_by:
+            self._begin_by = math.inf
+            if not any(attempt.has_begun for attempt in self._running.values()):
+                raise RaceFailed(self._failures, timed_out=True, unbegun=True)
 
     def _reserve_due(self) -> float:
         if self._reserve is None or self._reserve.starts_at is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 from itertools import count
 
 from ...core.failure import AttemptError, FailureKind
@@ -45,7 +46,8 @@ class Slots:
             self.running += 1
             return
         if self._waiting >= MOST_WAITING:
-            raise AttemptError(FailureKind.OVERLOADED, f"{self._waiting} requests wait there already")
+            sentence = f"{self._waiting} requests wait there already"
+            raise AttemptError(FailureKind.OVERLOADED, sentence, retry_after=math.inf)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._queue, (_RANK[priority], next(self._order), turn))
         self._waiting += 1

@@ -179,9 +179,9 @@ class Stream:
                     return opened, self._seam(broken, opened.attempt, failure)
             except RaceFailed as ended:
                 lost = ended
-            out_of_time = lost is not None and lost.timed_out
+            too_late = lost is not None and lost.timed_out
             try:
-                if not out_of_time and (opened := await self._begun_anew(broken, failure)) is not None:
+                if not too_late and (opened := await self._begun_anew(broken, failure)) is not None:
                     return opened, self._seam(broken, opened.attempt, failure, restarts=True)
             except RaceFailed as ended:
                 lost = ended
