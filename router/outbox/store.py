@@ -230,9 +230,10 @@ class Store:
         return None if row is None else self._entry(row)
 
     def _expire(self, connection: sqlite3.Connection, now: float) -> None:
-        query = "SELECT receipt FROM entries WHERE state = 'queued' AND expires_at <= ?"
-        for (receipt,) in connection.execute(query, (now,)).fetchall():
-            self._bury(connection, receipt, Ending.EXPIRED, _EXPIRED, now)
+        query = "SELECT receipt, sentence FROM entries WHERE state = 'queued' AND expires_at <= ?"
+        for receipt, waited_for in connection.execute(query, (now,)).fetchall():
+            why = f"{_EXPIRED}; it waited because: {waited_for}" if waited_for else _EXPIRED
+            self._bury(connection, receipt, Ending.EXPIRED, why, now)
 
     def _bury(self, connection: sqlite3.Connection, receipt: str, ending: Ending, sentence: str, now: float) -> bool:
         kept = ending in KEEPS_CONTENT

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from edgewise.core.request import Priority
-from edgewise.policies.settings import WhenFull
+from edgewise.core.settings import FilePath
+from edgewise.policies.settings import EncryptionSettings, WhenFull
 from edgewise.router import OutboxFull
 from edgewise.router.outbox import Ending, Lease, Quota, Receipt, State, Store
 from edgewise.router.outbox.entry import KEEPS_CONTENT, RANKS
@@ -49,7 +50,7 @@ class Kept:
 
 
 class OutboxAndDictionary(RuleBasedStateMachine):
-    """Both do the same; now and then the store's process is replaced by another."""
+    """Both do the same; now and then the store's process is replaced by another, which may want encryption."""
 
     receipts = Bundle("receipts")
 
@@ -57,6 +58,7 @@ class OutboxAndDictionary(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name) / "outbox.db"
+        self.encryption: EncryptionSettings | None = None
         self.store = Store(self.path)
         self.lease = Lease(self.store.database, "us")
         self.model: dict[str, Kept] = {}
@@ -189,11 +191,16 @@ class OutboxAndDictionary(RuleBasedStateMachine):
         for kept in self.queued().values():
             kept.not_before = 0.0
 
-    @rule()
-    def another_process(self) -> None:
-        """The file is closed and opened again."""
+    @rule(key=st.sampled_from([None, None, "1" * 64, "2" * 64]))
+    def another_process(self, key: str | None) -> None:
+        """The file is closed and opened again, now and then with a key that was not there before."""
         self.store.close()
-        self.store = Store(self.path)
+        if key is not None:
+            keys = self.path.with_name("keys")
+            older = keys.read_text() if self.encryption is not None else ""
+            keys.write_text(f"{key}\n{older}")
+            self.encryption = EncryptionSettings(key_file=FilePath(str(keys)))
+        self.store = Store(self.path, self.encryption)
         self.lease = Lease(self.store.database, "us")
 
     @invariant()

@@ -8,10 +8,12 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
 from edgewise.core.content import GenerateInput
-from edgewise.router import Answer, AsyncRouter, AttemptError, FailureKind
+from edgewise.router import Answer, AsyncRouter, AttemptError, FailureKind, OutboxError
+from edgewise.router.outbox import Store
 from edgewise.router.serving import ServeSettings
 from edgewise.router.serving.server import ModelServer
 from edgewise.testing import Script, ScriptedBackend
@@ -170,6 +172,28 @@ async def test_walls_that_tighten_between_two_sends_of_one_request_stop_the_seco
     async with AsyncRouter.from_yaml(site.file) as router:
         assert (await router.flush()).answered == 1
     assert site.received[-1] in before, "the last send has the key of the first"
+
+
+async def test_a_request_whose_answer_was_lost_is_sent_again_and_run_once_where_the_server_remembers(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(self: Store, receipt: str, answer: str, now: float) -> bool:
+        raise OutboxError("the process ends here")
+
+    async with AsyncRouter.from_yaml(site.file) as router:
+        receipt = await router.submit(PUBLIC, data_class="public")
+        with monkeypatch.context() as dying:
+            dying.setattr(Store, "finish", die)
+            await router.flush()
+        assert await router.result(receipt) is None
+    [(_, key)] = site.received
+    async with AsyncRouter.from_yaml(site.file) as router:
+        assert (await router.flush()).answered == 1
+        answer = await router.result(receipt)
+    assert answer is not None
+    assert answer.text == "a scripted answer"
+    assert site.sent.count(key.encode()) == 2
+    assert len(site.received) == 1
 
 
 async def test_the_command_keeps_to_the_walls_too(site: Site) -> None:
