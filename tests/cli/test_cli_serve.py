@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from edgewise.router import Router
+
 from .conftest import Invoke, process
 
 
@@ -40,6 +42,29 @@ def test_a_served_model_answers_over_loopback_until_the_server_is_told_to_stop(i
         assert "loading phone" in err
         assert len(workers) == 2
         assert psutil.wait_procs(workers, timeout=10)[1] == []
+
+
+def test_a_stream_that_runs_when_the_server_is_told_to_stop_ends_whole(invoke: Invoke, tmp_path: Path) -> None:
+    assert invoke("init", "server.yaml").exit_code == 0
+    with process("serve", "-c", "server.yaml", "--listen", "127.0.0.1:0", cwd=tmp_path) as server:
+        assert server.stdout is not None
+        invoke("init", "--remote", server.stdout.readline().split()[-1])
+        with Router.from_yaml(tmp_path / "edgewise.yaml") as router:
+            stream = router.stream(
+                "Count slowly.",
+                data_class="public",
+                backend="cloud",
+                latency_budget="60s",
+                first_token_budget="60s",
+                max_output_tokens=24,
+            )
+            chunks = [next(stream)]
+            server.send_signal(signal.SIGTERM)
+            chunks += stream
+        assert chunks[-1].answer is not None
+        assert [attempt.failure for attempt in chunks[-1].answer.decision.attempts] == [None]
+        server.communicate(timeout=60)
+        assert server.returncode == 0
 
 
 def test_a_port_in_use_is_said_in_one_sentence(invoke: Invoke, tmp_path: Path) -> None:
