@@ -29,6 +29,9 @@ from .wire_protocol import Metadata, ReportedFailure, StreamReader, WireProtocol
 _SERVICE = "/inference.GRPCInferenceService"
 
 _REASONS = {"stop": FinishReason.STOP, "eos_token": FinishReason.STOP, "length": FinishReason.LENGTH}
+_BARE = {Dialect.MLSERVER: True, Dialect.KSERVE: True, Dialect.TRITON: False, Dialect.DYNAMO: False}
+"""Whether a dialect's streamed responses come without a wrapper."""
+
 _STILL_RUNNING = {"", "None", "null"}
 
 _SIGNS: tuple[tuple[re.Pattern[str], FailureKind], ...] = tuple(
@@ -144,7 +147,7 @@ class _TextReader(StreamReader):
     """Reads text out of tensors."""
 
     def __init__(self, dialect: Dialect, tensors: GenerateTensors, max_output_tokens: int) -> None:
-        self._dialect = dialect
+        self._bare = _BARE.get(dialect)
         self._tensors = tensors
         self._max_output_tokens = max_output_tokens
         self._model = ""
@@ -153,7 +156,9 @@ class _TextReader(StreamReader):
         self._output_tokens = 0
 
     def read(self, message: bytes) -> Iterable[GenerateEvent]:
-        response = _response(self._dialect, message)
+        if self._bare is None:
+            self._bare = _is_bare(message)  # a server does not change its form within a stream
+        response = _response(self._bare, message)
         outputs = from_wire(response.outputs, response.raw_output_contents)
         self._model = _name(response) or self._model
         events: list[GenerateEvent] = []
@@ -200,9 +205,9 @@ class _TextReader(StreamReader):
         return _REASONS[said]
 
 
-def _response(dialect: Dialect, message: bytes) -> wire.ModelInferResponse:
-    """The response in a message, whichever of the two forms it has."""
-    if dialect in (Dialect.MLSERVER, Dialect.KSERVE) or (dialect is Dialect.AUTO and _is_bare(message)):
+def _response(bare: bool, message: bytes) -> wire.ModelInferResponse:
+    """The response in a message of either form."""
+    if bare:
         return wire.ModelInferResponse.FromString(message)
     streamed = wire.ModelStreamInferResponse.FromString(message)
     if streamed.error_message:
