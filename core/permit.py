@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Permit:
+class Permit(NamedTuple):
     """That this request may go to this backend, by this version of the policy.
 
     Made by ``policies/`` alone (a test holds that), and asked for wherever content is opened.

@@ -7,7 +7,7 @@ costs more than most conditions do.
 from __future__ import annotations
 
 import re
-from bisect import bisect_left, bisect_right
+from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -151,7 +151,9 @@ class ConditionSet:
             (name, convert) for name in self.reads if (convert := VARIABLES[name].convert) is not None
         )
         self._numbers = tuple(
-            (at, numbers) for at, name in enumerate(self.reads) if (numbers := _compared_with(name, conditions))
+            (at, _bounds(numbers))
+            for at, name in enumerate(self.reads)
+            if (numbers := _compared_with(name, conditions))
         )
         self._joined = _join(self._conditions)
         self._remembered: dict[tuple[object, ...], tuple[bool | None, ...]] = {}
@@ -166,8 +168,7 @@ class ConditionSet:
         values = self._read(situation)[:-2]
         key = list(values)
         for at, numbers in self._numbers:
-            # Between two neighbouring numbers, and at one, all values are alike.
-            key[at] = bisect_left(numbers, values[at]) + bisect_right(numbers, values[at])
+            key[at] = bisect(numbers, 2 * values[at])
         remembered = tuple(key)
         known = self._remembered.get(remembered)
         if known is None:
@@ -231,6 +232,11 @@ def _compared_with(name: str, conditions: Sequence[Condition]) -> list[int]:
                 return []
             found |= numbers
     return sorted(found)
+
+
+def _bounds(numbers: Sequence[int]) -> list[int]:
+    """What parts twice the values that these numbers tell apart: between two neighbours, and at one, all are alike."""
+    return [bound for number in numbers for bound in (2 * number, 2 * number + 1)]
 
 
 def _constant(condition: Condition, path: Path) -> Problem:

@@ -107,17 +107,19 @@ def _refined(group: list[Candidate], objectives: tuple[Objective, ...]) -> list[
     objective = objectives[0]
     measure = _MEASURE[objective._value_]
     left = sorted(group, key=measure)
+    values = list(map(measure, left))
     ordered: list[Candidate] = []
-    while left:
-        bound = _bound(measure(left[0]), objective)
-        count = 1
-        while count < len(left) and measure(left[count]) <= bound:
-            count += 1
-        alike = left[:count] if count == 1 else _refined(sorted(left[:count], key=_INDEX), objectives[1:])
-        if ordered:
+    start, count = 0, len(left)
+    while start < count:
+        bound = _bound(values[start], objective)
+        end = start + 1
+        while end < count and values[end] <= bound:
+            end += 1
+        alike = left[start:end] if end == start + 1 else _refined(sorted(left[start:end], key=_INDEX), objectives[1:])
+        if start:
             alike[0].separated_by = objective
         ordered += alike
-        left = left[count:]
+        start = end
     return ordered
 
 

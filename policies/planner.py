@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf, log
 from operator import attrgetter
 
 from ..core.decision import Refusal, RefusalCode
@@ -112,7 +113,7 @@ class Policy:
         if plan.steps or not limited_by_the_link(facts):
             return plan
         online = as_if_online(facts)
-        return replace(plan, online_would_help=bool(self._plan(online).steps))
+        return plan._replace(online_would_help=bool(self._plan(online).steps))
 
     def permits(self, permit: Permit, labels: Labels) -> Refusal | None:
         """Why these walls forbid what a permit, perhaps of an older policy, allows; ``None`` if they do not."""
@@ -138,14 +139,15 @@ class Policy:
     def _plan(self, facts: Facts) -> Plan:
         labels = facts.labels
         judged = self._judge(labels)
-        tags = self.declared_tags(labels)
-        left_out = len(labels.tags) - len(tags)
-        # Neither name nor value: what nobody declared may be content.
-        notes = (f"{left_out} tag(s) left out: the policy does not declare them with these values",) if left_out else ()
+        tags = self.declared_tags(labels) if labels.tags else ()
         effects = self._rules.effects(self._outcomes(facts, judged.data_classes, tags))
         latency_budget, first_token_budget = self._budgets(labels, effects)
         refusals: list[Refusal] = []
         candidates: list[Candidate] = []
+        log_latency = log(latency_budget) if latency_budget > 0.0 else -inf
+        log_first_token = None
+        if first_token_budget is not None:
+            log_first_token = log(first_token_budget) if first_token_budget > 0.0 else -inf
         each_backend = zip(self.terms, facts.backends, judged.refusals, effects.refusals, strict=True)
         for at, (terms, backend, always, by_rule) in enumerate(each_backend):
             if backend.name != terms.name:
@@ -156,9 +158,9 @@ class Policy:
                 refusals.append(refusal)
                 continue
             prediction = backend.prediction
-            p_done = prediction.total.probability_within(latency_budget)
-            if first_token_budget is not None:
-                p_done = min(p_done, prediction.first.probability_within(first_token_budget))
+            p_done = prediction.total.probability_below(log_latency)
+            if log_first_token is not None:
+                p_done = min(p_done, prediction.first.probability_below(log_first_token))
             latency = (prediction.first if labels.streaming else prediction.total).median()
             strength, preferred_by = effects.preferred.get(at, _NOT_PREFERRED)
             candidates.append(
@@ -188,7 +190,7 @@ class Policy:
             steps=steps,
             refusals=tuple(refusals),
             matched_rules=effects.matched,
-            notes=(*notes, *effects.notes),
+            notes=(*_left_out(labels, tags), *effects.notes) if labels.tags else effects.notes,
             reason=f"{steps[0].backend}: {steps[0].reason}" if steps else nobody(refusals),
             retry=self._defaults.retry,
             stream_failover=effects.stream_failover or self._defaults.stream_failover,
@@ -293,8 +295,6 @@ class Policy:
 
     def declared_tags(self, labels: Labels) -> tuple[tuple[str, str], ...]:
         """A request's tags, as far as the policy declares them with these values; by name."""
-        if not labels.tags:
-            return ()
         return tuple((name, value) for name, value in sorted(labels.tags.items()) if value in self._tags.get(name, ()))
 
     def effective_classes(self, labels: Labels) -> tuple[str, ...]:
@@ -317,6 +317,12 @@ class Policy:
         bounds only those it gives.
         """
         return self.places.read_residency(value)
+
+
+def _left_out(labels: Labels, tags: Sequence[object]) -> tuple[str, ...]:
+    """A note of undeclared tags. Neither name nor value: what nobody declared may be content."""
+    left_out = len(labels.tags) - len(tags)
+    return (f"{left_out} tag(s) left out: the policy does not declare them with these values",) if left_out else ()
 
 
 # The text of the task, because an enum's hash is slow.

@@ -206,3 +206,22 @@ def test_only_declared_tags_with_listed_values_are_seen(
     assert stranger.matched_rules == ()
     assert "2 tag(s)" in stranger.notes[0]
     assert "Zebulon" not in repr(stranger.notes)
+
+
+@pytest.mark.parametrize("number", [0, -1, 3000, 2**53 + 1, 2**62])
+def test_what_is_remembered_tells_neighbouring_numbers_apart(number: int) -> None:
+    texts = [f"request.prompt_tokens {sign} {number}" for sign in ("<", "<=", "==", "!=", ">=", ">")]
+    together = ConditionSet([condition for text in texts if (condition := compiled(text)[0]) is not None])
+    for _ in range(2):
+        for tokens in (number - 1, number, number + 1):
+            labels = Labels(Task.GENERATE, prompt_tokens=tokens)
+            facts = Facts("r", labels, LinkFacts(), DeviceFacts(), TimeFacts(0, 0, "monday"), ())
+            expected = (
+                tokens < number,
+                tokens <= number,
+                tokens == number,
+                tokens != number,
+                tokens >= number,
+                tokens > number,
+            )
+            assert together.outcomes(Situation(facts, "public", ("public",), (), 1.0, 1.0)) == expected

@@ -283,4 +283,6 @@ def test_only_policies_make_permits() -> None:
     assert len(house) > 20
     makers = [path.name for path in house if re.search(r"\bPermit\(", path.read_text("utf-8"))]
     assert makers == []
-    assert [path.name for path in package.rglob("*.py") if "Permit(" in path.read_text("utf-8")] == ["planner.py"]
+    assert [
+        path.name for path in package.rglob("*.py") if "Permit(" in path.read_text("utf-8").replace("class Permit(", "")
+    ] == ["planner.py"]
