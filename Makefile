@@ -14,7 +14,7 @@ else
 LLAMA_BUILD := -DLLAVA_BUILD=OFF
 endif
 
-.PHONY: help demo test test-servers onnx-model check protos bench simulate estimates crash-outbox clean
+.PHONY: help demo test test-servers onnx-model check protos bench simulate estimates crash-outbox fuzz clean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo 'make onnx-model  SmolLM2 as ONNX, which the tests of its generation then use too (1.3 GB for torch)'
 	@echo 'make simulate SEEDS=500 START=0  so many worlds of faults in virtual time, and the promises in each'
 	@echo 'make estimates TRACES=../shared/data  how much of what came lay under the predicted 95th percentiles'
+	@echo 'make fuzz SECONDS=600  bytes as configurations, guided by coverage, in an environment of its own'
 	@echo 'make check   linters, types and import arrows only'
 	@echo 'make bench   time the routed calls against the bare ones, and the planning'
 	@echo 'make crash-outbox N=2000  kill a process at its outbox so often, fail its disk at every write, and hold it to its receipts'
@@ -122,9 +123,19 @@ estimates: $(VENV)/edgewise
 crash-outbox: $(VENV)/edgewise
 	OUTBOX_KILLS=$(N) OUTBOX_SEED=$(START) OUTBOX_WRITES=all $(BIN)/python -m pytest -s tests/outbox/test_crashes.py tests/outbox/test_every_write.py
 
+# The installed copy is fuzzed, so it is made anew each time; what was found is in build/fuzz.
+fuzz: .venv-fuzz/ready
+	.venv-fuzz/bin/python -m pip --disable-pip-version-check install -q --no-deps --force-reinstall .
+	.venv-fuzz/bin/python tests/fuzz/loader.py --seconds $(or $(SECONDS),60)
+
+.venv-fuzz/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-fuzz
+	.venv-fuzz/bin/python -m pip --disable-pip-version-check install -q atheris==3.1.0 .
+	@touch $@
+
 clean:
 	rm -rf $(VENV) .venv-protos .venv-protobuf .venv-mlserver .venv-triton .venv-kserve .venv-google .venv-llama-server \
-		.venv-tritonclient .venv-onnx-model build dist *.egg-info
+		.venv-tritonclient .venv-onnx-model .venv-fuzz build dist *.egg-info
 
 $(VENV)/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'edgewise needs Python 3.11 or later: make PYTHON=python3.12 …'; exit 1; }
