@@ -9,6 +9,7 @@ from ..core.place import Location, PlaceSet
 from ..core.problem import Path, Problem
 from ..core.suggestion import one_of
 from .facts import BackendTerms
+from .formula import MOST_STEPS, Effort
 from .places import Places
 from .reach import Reach, describe
 from .settings import NeverSettings, PolicySettings
@@ -24,6 +25,7 @@ def judge_assertions(
     Without ``reach``, where what the policy grants cannot be told, only the promises' own words are judged.
     """
     problems: list[Problem] = []
+    effort = Effort(MOST_STEPS * 5)
     for index, each in enumerate(settings.assert_):
         path: Path = ("assert", index, "never")
         never = each.never
@@ -39,7 +41,7 @@ def judge_assertions(
         forbidden = _places(never, places, (*path, "reaches"), read)
         problems += read
         if reach is not None and never.data_class in settings.data_classes and not read:
-            problems += _broken(never, forbidden, terms, reach, path)
+            problems += _broken(never, forbidden, terms, reach, path, effort)
     return problems
 
 
@@ -54,12 +56,17 @@ def _places(never: NeverSettings, places: Places, path: Path, problems: list[Pro
 
 
 def _broken(
-    never: NeverSettings, forbidden: PlaceSet, terms: Sequence[BackendTerms], reach: Reach, path: Path
+    never: NeverSettings,
+    forbidden: PlaceSet,
+    terms: Sequence[BackendTerms],
+    reach: Reach,
+    path: Path,
+    effort: Effort,
 ) -> list[Problem]:
     problems = []
     for at, each in enumerate(terms):
         touched = _touched(each.location, never.reaches, forbidden)
-        example = None if touched is None else reach.example(at, {never.data_class})
+        example = None if touched is None else reach.example(at, {never.data_class}, effort=effort)
         if example is not None:
             where = f", where {describe(example)}" if example else ""
             sentence = f"the class {never.data_class!r} may reach the backend {each.name!r} ({touched}){where}"

@@ -27,6 +27,9 @@ from .rules import Rule, RuleSet
 from .settings import Objective, PolicySettings, RuleSettings
 from .walls import Wall, Walls
 
+MOST_CLASSES, MOST_BACKENDS, MOST_RULES, MOST_PROMISES = 100, 100, 1000, 100
+"""Beyond these a policy is not judged: no file may hold up whoever loads it."""
+
 RESERVED = frozenset({"remote", "device"})
 """What lists in rules mean by these names; no backend and no label may have them."""
 
@@ -43,6 +46,8 @@ def compile_policy(
     ``places`` is without the policy's own sites and groups. ``today`` tells which groups have expired; without it none.
     With ``gaps`` there is no policy: what can be said of the rest is judged.
     """
+    if too_many := _too_many(settings, terms):
+        return None, too_many
     places, problems = read_places(settings, places)
     by_class = build_walls(settings.data_classes, places, problems)
     walls = Walls(by_class, settings.default_data_class, places.describe)
@@ -77,6 +82,21 @@ def compile_policy(
         reach=reach,
     )
     return policy, tuple(problems)
+
+
+def _too_many(settings: PolicySettings, terms: Sequence[BackendTerms]) -> tuple[Problem, ...]:
+    """What is said of so many things that judging them all would take minutes."""
+    counted: list[tuple[str, int, int, Path]] = [
+        ("data classes", len(settings.data_classes), MOST_CLASSES, ("data_classes",)),
+        ("backends", len(terms), MOST_BACKENDS, ()),
+        ("rules", len(settings.rules), MOST_RULES, ("rules",)),
+        ("promises", len(settings.assert_), MOST_PROMISES, ("assert",)),
+    ]
+    return tuple(
+        Problem(f"{count} {what} are more than a policy can have: {most}", "say it with fewer", path)
+        for what, count, most, path in counted
+        if count > most
+    )
 
 
 def _has_errors(problems: Sequence[Problem]) -> bool:

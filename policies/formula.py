@@ -13,7 +13,8 @@ from itertools import count
 
 from .expression import Node
 
-_MOST_STEPS = 100_000
+MOST_STEPS = 100_000
+"""Formulas looked at until an answer is 'possible', because it would take too long to say."""
 
 Assignment = Mapping[str, bool]
 """What each atom is taken to be, by its text."""
@@ -64,9 +65,14 @@ def read_formula(tree: Node, data_class: str) -> Formula:
     text = _text(tree)
     if any(each.kind == "other" for each in tree.walk()):
         text += f" #{next(_NUMBERS)}"
-    if any(each.kind == "name" and each.value == _LOOKS_AT_ONE_CLASS for each in tree.walk()):
+    if looks_at_one_class(tree):
         text += f" (as {data_class})"
     return Atom(text)
+
+
+def looks_at_one_class(tree: Node) -> bool:
+    """Whether the condition reads ``request.data_class``: else its formula is the same for every class."""
+    return any(each.kind == "name" and each.value == _LOOKS_AT_ONE_CLASS for each in tree.walk())
 
 
 def _about_class(node: Node, data_class: str) -> bool | None:
@@ -99,12 +105,19 @@ def evaluate(formula: Formula, assignment: Assignment) -> bool | None:
     return None if None in values else not decisive
 
 
-def solve(wanted: Sequence[tuple[Formula, bool]], fixed: Assignment) -> Assignment | None:
+class Effort:
+    """How many formulas may still be looked at, by all who share it."""
+
+    def __init__(self, steps: int = MOST_STEPS) -> None:
+        self.left = steps
+
+
+def solve(wanted: Sequence[tuple[Formula, bool]], fixed: Assignment, effort: Effort | None = None) -> Assignment | None:
     """How the atoms that are not fixed must be for every formula to have its value; ``None`` if that cannot be.
 
     Where it would take too long to say, the answer is what is fixed: 'possible' is then a guess, and 'never' is not.
     """
-    steps = 0
+    effort = effort or Effort()
     branches: list[tuple[Assignment, Sequence[tuple[Formula, bool]]]] = [(fixed, wanted)]
     while branches:
         assignment, before = branches.pop()
@@ -121,8 +134,8 @@ def solve(wanted: Sequence[tuple[Formula, bool]], fixed: Assignment) -> Assignme
             formula, value = open_ones[0]
             text = next(text for text in _atoms(formula) if text not in assignment)
             branches += [({**assignment, text: each}, open_ones) for each in (not value, value)]
-        steps += len(before)
-        if steps > _MOST_STEPS:
+        effort.left -= len(before)
+        if effort.left < 0:
             return fixed
     return None
 

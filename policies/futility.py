@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import fields
 
 from ..core.place import NOWHERE
 from ..core.problem import Path, Problem, Severity
 from .facts import BackendTerms
+from .formula import MOST_STEPS, Effort
 from .plan import StreamFailover
 from .reach import Reach
 from .rules import Rule
@@ -106,26 +107,31 @@ def _never_granted(
     reach: Reach,
 ) -> _Found:
     """Preferences, hedges and failovers that walls and other rules leave no backend for."""
-    classes = [{name} for name in settings.data_classes] or [set()]
+    classes = [{name} for name in settings.data_classes] or [set[str]()]
+    hedged = [names for names in classes if not names & set(unhedged)]
+    effort = Effort(MOST_STEPS * 2)
     for at, rule in enumerate(rules):
         path: Path = ("rules", at)
         sets = rule.settings.set
-        hedges = sets is not None and sets.hedge is True
-        continues = sets is not None and sets.stream_failover is StreamFailover.CONTINUE
-        if not (rule.prefer or rule.avoid or hedges or continues):
-            continue
-        granted = [
-            {each for each in range(len(terms)) if reach.example(each, names, rule) is not None} for names in classes
-        ]
-        anywhere: set[int] = set().union(*granted)
+
+        def granted(names: Collection[str], among: Iterable[int], rule: Rule = rule) -> Iterator[int]:
+            return (each for each in among if reach.example(each, names, rule, effort) is not None)
+
+        def two(names: Collection[str], *, continued: bool = False) -> bool:
+            """Whether two backends may take a request of these classes, one of which continues what another began."""
+            able = (each for each in range(len(terms)) if terms[each].continues or not continued)
+            first = next(granted(names, able), None)
+            others = (each for each in range(len(terms)) if each != first)
+            return first is not None and next(granted(names, others), None) is not None
+
         for key, wanted in (("prefer", rule.prefer), ("avoid", rule.avoid)):
-            if wanted and not wanted & anywhere:
+            if wanted and not any(next(granted(names, sorted(wanted)), None) is not None for names in classes):
                 sentence = f"{key} is in vain: where this rule matches, none of these is ever permitted"
                 yield sentence, "name another, or remove it", (*path, key)
-        hedged = [found for names, found in zip(classes, granted, strict=True) if not names & set(unhedged)]
-        if hedges and not any(len(found) > 1 for found in hedged):
+        if sets is not None and sets.hedge is True and not any(two(names) for names in hedged):
             sentence = "no hedge can ever follow: where this rule matches, no second backend may be asked"
             yield sentence, "remove it, or permit a second backend", (*path, "set", "hedge")
-        if continues and not any(len(found) > 1 and any(terms[each].continues for each in found) for found in granted):
+        continues = sets is not None and sets.stream_failover is StreamFailover.CONTINUE
+        if continues and not any(two(names, continued=True) for names in classes):
             sentence = "no stream can ever continue: where this rule matches, no second backend may take it over"
             yield sentence, "remove it, or permit a backend that continues", (*path, "set", "stream_failover")

@@ -12,9 +12,12 @@ from collections.abc import Collection, Mapping, Sequence
 from .conditions import Condition
 from .expression import read_tree
 from .facts import BackendTerms
-from .formula import Assignment, Formula, membership, read_formula, solve
+from .formula import Assignment, Effort, Formula, looks_at_one_class, membership, read_formula, solve
 from .rules import Rule
 from .walls import Walls
+
+_MOST_TOLD = 12
+"""Comparisons that an example names."""
 
 
 class Reach:
@@ -26,10 +29,14 @@ class Reach:
         self._walls = walls
         self._terms = tuple(terms)
         self._rules = tuple(rules)
+        self._examples: dict[tuple[int, frozenset[str]], Assignment | None] = {}
+        self._never_there: dict[int, Assignment] = {}
         names = tuple(walls.by_class) or ("",)
         trees = [read_tree(condition.program.serialize()) for condition in conditions]
+        alike = [None if looks_at_one_class(tree) else read_formula(tree, names[0]) for tree in trees]
         self._formulas: Mapping[str, list[Formula]] = {
-            name: [read_formula(tree, name) for tree in trees] for name in names
+            name: [read_formula(tree, name) if same is None else same for tree, same in zip(trees, alike, strict=True)]
+            for name in names
         }
 
     def objection(self, at: int, classes: Collection[str]) -> str | None:
@@ -44,16 +51,26 @@ class Reach:
             return f"rule {always!r} always refuses it"
         return "rules refuse it whatever the facts: " + ", ".join(repr(rule.name) for rule in self._refusing(at))
 
-    def example(self, at: int, classes: Collection[str], rule: Rule | None = None) -> Assignment | None:
+    def example(
+        self, at: int, classes: Collection[str], rule: Rule | None = None, effort: Effort | None = None
+    ) -> Assignment | None:
         """What would have to hold for a request of these classes, and perhaps of more, to be granted a backend.
 
         With ``rule``: and for this rule to match too. ``None`` where that can never be; empty where nothing need hold.
+        ``effort`` is shared by many such questions: once it is spent, the answer is that it may be.
         """
         location = self._terms[at].location
         if self._walls.objection(sorted(classes), None, location) is not None:
             return None
-        fixed = {membership(name): False for name in self._walls.by_class if self._closed(name, at)}
-        fixed |= {membership(name): True for name in classes}
+        if rule is not None:
+            return self._solved(at, classes, rule, effort)
+        key = at, frozenset(classes)
+        if key not in self._examples:
+            self._examples[key] = self._solved(at, classes, None, effort)
+        return self._examples[key]
+
+    def _solved(self, at: int, classes: Collection[str], rule: Rule | None, effort: Effort | None) -> Assignment | None:
+        fixed = {**self._closed(at), **{membership(name): True for name in classes}}
         wanted: list[tuple[Formula, bool]] = []
         for refusing in self._refusing(at):
             if refusing.condition is None:
@@ -61,10 +78,11 @@ class Reach:
             # A request of several classes is judged as each of them: refused as one is refused.
             wanted += [(self._formulas[name][refusing.condition], False) for name in classes or ("",)]
         if rule is None or rule.condition is None:
-            found = solve(wanted, fixed)
+            found = solve(wanted, fixed, effort)
         else:
             matches = [(self._formulas[name][rule.condition], True) for name in classes or ("",)]
-            found = next((each for match in matches if (each := solve([match, *wanted], fixed)) is not None), None)
+            solved = (solve([match, *wanted], fixed, effort) for match in matches)
+            found = next((each for each in solved if each is not None), None)
         return None if found is None else {text: value for text, value in found.items() if text not in fixed}
 
     def freed(self, at: int, classes: Collection[str], old: Reach, before: int) -> tuple[str, Assignment] | None:
@@ -72,8 +90,7 @@ class Reach:
 
         Both policies' walls and this one's rules permit the backend to these classes; ``before`` is its position there.
         """
-        fixed = {membership(name): False for name in self._walls.by_class if self._closed(name, at)}
-        fixed |= {membership(name): True for name in classes}
+        fixed = {**self._closed(at), **{membership(name): True for name in classes}}
         wanted = [
             (self._formulas[name][rule.condition], False)
             for rule in self._refusing(at)
@@ -98,14 +115,19 @@ class Reach:
         """The value of a rule's condition where it is the same for all facts; ``None`` if it is not."""
         if rule.condition is None:
             return None
-        formulas = [each[rule.condition] for each in self._formulas.values()]
+        formulas = {id(each[rule.condition]): each[rule.condition] for each in self._formulas.values()}.values()
         possible = {
             value for value in (True, False) if any(solve([(each, value)], {}) is not None for each in formulas)
         }
         return possible.pop() if len(possible) == 1 else None
 
-    def _closed(self, data_class: str, at: int) -> bool:
-        return self._walls.objection((data_class,), None, self._terms[at].location) is not None
+    def _closed(self, at: int) -> Assignment:
+        """That no class is among the request's whose wall keeps it from a backend."""
+        if at not in self._never_there:
+            location = self._terms[at].location
+            closed = [name for name in self._walls.by_class if self._walls.objection((name,), None, location)]
+            self._never_there[at] = {membership(name): False for name in closed}
+        return self._never_there[at]
 
     def _refusing(self, at: int) -> list[Rule]:
         return [rule for rule in self._rules if at in rule.deny or (rule.only is not None and at not in rule.only)]
@@ -113,4 +135,6 @@ class Reach:
 
 def describe(assignment: Assignment) -> str:
     """What would have to hold, in words; empty for nothing."""
-    return " and ".join(text if value else f"not ({text})" for text, value in assignment.items())
+    parts = [text if value else f"not ({text})" for text, value in assignment.items()]
+    more = f" and {len(parts) - _MOST_TOLD} more" if len(parts) > _MOST_TOLD else ""
+    return " and ".join(parts[:_MOST_TOLD]) + more

@@ -35,6 +35,7 @@ from .text import LARGEST, decode, read_bytes, unreadable
 from .tree import Complaint, Mark, Node, Table, mark_of, parse, show_all
 
 _MOST_TOLD = 200
+_LONGEST_SENTENCE = 1000
 _SECTIONS = ("version", "models", "backends", "policy", "serve", "decision_log", "state_file")
 _TOP = Mark(1, 1)
 _APART: Sequence[Path] = (("defaults",), ("resilience",), ("offline",))
@@ -105,6 +106,7 @@ def _read(
     configuration, problems = reading.configuration(file, tree)
     placed = [_problem(each, excerpts.position(each.mark)) for each in (*complaints, *reader.complaints)]
     placed += [replace(each, position=excerpts.position(mark_of(tree, each.path, each.offset))) for each in problems]
+    placed = [_bounded(each) for each in placed]
     placed.sort(key=lambda each: (each.position.line, each.position.column) if each.position else (0, 0))
     if configuration is None or any(each.severity is Severity.ERROR for each in placed):
         raise _error(placed)
@@ -251,6 +253,17 @@ def _below(section: str, problems: Sequence[Problem]) -> list[Problem]:
 
 def _problem(complaint: Complaint, position: Position) -> Problem:
     return Problem(complaint.sentence, complaint.mend, complaint.path, position=position)
+
+
+def _bounded(problem: Problem) -> Problem:
+    """The problem in few words, whatever it quotes."""
+    if len(problem.sentence) <= _LONGEST_SENTENCE and len(problem.mend) <= _LONGEST_SENTENCE:
+        return problem
+    return replace(problem, sentence=_cut(problem.sentence), mend=_cut(problem.mend))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_SENTENCE else text[: _LONGEST_SENTENCE // 2] + " … " + text[-100:]
 
 
 def _error(problems: Sequence[Problem]) -> ConfigurationError:

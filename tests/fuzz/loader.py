@@ -2,9 +2,9 @@
 
     make fuzz SECONDS=600
 
-Runs in an environment of its own, with atheris. What it finds that is new is kept in ``build/fuzz`` and taken up by the
-next run; an input that breaks the promise is written there too, as ``crash-…``, ``timeout-…`` or ``oom-…``. A time limit
-for each input and a limit on memory hold the rest of the promise: no hang, and no more than 200 MB.
+Runs in an environment of its own, with atheris. What it finds that is new is kept in ``build/fuzz`` and taken up by
+the next run; an input that breaks the promise is written there too, as ``crash-…``, ``timeout-…`` or ``oom-…``. A time
+limit for each input and a limit on memory hold the rest of the promise: no hang, and no more than 200 MB.
 """
 
 from __future__ import annotations
@@ -36,15 +36,13 @@ def try_one(data: bytes) -> None:
     os.ftruncate(_file, 0)
     os.pwrite(_file, data, 0)
     try:
-        configuration = load(f"/proc/self/fd/{_file}", environment={})
+        problems = load(f"/proc/self/fd/{_file}", environment={}).warnings
     except ConfigurationError as error:
-        assert error.problems, "an error that names no problem"
-        for each in error.problems:
-            assert each.position is not None, each.sentence
-            assert each.mend, each.sentence
+        problems = error.problems
         str(error)
-    else:
-        assert configuration.policy.version
+    for each in problems:
+        assert each.position is not None, each.sentence
+        assert each.mend, each.sentence
 
 
 def seeds() -> Iterator[bytes]:
@@ -60,7 +58,20 @@ def seeds() -> Iterator[bytes]:
 
 def words() -> Iterator[str]:
     """What the language is made of, so that the fuzzer need not guess it letter by letter."""
-    found = {"process_in", "site:", "any", "EU", "DE", "duration(", "request.", "device.", "spending.", "&a", "*a", "!!"}
+    found = {
+        "process_in",
+        "site:",
+        "any",
+        "EU",
+        "DE",
+        "duration(",
+        "request.",
+        "device.",
+        "spending.",
+        "&a",
+        "*a",
+        "!!",
+    }
 
     def walk(schema: object) -> None:
         if isinstance(schema, dict):
