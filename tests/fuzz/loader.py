@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import atheris  # type: ignore[import-not-found]  # only the fuzzing environment has it
+import atheris  # type: ignore[import-untyped]  # only the fuzzing environment has it
 
 with atheris.instrument_imports(include=["edgewise", "yaml"]):
     from edgewise.core.errors import ConfigurationError
