@@ -27,4 +27,6 @@ def translated(error: sqlite3.Error | OSError, file: str) -> OutboxError:
         return OutboxError(f"the outbox {file} is held by another process; try again")
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         return OutboxError(f"the outbox {file} cannot be opened for writing; look at its folder's permissions")
+    if code == sqlite3.SQLITE_IOERR:
+        return OutboxError(f"the disk failed under the outbox {file}; look at the disk, and at limits on file sizes")
     return OutboxError(f"the outbox {file} cannot be used (SQLite error {code})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import stat
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 
 from edgewise.core.request import Priority
 from edgewise.policies.settings import WhenFull
-from edgewise.router import OutboxFull
+from edgewise.router import OutboxError, OutboxFull
 from edgewise.router.outbox import Ending, Lease, Quota, Receipt, State, Store
 
 from .conftest import ROOMY, entry
@@ -290,4 +291,18 @@ def test_a_full_disk_is_said_and_what_was_promised_is_kept(store: Store) -> None
     assert turn(store) == ["a"]
     assert store.find("b", NOW) is None
     assert store.finish(Receipt("a"), "{}", NOW)
+    assert store.add(entry("c"), ROOMY) == "c"
+
+
+def test_a_limit_on_the_size_of_files_is_said_and_what_was_promised_is_kept(store: Store) -> None:
+    store.add(entry("a", content=SECRET), ROOMY)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, before[1]))
+    try:
+        with pytest.raises(OutboxError, match="limits on file sizes") as caught:
+            store.add(entry("b", content=SECRET * 10_000), ROOMY)
+        assert SECRET not in str(caught.value)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert turn(store) == ["a"]
     assert store.add(entry("c"), ROOMY) == "c"
