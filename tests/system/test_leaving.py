@@ -38,7 +38,9 @@ class Talking(grpc.GenericRpcHandler):
         self.words = 0
         self.running = 0
 
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
+        if not details.method.endswith("/Generate"):
+            return None
         return grpc.unary_stream_rpc_method_handler(self.generate)
 
     def generate(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
