@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -55,7 +56,8 @@ class GrpcBackend(RemoteBackend):
             continues=settings.continues and protocol.continues,
             constrains=settings.constrains and protocol.constrains,
             logprobs=settings.logprobs and protocol.logprobs,
-            resumes=settings.resumes and protocol.resumes,
+            # Spread over several addresses, neither the wish to go on nor the release would find the stream.
+            resumes=settings.resumes and protocol.resumes and not settings.balances,
             max_concurrency=settings.max_concurrency,
         )
         super().__init__(name, capabilities)
@@ -67,7 +69,9 @@ class GrpcBackend(RemoteBackend):
         self._tokens = tokens_from(name, settings.credentials_from)
         self._connection = Connection(settings)
         pinned = settings.tls is not None and settings.tls.root_certificates is not None
-        self._handshake = Handshake(name, protocol, pinned=pinned)
+        # One of several addresses says nothing of the others, which their certificates alone have to prove.
+        asks = bool(protocol.handshake_path) and not settings.balances
+        self._handshake = Handshake(name, protocol, pinned=pinned, asks=asks)
         self._named: dict[str, Line] = {}
         self._releasing: set[asyncio.Task[None]] = set()
         self._endpoint = parse_target(settings.target).endpoint
@@ -112,6 +116,9 @@ class GrpcBackend(RemoteBackend):
         await self._connection.close()
 
     def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
+        if context.stream and not self._capabilities.resumes:
+            context = replace(context, stream="")  # a name that is sent has to be released
+
         async def begin() -> _Beginning:
             self._require(Task.GENERATE)
             if not self._introduced:

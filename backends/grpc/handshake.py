@@ -14,19 +14,20 @@ class Handshake:
 
     Who answers is proven by certificates alone, so these must be ``pinned``: the configuration's own. What the
     handshake adds is what a service so proven says of itself: a wrong target behind the right certificates is found
-    before it is sent content. One that was told no place need not name one.
+    before it is sent content. One that was told no place need not name one, and without ``asks`` nobody is asked.
     """
 
-    def __init__(self, backend: str, protocol: WireProtocol, *, pinned: bool) -> None:
+    def __init__(self, backend: str, protocol: WireProtocol, *, pinned: bool, asks: bool) -> None:
         self._backend = backend
         self._protocol = protocol
         self._pinned = pinned
+        self._asks = asks
 
     async def prove(self, line: Line, context: CallContext, timeout: float | None, metadata: Metadata) -> None:
         """Raise `AttemptError` unless the service at the end of ``line`` is where the call may go and has the model."""
         if not self._pinned:
             raise self._unproven()
-        if not self._protocol.handshake_path:
+        if not self._asks:
             return
         if line.place is None:
             line.place = await self._ask(line, context, timeout, metadata)
