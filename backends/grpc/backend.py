@@ -11,8 +11,8 @@ from typing import TypeVar
 
 import grpc.aio
 
-from ...core.answer import Embeddings, Finish, GenerateEvent, Inference
-from ...core.content import EmbedInput, GenerateInput, InferInput
+from ...core.answer import Classification, Embeddings, Finish, GenerateEvent, Inference
+from ...core.content import ClassifyInput, EmbedInput, GenerateInput, InferInput
 from ...core.failure import AttemptError, FailureKind
 from ...core.request import Task
 from ..backend import CallContext, Capabilities
@@ -213,6 +213,18 @@ class GrpcBackend(RemoteBackend):
 
         request = self._encode(self._protocol.encode_embed, call, context)
         return await self._unary(Task.EMBED, self._protocol.embed_path, request, decode, context)
+
+    async def classify(self, call: ClassifyInput, context: CallContext) -> Classification:
+        self._require(Task.CLASSIFY)
+
+        def decode(message: bytes) -> Classification:
+            answer = self._protocol.decode_classify(message)
+            if answer.scores.shape[0] != len(call.texts):
+                raise ValueError("there are not as many scores as texts")
+            return answer
+
+        request = self._encode(self._protocol.encode_classify, call, context)
+        return await self._unary(Task.CLASSIFY, self._protocol.classify_path, request, decode, context)
 
     async def count_tokens(self, call: GenerateInput, context: CallContext) -> int:
         self._require(Task.GENERATE)

@@ -6,8 +6,18 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ...core.answer import Delta, Embeddings, Finish, FinishReason, GenerateEvent, Inference, TokenLogprob, Usage
-from ...core.content import EmbedInput, GenerateInput, InferInput, Role
+from ...core.answer import (
+    Classification,
+    Delta,
+    Embeddings,
+    Finish,
+    FinishReason,
+    GenerateEvent,
+    Inference,
+    TokenLogprob,
+    Usage,
+)
+from ...core.content import ClassifyInput, EmbedInput, GenerateInput, InferInput, Role
 from ...core.request import Priority
 from ...protos.v1 import model_service_pb2 as wire
 from ..backend import CallContext
@@ -40,6 +50,7 @@ class EdgewiseProtocol(WireProtocol):
     release_path = f"{_SERVICE}/Release"
     handshake_path = f"{_SERVICE}/Handshake"
     embed_path = f"{_SERVICE}/Embed"
+    classify_path = f"{_SERVICE}/Classify"
     infer_path = f"{_SERVICE}/Infer"
     continues = constrains = logprobs = resumes = True
 
@@ -89,6 +100,18 @@ class EdgewiseProtocol(WireProtocol):
         if vectors.dtype != "float32" or len(vectors.shape) != 2:
             raise ValueError("embeddings are float32 [n, d]")
         return Embeddings(vectors, _usage(response.usage), response.origin.model, response.origin.place)
+
+    def encode_classify(self, call: ClassifyInput, context: CallContext, remaining: float) -> bytes:
+        request = wire.ClassifyRequest(model=self.model, call=_call_info(context, remaining), texts=call.texts)
+        return request.SerializeToString()
+
+    def decode_classify(self, message: bytes) -> Classification:
+        response = wire.ClassifyResponse.FromString(message)
+        scores, labels = from_message(response.scores), tuple(response.labels)
+        if scores.dtype != "float32" or scores.shape[1:] != (len(labels),):
+            raise ValueError("scores are float32 [n, labels]")
+        origin = response.origin
+        return Classification(labels, scores, _usage(response.usage), origin.model, origin.place)
 
     def encode_infer(self, call: InferInput, context: CallContext, remaining: float) -> bytes:
         request = wire.InferRequest(

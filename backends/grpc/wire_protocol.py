@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 
-from ...core.answer import Embeddings, GenerateEvent, Inference
-from ...core.content import EmbedInput, GenerateInput, InferInput
+from ...core.answer import Classification, Embeddings, GenerateEvent, Inference
+from ...core.content import ClassifyInput, EmbedInput, GenerateInput, InferInput
 from ...core.failure import FailureKind
 from ...core.request import Task
 from ..backend import CallContext
@@ -54,6 +54,7 @@ class WireProtocol(ABC):
     handshake_path: str = ""
     """Empty where a service does not say where it is before it is sent content."""
     embed_path: str = ""
+    classify_path: str = ""
     infer_path: str = ""
     count_path: str = ""
 
@@ -128,6 +129,14 @@ class WireProtocol(ABC):
     def decode_embed(self, message: bytes) -> Embeddings:
         """The answer to it."""
         raise ValueError("this protocol does not embed")
+
+    def encode_classify(self, call: ClassifyInput, context: CallContext, remaining: float) -> bytes:
+        """The request for a classification."""
+        raise ValueError("this protocol does not classify")
+
+    def decode_classify(self, message: bytes) -> Classification:
+        """The answer to it."""
+        raise ValueError("this protocol does not classify")
 
     def encode_count(self, call: GenerateInput, context: CallContext, remaining: float) -> bytes:
         """The request for the number of tokens in a prompt."""

@@ -32,6 +32,7 @@ class Task(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TASK_GENERATE: _ClassVar[Task]
     TASK_EMBED: _ClassVar[Task]
     TASK_INFER: _ClassVar[Task]
+    TASK_CLASSIFY: _ClassVar[Task]
 PRIORITY_UNSPECIFIED: Priority
 PRIORITY_LOW: Priority
 PRIORITY_NORMAL: Priority
@@ -47,6 +48,7 @@ TASK_UNSPECIFIED: Task
 TASK_GENERATE: Task
 TASK_EMBED: Task
 TASK_INFER: Task
+TASK_CLASSIFY: Task
 
 class CallInfo(_message.Message):
     __slots__ = ("request_id", "idempotency_key", "attempt", "priority", "data_classes", "budgets", "stream", "permitted")
@@ -257,6 +259,30 @@ class EmbedResponse(_message.Message):
     origin: Origin
     timings: Timings
     def __init__(self, vectors: _Optional[_Union[Tensor, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., origin: _Optional[_Union[Origin, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+
+class ClassifyRequest(_message.Message):
+    __slots__ = ("model", "call", "texts")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    call: CallInfo
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[str] = ..., call: _Optional[_Union[CallInfo, _Mapping]] = ..., texts: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ClassifyResponse(_message.Message):
+    __slots__ = ("labels", "scores", "usage", "origin", "timings")
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    scores: Tensor
+    usage: Usage
+    origin: Origin
+    timings: Timings
+    def __init__(self, labels: _Optional[_Iterable[str]] = ..., scores: _Optional[_Union[Tensor, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., origin: _Optional[_Union[Origin, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
 
 class Tensor(_message.Message):
     __slots__ = ("dtype", "shape", "data")

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from ...backends import CallContext
 from ...core.answer import Finish, GenerateEvent
-from ...core.content import EmbedInput, GenerateInput, InferInput
+from ...core.content import ClassifyInput, EmbedInput, GenerateInput, InferInput
 from ...core.failure import AttemptError, FailureKind
 from ...protos.v1 import model_service_pb2 as wire
-from .responses import delta_bytes, embeddings_bytes, finish_bytes, inference_bytes
+from .responses import classification_bytes, delta_bytes, embeddings_bytes, finish_bytes, inference_bytes
 from .served import Served
 
 
@@ -59,6 +59,17 @@ async def embedded(served: Served, call: EmbedInput, context: CallContext, place
         clock.has_place()
         embeddings = await served.backend.embed(call, context)
     yield embeddings_bytes(embeddings, _origin(served, embeddings.model, place), clock.timings())
+
+
+async def classified(
+    served: Served, call: ClassifyInput, context: CallContext, place: str
+) -> AsyncGenerator[bytes, None]:
+    """The one message with all scores."""
+    clock = Clock()
+    async with served.admission.place(context.priority, start_by(context)):
+        clock.has_place()
+        judged = await served.backend.classify(call, context)
+    yield classification_bytes(judged, _origin(served, judged.model, place), clock.timings())
 
 
 async def inferred(served: Served, call: InferInput, context: CallContext, place: str) -> AsyncGenerator[bytes, None]:

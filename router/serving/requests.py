@@ -13,7 +13,7 @@ from google.protobuf.message import Message as ProtobufMessage
 
 from ...backends import CallContext
 from ...backends.grpc.tensor_messages import from_message
-from ...core.content import EmbedInput, GenerateInput, InferInput, Message, Role
+from ...core.content import ClassifyInput, EmbedInput, GenerateInput, InferInput, Message, Role
 from ...core.deadline import Deadline
 from ...core.failure import AttemptError, FailureKind
 from ...core.request import Priority
@@ -99,6 +99,13 @@ def embed_input(request: wire.EmbedRequest) -> EmbedInput:
     if not request.texts:
         raise _invalid("there are no texts to embed")
     return EmbedInput(tuple(request.texts))
+
+
+def classify_input(request: wire.ClassifyRequest) -> ClassifyInput:
+    """The content of a request to classify."""
+    if not request.texts:
+        raise _invalid("there are no texts to classify")
+    return ClassifyInput(tuple(request.texts))
 
 
 def infer_input(request: wire.InferRequest, model: str) -> InferInput:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from ...backends.grpc.tensor_messages import to_message
-from ...core.answer import Delta, Embeddings, Finish, FinishReason, Inference, TokenLogprob, Usage
+from ...core.answer import Classification, Delta, Embeddings, Finish, FinishReason, Inference, TokenLogprob, Usage
 from ...core.request import Task
 from ...protos.v1 import model_service_pb2 as wire
 
 _REASONS = {FinishReason.STOP: wire.FINISH_REASON_STOP, FinishReason.LENGTH: wire.FINISH_REASON_LENGTH}
 
-TASKS = {Task.GENERATE: wire.TASK_GENERATE, Task.EMBED: wire.TASK_EMBED, Task.INFER: wire.TASK_INFER}
+TASKS = {
+    Task.GENERATE: wire.TASK_GENERATE,
+    Task.EMBED: wire.TASK_EMBED,
+    Task.CLASSIFY: wire.TASK_CLASSIFY,
+    Task.INFER: wire.TASK_INFER,
+}
 
 
 def delta_bytes(delta: Delta, sequence: int) -> bytes:
@@ -31,6 +36,14 @@ def embeddings_bytes(embeddings: Embeddings, origin: wire.Origin, timings: wire.
     """Vectors on the wire."""
     vectors, usage = to_message(embeddings.vectors), _usage(embeddings.usage)
     return wire.EmbedResponse(vectors=vectors, usage=usage, origin=origin, timings=timings).SerializeToString()
+
+
+def classification_bytes(judged: Classification, origin: wire.Origin, timings: wire.Timings) -> bytes:
+    """Labels and scores on the wire."""
+    scores, usage = to_message(judged.scores), _usage(judged.usage)
+    return wire.ClassifyResponse(
+        labels=judged.labels, scores=scores, usage=usage, origin=origin, timings=timings
+    ).SerializeToString()
 
 
 def inference_bytes(inference: Inference, origin: wire.Origin, timings: wire.Timings) -> bytes:

@@ -44,7 +44,7 @@ class Served:
         can = self.backend.capabilities
         return wire.Model(
             name=self.name,
-            tasks=[TASKS[task] for task in sorted(can.tasks & TASKS.keys())],
+            tasks=[TASKS[task] for task in sorted(can.tasks)],
             context_tokens=can.context_tokens,
             continues=can.continues,
             constrains=can.constrains,

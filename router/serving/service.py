@@ -13,11 +13,11 @@ import grpc.aio
 from ...backends import CallContext
 from ...core.request import Task
 from ...protos.v1 import model_service_pb2 as wire
-from .answers import embedded, generated, inferred
+from .answers import classified, embedded, generated, inferred
 from .callers import caller_of
 from .peers import PeerLimit
 from .refusals import refuse, told
-from .requests import call_context, embed_input, generate_input, infer_input, parse, refuse_elsewhere
+from .requests import call_context, classify_input, embed_input, generate_input, infer_input, parse, refuse_elsewhere
 from .served import Roster
 from .settings import ServeSettings
 from .work import Produce, Work
@@ -53,6 +53,7 @@ class ModelService:
                 "Resume": grpc.unary_stream_rpc_method_handler(self._resume),
                 "Release": grpc.unary_unary_rpc_method_handler(self._release),
                 "Embed": grpc.unary_unary_rpc_method_handler(self._embed),
+                "Classify": grpc.unary_unary_rpc_method_handler(self._classify),
                 "Infer": grpc.unary_unary_rpc_method_handler(self._infer),
                 "Handshake": grpc.unary_unary_rpc_method_handler(self._handshake),
                 "ListModels": grpc.unary_unary_rpc_method_handler(self._list_models),
@@ -67,6 +68,9 @@ class ModelService:
 
     async def _embed(self, request: bytes, context: Context) -> bytes:
         return await guard(self._counted(self._vectors(request, context), context), context)
+
+    async def _classify(self, request: bytes, context: Context) -> bytes:
+        return await guard(self._counted(self._scores(request, context), context), context)
 
     async def _infer(self, request: bytes, context: Context) -> bytes:
         return await guard(self._counted(self._outputs(request, context), context), context)
@@ -114,6 +118,13 @@ class ModelService:
         served = self._roster.choose(request.model, Task.EMBED)
         terms = _terms(request.call, context)
         return await _only(self._work(request, context, terms, lambda: embedded(served, call, terms, self._place)))
+
+    async def _scores(self, data: bytes, context: Context) -> bytes:
+        request = parse(wire.ClassifyRequest, data)
+        call = classify_input(request)
+        served = self._roster.choose(request.model, Task.CLASSIFY)
+        terms = _terms(request.call, context)
+        return await _only(self._work(request, context, terms, lambda: classified(served, call, terms, self._place)))
 
     async def _outputs(self, data: bytes, context: Context) -> bytes:
         request = parse(wire.InferRequest, data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,18 @@ import trustme
 from edgewise.backends import Backend, BackendHealth, CallContext, Capabilities, HealthState
 from edgewise.backends.grpc import GrpcSettings
 from edgewise.backends.grpc.backend import GrpcBackend
-from edgewise.core.answer import Delta, Embeddings, Finish, FinishReason, GenerateEvent, Inference, TokenLogprob, Usage
-from edgewise.core.content import Content, EmbedInput, GenerateInput, InferInput, Message, Tensor
+from edgewise.core.answer import (
+    Classification,
+    Delta,
+    Embeddings,
+    Finish,
+    FinishReason,
+    GenerateEvent,
+    Inference,
+    TokenLogprob,
+    Usage,
+)
+from edgewise.core.content import ClassifyInput, Content, EmbedInput, GenerateInput, InferInput, Message, Tensor
 from edgewise.core.deadline import Deadline
 from edgewise.core.request import Task
 from edgewise.core.settings import FilePath
@@ -69,6 +80,11 @@ class Scripted(Backend):
         await self._wait()
         count = len(call.texts)
         return Embeddings(Tensor("float32", (count, 2), bytes(8 * count)), Usage(count, 0), "scripted-1")
+
+    async def classify(self, call: ClassifyInput, context: CallContext) -> Classification:
+        await self._begin(call, context)
+        scores = Tensor("float32", (len(call.texts), 2), struct.pack("<2f", 0.25, 0.75) * len(call.texts))
+        return Classification(("calm", "angry"), scores, Usage(len(call.texts), 0), "scripted-1")
 
     async def infer(self, call: InferInput, context: CallContext) -> Inference:
         await self._begin(call, context)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import struct
 import sys
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -14,7 +15,7 @@ import pytest
 
 from edgewise.backends import CallContext, HealthState
 from edgewise.core.answer import Delta, Finish, FinishReason, GenerateEvent, TokenLogprob, Usage
-from edgewise.core.content import EmbedInput, GenerateInput, InferInput, Message, Role, Tensor
+from edgewise.core.content import ClassifyInput, EmbedInput, GenerateInput, InferInput, Message, Role, Tensor
 from edgewise.core.failure import AttemptError, FailureKind
 from edgewise.core.request import Priority, Task
 from edgewise.protos.v1 import model_service_pb2 as wire
@@ -73,6 +74,24 @@ async def test_embed(serve: Serve, connect: Connect) -> None:
     assert (answer.usage, answer.model, answer.place) == (Usage(3, 0), "scripted-1", "NL")
 
 
+async def test_classify(serve: Serve, connect: Connect) -> None:
+    backend = Scripted("m")
+    remote = connect(await serve(backend), tasks=(Task.CLASSIFY,))
+    answer = await remote.classify(ClassifyInput(("a", "b", "")), within(5))
+    assert answer.labels == ("calm", "angry")
+    assert answer.scores == Tensor("float32", (3, 2), struct.pack("<2f", 0.25, 0.75) * 3)
+    assert (answer.usage, answer.model) == (Usage(3, 0), "scripted-1")
+    ((sent, _),) = backend.seen
+    assert sent == ClassifyInput(("a", "b", ""))
+
+
+async def test_what_does_not_classify_says_so(serve: Serve, connect: Connect) -> None:
+    server = await serve(Scripted("m", frozenset({Task.EMBED})))
+    with pytest.raises(AttemptError) as refused:
+        await connect(server, tasks=(Task.CLASSIFY,)).classify(ClassifyInput(("a",)), within(5))
+    assert refused.value.kind is FailureKind.UNSUPPORTED
+
+
 @pytest.mark.parametrize(
     "tensor",
     [
@@ -111,7 +130,7 @@ async def test_list_models(serve: Serve) -> None:
     answer = wire.ListModelsResponse.FromString(await raw(server.address, "ListModels", b""))
     assert answer.place == "NL"
     assert [(model.name, model.ready, len(model.tasks)) for model in answer.models] == [
-        ("m", True, 3),
+        ("m", True, 4),
         ("down", False, 1),
     ]
     assert (answer.models[0].context_tokens, answer.models[0].continues, answer.models[0].constrains) == (

@@ -151,7 +151,15 @@ class TestScriptedLoss(ResumptionTests):
         """The script does."""
 
 
-class TestGrpc(LifetimeTests, GenerationTests, CancellationTests, ResumptionTests, EmbeddingTests, InferenceTests):
+class TestGrpc(
+    LifetimeTests,
+    GenerationTests,
+    CancellationTests,
+    ResumptionTests,
+    EmbeddingTests,
+    ClassificationTests,
+    InferenceTests,
+):
     """Against the true server, in this process, through a wire that can be cut."""
 
     tensors = InferInput("model", TENSORS.inputs)
@@ -169,7 +177,9 @@ class TestGrpc(LifetimeTests, GenerationTests, CancellationTests, ResumptionTest
         try:
             async with CuttingProxy(server.address).running() as proxy:
                 cls.proxies.append(proxy)
-                settings = GrpcSettings(target=proxy.address, continues=False, constrains=False, logprobs=False)
+                settings = GrpcSettings(
+                    target=proxy.address, tasks=tuple(Task), continues=False, constrains=False, logprobs=False
+                )
                 yield GrpcBackend("cloud", settings)
         finally:
             cls.served.remove(scripted)
