@@ -265,13 +265,29 @@ class Attempt:
         """Write down the tokens, and what they cost."""
         record, price = self.record, self.member.terms.price
         if self._took_the_prompt(failure):
-            counted = self.usage or Usage()
+            counted, before = self.usage or Usage(), self._charged_before
             # A service that does not count, or was stopped before it did, has read the prompt all the same.
-            record.prompt_tokens = counted.prompt_tokens or self.run.request.labels.prompt_tokens
-            record.output_tokens = counted.output_tokens or self._tokens
+            prompt = counted.prompt_tokens or self.run.request.labels.prompt_tokens
+            output = counted.output_tokens or before.output_tokens + self._tokens
+            # Of a resumed stream the service counts all; what it was charged for already is the other attempts'.
+            record.prompt_tokens = max(0, prompt - before.prompt_tokens)
+            record.output_tokens = max(0, output - before.output_tokens)
         if price is not None:
             record.cost = price.of(record.prompt_tokens, record.output_tokens)
             self.run.conduct.spending.add(record.cost)
+
+    @property
+    def _charged_before(self) -> Usage:
+        if self._resumed is None:
+            return Usage()
+        before, record = self._resumed._charged_before, self._resumed.record
+        return Usage(before.prompt_tokens + record.prompt_tokens, before.output_tokens + record.output_tokens)
+
+    @property
+    def cost(self) -> float | None:
+        """What its stream cost, those that it resumes included, in US dollars; ``None`` without a price."""
+        own = self.record.cost
+        return own if own is None or self._resumed is None else own + (self._resumed.cost or 0.0)
 
     def _took_the_prompt(self, failure: AttemptError | None) -> bool:
         if not self._has_slot:

@@ -93,7 +93,7 @@ async def run_generate(run: Run, stop: tuple[str, ...], max_output_tokens: int) 
         model=finish.model,
         logprobs=tuple(winner.logprobs),
         data_classes=run.plan.data_classes,
-        cost=winner.attempt.record.cost,
+        cost=winner.attempt.cost,
     )
 
 

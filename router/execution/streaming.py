@@ -267,7 +267,7 @@ class Stream:
             model=finish.model,
             logprobs=tuple(self._text.logprobs),
             data_classes=self._run.plan.data_classes,
-            cost=attempt.record.cost,
+            cost=attempt.cost,
         )
         return Chunk(held, seam, answer=answer)
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from edgewise.backends import Capabilities
+from edgewise.core.request import Task
 from edgewise.router import Answer, AsyncRouter, AttemptError, FailureKind, Usage
 from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
@@ -96,6 +98,26 @@ def test_an_answer_cut_at_a_stop_sequence_pays_for_the_prompt_too(make_router: R
             answer = await router.generate("Hello", data_class="public", stop="scripted")
         assert (answer.text, answer.usage) == ("a ", Usage(prompt_tokens=0, output_tokens=2))
         assert answer.cost == pytest.approx(HELLO * CLOUD_INPUT + 2 * CLOUD_OUTPUT)
+
+    run_in_virtual_time(main())
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streamed"])
+def test_a_resumed_stream_is_paid_for_once(make_router: RouterMaker, streaming: bool) -> None:
+    """The service counts the whole stream at its end; the attempts whose connection was lost have their part of it."""
+    resumes = Capabilities(frozenset(Task), continues=True, resumes=True, max_concurrency=8)
+    words = ("one ", "two ", "three ", "four")
+    cloud = ScriptedBackend("cloud", Script(words, lost_after=(1, 3)), capabilities=resumes)
+
+    async def main() -> None:
+        async with make_router(cloud) as router:
+            answer = await (_streamed(router) if streaming else router.generate("Hello", data_class="public"))
+        assert answer.text == "".join(words)
+        attempts = answer.decision.attempts
+        assert [attempt.output_tokens for attempt in attempts] == [1, 2, 1]
+        assert [attempt.prompt_tokens for attempt in attempts] == [HELLO, 0, 0]
+        assert answer.cost == pytest.approx(HELLO * CLOUD_INPUT + 4 * CLOUD_OUTPUT)
+        assert answer.decision.cost == pytest.approx(answer.cost)
 
     run_in_virtual_time(main())
 
