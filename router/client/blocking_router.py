@@ -205,9 +205,9 @@ class Router:
         """Give a queued request up and erase its content. See `AsyncRouter.cancel`."""
         return self._run(self._async.cancel(receipt))
 
-    def flush(self) -> Tally:
-        """Try every queued request once, now. See `AsyncRouter.flush`."""
-        return self._run(self._async.flush())
+    def flush(self, progress: Callable[[Tally], None] = lambda tally: None) -> Tally:
+        """Try each queued request once, now; ``progress`` runs in the router's thread. See `AsyncRouter.flush`."""
+        return self._run(self._async.flush(progress))
 
     async def _enter(self) -> None:
         await self._async.__aenter__()

@@ -21,7 +21,8 @@ def load_keys(settings: EncryptionSettings) -> list[bytes]:
     where, read = _source(settings)
     words = read().split()
     if not words:
-        raise OutboxLocked(f"the outbox is encrypted, and {where} holds no key; {_MAKE_ONE} and put it there")
+        mend = f"put the outbox's key there; for a new outbox, {_MAKE_ONE}"
+        raise OutboxLocked(f"the outbox is encrypted, and {where} holds no key; {mend}")
     try:
         keys = [bytes.fromhex(word) for word in words]
     except ValueError:
