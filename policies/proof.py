@@ -45,10 +45,15 @@ class Bound:
 
 
 def prove(policy: Policy) -> list[Bound]:
-    """The bound of every class, and of every two together: three or more reach no more than any two of them."""
+    """The bound of every class, and of every two together: three or more reach no more than any two of them.
+
+    And of content without a class, where that has the limits of all at once.
+    """
     names = sorted(policy.walls.by_class)
     sets: list[tuple[str, ...]] = [(name,) for name in names]
     sets += combinations(names, 2)
+    unclassed = policy.walls.effective((), True)
+    sets += [] if unclassed in sets else [unclassed]
     return [bound(policy, each) for each in sets] if sets else [bound(policy, ())]
 
 

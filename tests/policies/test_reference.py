@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgewise.core.decision import Decision
 from edgewise.core.place import DEVICE, Evidence, Location, Place, PlaceSet
 from edgewise.core.request import Labels, Priority, Task
 from edgewise.policies import Policy, compile_policy
@@ -26,6 +28,8 @@ from edgewise.policies.facts import (
 )
 from edgewise.policies.places import Places
 from edgewise.policies.settings import DataClassSettings, PolicySettings, RuleSettings
+from edgewise.router.decision_line import line_of
+from edgewise.router.decision_reading import facts_of, read_line
 
 CLASSES = ("public", "personal", "health")
 COUNTRIES = ("DE", "NL", "US")
@@ -134,7 +138,7 @@ def _facts(parts: dict[str, Any]) -> Facts:
         DeviceFacts(charging=parts["charging"]),
         TimeFacts(12, 0, "monday"),
         tuple(BackendFacts(name, QUICK) for name in NAMES),
-        parts["conversation"],
+        conversation_backend=parts["conversation"],
     )
 
 
@@ -258,3 +262,33 @@ def test_whatever_a_change_opens_is_shouted(
             }
             told = told if classes else {*told, ((), name)}
             assert told & opened, (classes, name)
+
+
+@thorough
+@given(made=world, other=world, parts=facts_parts)
+def test_a_permit_of_an_older_policy_is_worth_what_the_newest_walls_say(
+    places: Places, made: dict[str, Any], other: dict[str, Any], parts: dict[str, Any]
+) -> None:
+    old, new = _policy(made, places, _rules(made["rules"])), _policy(other, places, _rules(other["rules"]))
+    facts = _facts(parts)
+    default = CLASSES if other["default"] is None else (other["default"],)
+    locations = {each.name: each.location for each in _terms(other)}
+    for step in old.plan(facts).steps:
+        fits = all(
+            _fits(locations[step.backend], other["classes"][name]) for name in facts.labels.data_classes or default
+        )
+        assert (new.permits(step.permit, facts.labels) is None) is fits
+
+
+@thorough
+@given(made=world, parts=facts_parts)
+def test_a_recorded_decision_is_judged_again_as_it_was(
+    places: Places, made: dict[str, Any], parts: dict[str, Any]
+) -> None:
+    policy, facts = _policy(made, places, _rules(made["rules"])), _facts(parts)
+    plan = policy.plan(facts)
+    decision = Decision("r", Task.GENERATE, plan.data_classes, policy.version, 1.0, None, "", (), (), ())
+    line = line_of(decision, facts, policy, "answered", datetime(2026, 3, 2, 9, 30), 0)
+    again = policy.plan(facts_of(read_line(line), policy, {}))
+    assert [(step.backend, step.reason) for step in again.steps] == [(step.backend, step.reason) for step in plan.steps]
+    assert again.refusals == plan.refusals
