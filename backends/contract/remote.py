@@ -15,7 +15,7 @@ from ..backend import Backend
 from .suite import MARKER, Suite, failure, on_loop, outcome, perform
 
 _DEADLINE = 0.4
-_LATE = 1.0
+_LATE = 2.0
 """Seconds after a deadline by which its call has ended, on a busy machine."""
 
 _SECONDS_TO_COME_BACK = 30.0
