@@ -32,7 +32,7 @@ backends:
 policy:
   data_classes: {{public: {{process_in: [any]}}}}
   default_data_class: public
-  offline: {{outbox: {outbox}, max_entries: 100000}}
+  offline: {{outbox: {outbox}, max_entries: 100000, max_sends: 1000}}
 """
 
 
