@@ -16,6 +16,7 @@ import pytest
 import tokenizers
 
 from edgewise.backends import Backend, CallContext
+from edgewise.backends.onnx.genai_config import read_config
 from edgewise.backends.onnx.generating import OnnxGenerateBackend
 from edgewise.core.answer import Delta, Finish, FinishReason, GenerateEvent
 from edgewise.core.content import EmbedInput, GenerateInput, Message
@@ -250,26 +251,38 @@ async def test_a_context_that_the_model_does_not_have_is_found_at_the_start(star
     )
 
 
-async def test_what_the_files_beside_a_model_lack_is_told(start_writer: Start, tmp_path: Path) -> None:
+def test_a_configuration_that_describes_no_decoder_is_told(tiny: Path) -> None:
+    whole = tiny.with_name("genai_config.json").read_text()
+    path = tiny.with_name("odd.json")
+    odd = ["[]", "{", '{"model": {}}', whole.replace('"llama"', '"%s%s%n"'), whole.replace("258", "1e99"), "[" * 10_000]
+    for text in odd:
+        path.write_text(text)
+        with pytest.raises(AttemptError, match="beside it describes no text decoder") as refused:
+            read_config("writer", path)
+        assert refused.value.kind is FailureKind.MODEL_UNAVAILABLE
+    path.write_text(whole)
+    assert read_config("writer", path).context_tokens == CONTEXT
+    path.unlink()
+    with pytest.raises(AttemptError, match=r"there is no genai_config\.json beside it"):
+        read_config("writer", path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("genai_config.json", None, "its graph does not run as its genai_config.json says"),
+        ("tokenizer_config.json", '{"chat_template": [1]}', "tokenizer_config.json beside it cannot be read"),
+        ("tokenizer_config.json", '{"chat_template": "{% for %}"}', "chat template cannot be read"),
+        ("tokenizer.json", "{}", "tokenizer.json beside it is missing or is none"),
+    ],
+)
+async def test_what_the_files_beside_a_model_lack_is_told(
+    start_writer: Start, tmp_path: Path, name: str, text: str | None, says: str
+) -> None:
     path = write_generator(tmp_path)
-    config = path.with_name("genai_config.json")
-    whole = config.read_text()
-    for text in ("[]", "{", '{"model": {}}', whole.replace('"llama"', '"%s%s%n"'), whole.replace("258", "1e99")):
-        config.write_text(text)
-        assert "genai_config.json beside it describes no text decoder" in await failed_start(start_writer, path)
-    config.unlink()
-    assert "there is no genai_config.json beside it" in await failed_start(start_writer, path)
-    config.write_text(whole.replace('"logits": "logits"', '"logits": "present.0.key"'))
-    await failed_start(start_writer, path)
-    config.write_text(whole)
-    about = path.with_name("tokenizer_config.json")
-    for text in ("[]", "{", '{"chat_template": [1]}'):
-        about.write_text(text)
-        assert "tokenizer_config.json beside it cannot be read" in await failed_start(start_writer, path)
-    about.write_text('{"chat_template": "{% for %}"}')
-    assert "chat template cannot be read" in await failed_start(start_writer, path)
-    path.with_name("tokenizer.json").write_text("{}")
-    assert "tokenizer.json beside it is missing or is none" in await failed_start(start_writer, path)
+    file = path.with_name(name)
+    file.write_text(text or file.read_text().replace('"logits": "logits"', '"logits": "present.0.key"'))
+    assert says in await failed_start(start_writer, path)
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF" + bytes(range(256)) * 9])
@@ -329,6 +342,6 @@ async def test_a_real_model_answers_and_goes_on_after_every_cut(start_writer: St
     question = Message.user("What is the capital of France? Answer in one sentence.")
     whole, _ = await say(backend, question)
     assert "Paris" in whole
-    for cut in range(1, len(whole), 7):
+    for cut in range(1, len(whole), 17):
         rest, _ = await say(backend, question, Message.assistant(whole[:cut]))
         assert whole[:cut] + rest == whole

@@ -45,6 +45,10 @@ class ProbeEngine(Engine):
     def echo(self, call: Parcel, running: RunningCall) -> Generator[Parcel, None, None]:
         yield call
 
+    def look(self, call: Parcel, running: RunningCall) -> Generator[Parcel, None, None]:
+        """Whether the payload lies in shared memory."""
+        yield Parcel({"shared": isinstance(call.payload, memoryview)})
+
     def count(self, call: Parcel, running: RunningCall) -> Generator[Parcel, None, None]:
         """``n`` events, numbered from 0."""
         for number in range(call.fields["n"]):

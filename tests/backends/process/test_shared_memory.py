@@ -87,6 +87,8 @@ async def _echo(worker: WorkerProcess, payload: bytes) -> None:
 async def test_a_payload_comes_back_as_it_was(worker: WorkerProcess, length: int) -> None:
     for _ in range(3):
         await _echo(worker, os.urandom(length))
+    answer = await worker.unary(Parcel({"do": "look"}, bytes(length)))
+    assert answer.fields["shared"] == (length >= LEAST)
 
 
 async def test_without_shared_memory_the_socket_takes_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +116,23 @@ async def test_memory_is_free_again_after_calls_that_were_cancelled_or_failed(wo
         await asyncio.sleep(0.001)
     async with asyncio.timeout(20):
         # More at once than three that were forgotten would leave room for.
-        await worker.unary(Parcel({"do": "count", "n": 1}, bytes(200 * MIB)))
+        answer = await worker.unary(Parcel({"do": "look"}, bytes(200 * MIB)))
+    assert answer.fields["shared"]
+
+
+async def test_an_answer_that_was_read_makes_room_for_the_next(
+    worker: WorkerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts, view = [], SharedArea.view
+
+    def watched(area: SharedArea, start: int, length: int) -> memoryview:
+        starts.append(start)
+        return view(area, start, length)
+
+    monkeypatch.setattr(SharedArea, "view", watched)
+    for _ in range(3):
+        await _echo(worker, bytes(MIB))
+    assert starts == [0, 0, 0]
 
 
 async def test_content_lies_in_no_file_of_a_name(worker: WorkerProcess) -> None:
