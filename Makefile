@@ -130,7 +130,7 @@ fuzz: .venv-fuzz/ready
 
 .venv-fuzz/ready: pyproject.toml
 	$(PYTHON) -m venv .venv-fuzz
-	.venv-fuzz/bin/python -m pip --disable-pip-version-check install -q atheris==3.1.0 .
+	.venv-fuzz/bin/python -m pip --disable-pip-version-check install -q atheris==3.0.0 .
 	@touch $@
 
 clean:
