@@ -174,6 +174,11 @@ class Fleet:
     def __iter__(self) -> Iterator[Member]:
         return iter(self._members.values())
 
+    def takes_more(self, backend: str, than: str) -> bool:
+        """Whether a request that is too long for one backend may fit into the other; so where either is not known."""
+        own, other = self[backend].terms.context_tokens, self[than].terms.context_tokens
+        return own is None or other is None or own > other
+
     def start(self) -> None:
         """Begin to make every backend ready, in the background: a request meanwhile goes to one that is."""
         self._starting = [asyncio.create_task(self._start(member)) for member in self]

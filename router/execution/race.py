@@ -249,17 +249,9 @@ class Race(Generic[T]):
         )
 
     def _drop_smaller_contexts(self, failed: Step) -> None:
-        fleet = self._run.conduct.fleet
-        limit = fleet[failed.backend].terms.context_tokens
-        if limit is None:
-            return
-
-        def is_larger(step: Step) -> bool:
-            context = fleet[step.backend].terms.context_tokens
-            return context is None or context > limit
-
-        self._waiting = [step for step in self._waiting if is_larger(step)]
-        if self._reserve is not None and not is_larger(self._reserve):
+        takes_more = self._run.conduct.fleet.takes_more
+        self._waiting = [step for step in self._waiting if takes_more(step.backend, failed.backend)]
+        if self._reserve is not None and not takes_more(self._reserve.backend, failed.backend):
             self._give_up_reserve()
 
     def _end_the_others(self) -> None:

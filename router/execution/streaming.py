@@ -306,10 +306,14 @@ class Stream:
         return AttemptError(FailureKind.STALLED, f"backend {attempt.step.backend!r} fell silent within its answer")
 
     def _not_failed(self) -> list[Step]:
+        """The steps that are left: neither failed nor, where the request was too long for one, no longer than that."""
         # One that was only beaten by another to the first token has not failed.
         spared = (None, FailureKind.PREEMPTED)
-        failed = {attempt.backend for attempt in self._run.decision.attempts if attempt.failure not in spared}
-        return [step for step in self._run.plan.steps if step.backend not in failed]
+        attempts, takes_more = self._run.decision.attempts, self._run.conduct.fleet.takes_more
+        failed = {attempt.backend for attempt in attempts if attempt.failure not in spared}
+        short = {attempt.backend for attempt in attempts if attempt.failure is FailureKind.CONTEXT_LENGTH}
+        left = [step for step in self._run.plan.steps if step.backend not in failed]
+        return [step for step in left if all(takes_more(step.backend, than) for than in short)] if short else left
 
     def _can_continue(self, step: Step) -> bool:
         labels = self._run.request.labels

@@ -145,6 +145,24 @@ def test_a_stream_of_a_walled_class_is_continued_within_its_walls_only(make_rout
     assert cloud.calls == []
 
 
+def test_a_text_that_outgrows_its_backend_goes_to_a_larger_context_only(make_router: RouterMaker) -> None:
+    """A partial answer counts as well: what was too long for one place is never tried in a smaller one."""
+    full = AttemptError(FailureKind.CONTEXT_LENGTH, "the context is full")
+    gateway = ScriptedBackend("gateway", Script(words=("one ", "two ", "three"), failure=full, fails_after=2))
+    cloud, phone = ScriptedBackend("cloud", Script(words=("three",))), ScriptedBackend("phone")
+
+    async def main() -> None:
+        policy = "  rules:\n    - {name: near, prefer: [gateway]}\n"
+        async with make_router(cloud, gateway, phone, policy=policy) as router:
+            chunks = await collect(router)
+            assert "".join(chunk.text for chunk in chunks) == "one two three"
+            with pytest.raises(PartialAnswer):
+                await collect(router, backend=["gateway", "phone"])
+
+    run_in_virtual_time(main())
+    assert (len(gateway.calls), len(phone.calls)) == (2, 0)
+
+
 def test_stop_sequences_are_found_across_tokens_and_seams(make_router: RouterMaker) -> None:
     script = Script(words=("keep ", "EN", "x"), failure=BROKEN, fails_after=2)
     phone = ScriptedBackend("phone", Script(words=("D of", " story")))
