@@ -45,7 +45,7 @@ class Opener:
         tries: set[asyncio.Task[Opened | tuple[_Address, PathFault]]] = set()
         at = 0
         try:
-            while (left := until - loop.time()) > 0.0:
+            while (left := until - loop.time()) > 0.001:
                 open_to_try = [address for address in addresses if address not in failed]
                 tries.add(loop.create_task(_connect(open_to_try[at % len(open_to_try)])))
                 at += 1

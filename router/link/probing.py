@@ -30,6 +30,9 @@ LONGEST_PAUSE = 30.0
 
 LONGEST_SILENCE = 5.0
 
+_DUE = 0.001
+"""Seconds that round to now: sums of times are not exact, and a timer of nothing would fire for ever."""
+
 _FAULTS = {FailureKind.TIMED_OUT: PathFault.HUNG, FailureKind.PROTOCOL: PathFault.INTERCEPTED}
 """What a probe that failed after its connection stood says; anything else: its service is not there."""
 
@@ -121,7 +124,7 @@ class Probing:
             self._heard_before, self._in_order = reach.heard_at, 0
         patience = min(reach.round_trip.silence() * 2.0**self._in_order, LONGEST_SILENCE)
         left = patience - reach.silent_for()
-        if left <= 0.0:
+        if left <= _DUE:
             # A sign of life from its machine is enough at first. If the silence lasts, the service itself is asked.
             self._deep |= self._in_order > 0
             self.seek()
@@ -175,8 +178,8 @@ class Probing:
     async def _opens(self) -> bool:
         reach = self._reach
         assert reach.endpoint is not None
-        if reach.way is None and reach.endpoint.literal:
-            return self._found(PathFault.NO_ROUTE)
+        if (reach.way is None and reach.endpoint.literal) or not self._network.attachment().addresses:
+            return self._found(PathFault.NO_ROUTE)  # nor is its name looked up
         opening = self._loop.create_task(self._network.open(reach.endpoint, PATIENCE))
         try:
             asked_at = self._loop.time()
