@@ -15,7 +15,7 @@ from edgewise.backends.endpoint import Endpoint
 from edgewise.core.failure import AttemptError, FailureKind, PathFault
 from edgewise.policies.facts import DeviceFacts
 from edgewise.router import AsyncRouter
-from edgewise.router.config import loads
+from edgewise.router.config import load
 from edgewise.router.link.network import Attachment, Opened, Unopened, Way
 from edgewise.testing import Script, ScriptedBackend
 
@@ -139,13 +139,19 @@ class World:
         self.phone = ScriptedBackend("phone")
         self._folder = folder
 
-    def router(self, *names: str) -> AsyncRouter:
-        """A router with these backends; all three where none is named."""
+    def write(self, *names: str) -> Path:
+        """The file of a configuration with these backends; all three where none is named."""
         lines = CONFIGURATION.splitlines()
         kept = [line for line in lines if not names or not line.startswith("  ") or _name(line) not in _ALL - {*names}]
+        path = self._folder / "edgewise.yaml"
+        path.write_text("\n".join(kept))
+        return path
+
+    def router(self, *names: str) -> AsyncRouter:
+        """A router with these backends; all three where none is named."""
         backends = {name: getattr(self, name) for name in names or ("cloud", "gateway", "phone")}
         return AsyncRouter(
-            loads("\n".join(kept), self._folder),
+            load(self.write(*names)),
             backends=backends,
             network=self.network,
             random_source=random.Random(7),

@@ -9,9 +9,9 @@ import pytest
 
 from edgewise.core.decision import RefusalCode
 from edgewise.core.failure import PathFault
-from edgewise.router import BackendError, InvalidRequest, Offline
+from edgewise.router import BackendError, InvalidRequest, Offline, Router
 from edgewise.router.link import LinkStatus
-from edgewise.testing import Script, run_in_virtual_time
+from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
 from .conftest import NEW, OWN, World, ask_for, state_after
 
@@ -467,3 +467,27 @@ def test_a_router_without_anything_beyond_the_device_watches_nothing(world: Worl
         assert world.network.watching == 0
 
     run_in_virtual_time(scene())
+
+
+def test_blocking_code_has_the_same(world: World) -> None:
+    path = world.write("cloud", "phone")
+    with Router.from_yaml(path, backends={"cloud": ScriptedBackend("cloud"), "phone": world.phone}) as router:
+        link = router.connectivity
+        assert (link.state, link.status.endpoints[0].backends) == ("online", ("cloud",))
+        heard: list[str] = []
+        end = link.subscribe(lambda status: heard.append(status.state))
+        changes = link.changes()
+        assert next(changes).state == "online"
+        link.force("offline")
+        assert next(changes).state == "offline"
+        link.force(None)
+        link.report("limited")
+        assert link.check().state == "limited"
+        link.set_metered(False)
+        assert link.status.metered is False
+        end()
+        link.report("online")
+        assert heard == ["offline", "online", "limited", "limited"]
+        with pytest.raises(InvalidRequest):
+            link.force("off")
+    assert list(changes) == []
