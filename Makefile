@@ -110,6 +110,7 @@ bench: $(VENV)/models
 	$(BIN)/python benchmarks/planning.py
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/remote.py
+	$(BIN)/python benchmarks/connectivity.py --seeds 1
 	$(BIN)/python benchmarks/local.py
 
 N ?= 2000
