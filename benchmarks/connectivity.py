@@ -41,7 +41,7 @@ LOST = 0.02
 AWAKE = 5.0
 WAKING = (0.3, 1.2)
 REPEATED_AFTER = (1.0, 3.0)
-"""When TCP repeats the first packet of a connection."""
+"""When TCP repeats what is lost."""
 
 TRY_EVERY = 0.3
 OUTAGE, CYCLE = 15.0, 60.0
@@ -115,16 +115,6 @@ class MobileLink:
         if not (self.passes(at) and self.passes(loop.time())) or self._random.random() < 2 * LOST:
             await loop.create_future()
 
-    async def transfer(self) -> None:
-        """The same on a connection that stands: what is lost is repeated."""
-        pause = 0.5
-        while True:
-            try:
-                async with asyncio.timeout(pause + 3.0):
-                    return await self.exchange()
-            except TimeoutError:
-                pause *= 2.0
-
     async def open(self, endpoint: Endpoint, patience: float) -> Opened:
         """Connections beside each other, each of which repeats its first packet, as the real ones do."""
         loop = asyncio.get_running_loop()
@@ -132,7 +122,7 @@ class MobileLink:
         tries: list[asyncio.Task[float]] = []
         try:
             while loop.time() < begun + patience - 0.001:
-                tries.append(loop.create_task(self._connect()))
+                tries.append(loop.create_task(self.transfer()))
                 wait = min(TRY_EVERY, begun + patience - loop.time())
                 done, _ = await asyncio.wait(tries, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
                 for each in done:
@@ -142,7 +132,8 @@ class MobileLink:
             for each in tries:
                 each.cancel()
 
-    async def _connect(self) -> float:
+    async def transfer(self) -> float:
+        """The same, repeated where it is lost, as TCP does; after so many seconds."""
         loop = asyncio.get_running_loop()
         begun = loop.time()
         exchanges = []
