@@ -58,7 +58,7 @@ def judge(reaches: Sequence[Reach], *, attached: bool) -> Judgement:
 
 def _is_down(reach: Reach) -> bool:
     """A machine that answers, though its service does not: the way there works."""
-    return reach.fault in (PathFault.REFUSED, PathFault.HUNG)
+    return reach.fault in (PathFault.REFUSED, PathFault.HUNG, PathFault.BROKEN)
 
 
 def _is_portal(reach: Reach, others_answer: bool) -> bool:

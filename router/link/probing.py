@@ -33,8 +33,11 @@ LONGEST_SILENCE = 5.0
 _DUE = 0.001
 """Seconds that round to now: sums of times are not exact, and a timer of nothing would fire for ever."""
 
-_FAULTS = {FailureKind.TIMED_OUT: PathFault.HUNG, FailureKind.PROTOCOL: PathFault.INTERCEPTED}
-"""What a probe that failed after its connection stood says; anything else: its service is not there."""
+LATE = 2.0
+"""Seconds after which an answer tells of an outage's end, and not of the round trip: packets were repeated."""
+
+SLOW_TO_FAIL = 0.5
+"""Seconds after which a failure to begin talking is silence, and not a connection that was closed."""
 
 
 class Interest(IntEnum):
@@ -92,6 +95,8 @@ class Probing:
         """Ask until it answers, or nobody wants to know any more; at once, or after so many seconds."""
         if self._task is None or self._task.done():
             self._task = self._loop.create_task(self._seek(delay))
+        elif delay > 0.0:
+            self._loop.call_later(delay, self._nudged.set)
         else:
             self._nudged.set()
 
@@ -193,15 +198,17 @@ class Probing:
             opening.cancel()
         reach.address = opened.address
         reach.way = self._network.way(opened.address)
-        reach.round_trip.observe(opened.seconds)
+        if self._loop.time() - asked_at <= LATE:
+            reach.round_trip.observe(opened.seconds)
         return True
 
     async def _answers(self, backend: Backend) -> bool:
         reach = self._reach
+        asked_at = self._loop.time()
         try:
             await backend.probe(ASK_SECONDS)
         except AttemptError as error:
-            fault = error.fault or _FAULTS.get(error.kind, PathFault.REFUSED)
+            fault = error.fault or _fault(error.kind, self._loop.time() - asked_at)
             if reach.over_network or fault is not PathFault.INTERCEPTED:
                 return self._found(fault)
             return True  # on this machine there is no portal; what answers there is the breaker's business
@@ -218,3 +225,10 @@ class Probing:
         if news and fault is PathFault.SILENT:
             self._reach.fail_underway(fault, told(fault, self._reach.label))
         return False
+
+
+def _fault(kind: FailureKind, took: float) -> PathFault:
+    """What it means that a service failed to answer, on a way that works."""
+    if kind is FailureKind.PROTOCOL:
+        return PathFault.INTERCEPTED
+    return PathFault.HUNG if kind is FailureKind.TIMED_OUT or took >= SLOW_TO_FAIL else PathFault.BROKEN

@@ -202,6 +202,6 @@ def told(fault: PathFault, label: str) -> str:
         PathFault.SILENT: f"nothing comes back from {label}",
         PathFault.REFUSED: f"the network works and {label} is down: its machine says that no service is there",
         PathFault.HUNG: f"the network works and {label} hangs: it takes connections and answers nothing",
-        PathFault.BROKEN: f"connections to {label} break",
+        PathFault.BROKEN: f"the network works and {label} closes every connection",
         PathFault.INTERCEPTED: f"something else answers in the name of {label}: a captive portal, or wrong `tls`",
     }[fault]

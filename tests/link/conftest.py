@@ -51,17 +51,11 @@ class FakeNetwork:
         self.polled = False
         self.asleep = 0.0
         self.opened: list[tuple[float, str]] = []
-        self.watching = 0
-        self._changed: Callable[[], None] = lambda: None
+        self.watchers: list[Callable[[], None]] = []
 
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
-        self._changed = changed
-        self.watching += 1
-
-        def end() -> None:
-            self.watching -= 1
-
-        return end
+        self.watchers.append(changed)
+        return lambda: self.watchers.remove(changed)
 
     def attachment(self) -> Attachment:
         return Attachment(frozenset(self.addresses), self.metered)
@@ -91,7 +85,8 @@ class FakeNetwork:
     def change(self, *addresses: str) -> None:
         """From now on this device has these addresses, and says so."""
         self.addresses = set(addresses)
-        self._changed()
+        for changed in list(self.watchers):
+            changed()
 
 
 class BeyondBackend(ScriptedBackend):

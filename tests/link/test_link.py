@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from itertools import pairwise
 
 import pytest
 
 from edgewise.core.decision import RefusalCode
-from edgewise.core.failure import PathFault
+from edgewise.core.failure import AttemptError, FailureKind, PathFault
 from edgewise.router import BackendError, InvalidRequest, Offline, Router
-from edgewise.router.link import LinkStatus
+from edgewise.router.link import Connectivity, LinkStatus
 from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
 from .conftest import NEW, OWN, World, ask_for, state_after
@@ -450,10 +451,10 @@ def test_backends_of_one_endpoint_share_what_is_known_of_it(world: World) -> Non
 def test_watching_ends_with_the_router(world: World) -> None:
     async def scene() -> None:
         async with world.router() as router:
-            assert world.network.watching == 1
+            assert len(world.network.watchers) == 1
             world.network.faults = {"203.0.113.5": PathFault.SILENT, "192.0.2.9": PathFault.SILENT}
             await ask_for(router, 2.0)
-        assert world.network.watching == 0
+        assert world.network.watchers == []
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     run_in_virtual_time(scene())
@@ -464,7 +465,7 @@ def test_a_router_without_anything_beyond_the_device_watches_nothing(world: Worl
         async with world.router("phone") as router:
             assert (await router.generate("x", data_class="public")).backend == "phone"
             assert router.connectivity.status.endpoints == ()
-        assert world.network.watching == 0
+        assert world.network.watchers == []
 
     run_in_virtual_time(scene())
 
@@ -491,3 +492,65 @@ def test_blocking_code_has_the_same(world: World) -> None:
         with pytest.raises(InvalidRequest):
             link.force("off")
     assert list(changes) == []
+
+
+def test_a_thousand_devices_do_not_come_back_as_one(world: World) -> None:
+    async def scene() -> None:
+        loop = asyncio.get_running_loop()
+        links = [Connectivity([world.cloud], world.network, random.Random(seed)) for seed in range(100)]
+        for link in links:
+            link.facts()
+        world.network.change()
+        await asyncio.sleep(0.5)
+        assert {link.state for link in links} == {"offline"}
+        world.network.change(OWN)
+        back_at = loop.time()
+        await asyncio.sleep(1.0)
+        assert {link.status.endpoints[0].reachability for link in links} == {"reachable"}
+        first = sorted(at - back_at for at in world.cloud.asked)[:100]
+        most_at_once = max(sum(at <= other < at + 0.03 for other in first) for at in first)
+        assert most_at_once <= 30
+        for link in links:
+            await link.stop()
+
+    run_in_virtual_time(scene())
+
+
+def test_the_airplane_switch_lets_no_further_attempt_start(world: World) -> None:
+    broken = AttemptError(FailureKind.INTERNAL, "it broke")
+    world.cloud._own = Script(words=("one ",) * 8, every=0.1, failure=broken, fails_after=8)
+
+    async def scene() -> None:
+        async with world.router() as router:
+            asking = asyncio.create_task(router.generate("x", data_class="public"))
+            await asyncio.sleep(0.3)
+            router.connectivity.force("offline")
+            answer = await asking
+            assert answer.backend == "phone"
+            assert [(each.backend, each.failure) for each in answer.decision.attempts] == [
+                ("cloud", FailureKind.INTERNAL),
+                ("gateway", FailureKind.PREEMPTED),
+                ("phone", None),
+            ]
+            assert "not tried: the link is switched off" in answer.decision.attempts[1].sentence
+            assert world.gateway.calls == []
+
+    run_in_virtual_time(scene())
+
+
+def test_a_step_that_was_planned_before_its_endpoint_was_lost_costs_no_time(world: World) -> None:
+    broken = AttemptError(FailureKind.INTERNAL, "it broke")
+    world.cloud._own = Script(words=("one ",) * 8, every=0.1, failure=broken, fails_after=8)
+
+    async def scene() -> None:
+        async with world.router() as router:
+            asking = asyncio.create_task(router.generate("x", data_class="public"))
+            await asyncio.sleep(0.3)
+            world.network.routes["192.0.2.9"] = "gone"
+            world.network.change(OWN, NEW)
+            answer = await asking
+            assert answer.backend == "phone"
+            assert "not tried: this device has no network that leads to 192" in answer.decision.attempts[1].sentence
+            assert world.gateway.calls == []
+
+    run_in_virtual_time(scene())

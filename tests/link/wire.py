@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,7 +20,7 @@ from pathlib import Path
 
 import trustme
 
-from edgewise.core.settings import FilePath
+from edgewise.core.settings import FilePath, Seconds
 from edgewise.router import AsyncRouter
 from edgewise.router.config import loads
 from edgewise.testing import Script, ScriptedBackend
@@ -147,6 +149,19 @@ class Wire:
         self.keep_requests()
         self.keep_answers()
 
+    @property
+    def service(self) -> int:
+        """The service's process."""
+        return self._service.pid
+
+    def hang(self) -> None:
+        """The service's process is stopped: its system goes on taking connections."""
+        self._service.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """And goes on."""
+        self._service.send_signal(signal.SIGCONT)
+
     def pull(self) -> None:
         """The cable is pulled at the service's end: this side has no carrier, and its routes stay."""
         self.tell("pull")
@@ -170,9 +185,16 @@ async def serve(folder: Path) -> None:
     from edgewise.router.serving.settings import ServeSettings
 
     loop = asyncio.get_running_loop()
-    ip = Hands()
-    own = 0
-    server: ModelServer | None = None  # held, because one that nobody holds stops
+
+    async def start(whose: str) -> ModelServer:
+        chain, key = (FilePath(str(folder / f"{whose}{name}.pem")) for name in ("chain", "key"))
+        settings = ServeSettings(listen=f"{SERVICE}:{PORT}", certificate=chain, key=key, drain=Seconds(0.1))
+        server = ModelServer(settings, {"model": ScriptedBackend("model", Script(first_after=0.02, every=0.02))})
+        await server.start()
+        return server
+
+    ip, own = Hands(), 0
+    server = ModelServer(ServeSettings(), {})  # held, because one that nobody holds stops
     print("ready", flush=True)
     while line := (await loop.run_in_executor(None, sys.stdin.readline)).strip():
         match line:
@@ -180,11 +202,15 @@ async def serve(folder: Path) -> None:
                 own = ip.index("wire")
                 ip.addr("replace", index=own, address=SERVICE, prefixlen=24)
                 ip.link("set", index=own, state="up")
-                chain, key = FilePath(str(folder / "chain.pem")), FilePath(str(folder / "key.pem"))
-                settings = ServeSettings(listen=f"{SERVICE}:{PORT}", certificate=chain, key=key)
-                model = ScriptedBackend("model", Script(first_after=0.02, every=0.02))
-                server = ModelServer(settings, {"model": model})
-                await server.start()
+                server = await start("")
+            case "stop":
+                await server.stop()
+            case "start":
+                await server.stop()
+                server = await start("")
+            case "intercept":
+                await server.stop()
+                server = await start("portal-")
             case "pull":
                 ip.link("set", index=own, state="down")
             case "plug":
@@ -198,10 +224,20 @@ async def serve(folder: Path) -> None:
         print(line, flush=True)
 
 
-class Scene:
-    """A router that is asked ten times a second, and what is seen of its link."""
+def waited_for_a_core(*processes: int) -> float:
+    """Seconds for which these processes could have run, and the machine was busy with others: the slowest thread's."""
+    waits = []
+    for process in processes:
+        threads = Path(f"/proc/{process}/task").glob("*/schedstat")
+        waits.append(max(int(each.read_text().split()[1]) for each in threads) / 1e9)
+    return sum(waits)
 
-    def __init__(self, router: AsyncRouter) -> None:
+
+class Scene:
+    """A router that is asked ten times a second, and what is seen of its link. ``service`` is its process."""
+
+    def __init__(self, router: AsyncRouter, service: int) -> None:
+        self._processes = (os.getpid(), service)
         self._link = router.connectivity
         self._router = router
         self._loop = asyncio.get_running_loop()
@@ -239,27 +275,41 @@ class Scene:
     async def lose(self, name: str, change: Callable[[], None], restore: Callable[[], None]) -> dict[str, object]:
         """Lose the link and get it back: seconds to notice, seconds to be used again, and the slowest answer."""
         await self.settle()
-        since = self._loop.time()
+        since, waited = self._loop.time(), waited_for_a_core(*self._processes)
         change()
         offline = await self.until(lambda: self._link.state == "offline")
         await asyncio.sleep(1.5)
         restore()
-        back = await self.until(lambda: self.answers[-1][2] == "service")
-        return {"scene": name, "offline": offline, "back": back, **self._since(since)}
+        back = await self._used_again(self._loop.time())
+        return {"scene": name, "offline": offline, "back": back, **self._since(since, waited)}
+
+    async def blame(self, name: str, change: Callable[[], None], restore: Callable[[], None]) -> dict[str, object]:
+        """Break the service and not the link: seconds to notice, what is told, and seconds to be used again."""
+        await self.settle()
+        since, waited = self._loop.time(), waited_for_a_core(*self._processes)
+        change()
+        noticed = await self.until(lambda: self._link.status.endpoints[0].reachability == "unreachable")
+        (refusal,) = (await self._router.plan("x", data_class="public")).refusals
+        told = {"state": self._link.state, "code": refusal.code, "why": refusal.sentence}
+        await asyncio.sleep(0.5)
+        restore()
+        # Whether it is used then is a matter of how slow it has been, too.
+        back = await self.until(lambda: self._link.status.endpoints[0].reachability == "reachable")
+        return {"scene": name, "noticed": noticed, "told": told, "back": back, **self._since(since, waited)}
 
     async def move(self, name: str, change: Callable[[], None]) -> dict[str, object]:
         """Change the address: seconds until the service answers a request that began afterwards."""
         await self.settle()
-        since = self._loop.time()
+        since, waited = self._loop.time(), waited_for_a_core(*self._processes)
         change()
         changed = self._loop.time()
-        back = await self.until(lambda: any(at > changed and by == "service" for at, _, by in self.answers))
-        return {"scene": name, "back": back, **self._since(since)}
+        back = await self._used_again(changed)
+        return {"scene": name, "back": back, **self._since(since, waited)}
 
     async def flap(self, name: str, wire: Wire, times: int) -> dict[str, object]:
         """Let the link come and go: how often which state is told, and how soon it is used when it holds."""
         await self.settle()
-        since = self._loop.time()
+        since, waited = self._loop.time(), waited_for_a_core(*self._processes)
         self.states.clear()
         watching = asyncio.create_task(self.watch())
         for _ in range(times):
@@ -270,12 +320,20 @@ class Scene:
         back = await self.until(lambda: self.answers[-1][2] == "service")
         watching.cancel()
         told = {state: self.states.count(state) for state in ("online", "limited", "offline")}
-        return {"scene": name, "losses": times, "told": told, "back": back, **self._since(since)}
+        return {"scene": name, "losses": times, "told": told, "back": back, **self._since(since, waited)}
 
-    def _since(self, at: float) -> dict[str, object]:
+    async def _used_again(self, since: float) -> float:
+        """Seconds until the service has answered a request that began after this."""
+        return await self.until(lambda: any(at > since and by == "service" for at, _, by in self.answers))
+
+    def _since(self, at: float, waited: float) -> dict[str, object]:
         answers = [(took, by) for began, took, by in self.answers if began >= at - 1.0]
         failed = sorted({by for _, by in answers} - {"service", "phone"})
-        return {"slowest_answer": round(max(took for took, _ in answers), 3), "failed": failed}
+        return {
+            "slowest_answer": round(max(took for took, _ in answers), 3),
+            "failed": failed,
+            "waited_for_a_core": round(waited_for_a_core(*self._processes) - waited, 3),
+        }
 
     async def _ask(self) -> None:
         began = self._loop.time()
@@ -290,7 +348,7 @@ async def play(folder: Path, wire: Wire) -> None:
     """Play every scene, and print what each came to."""
     phone = {"phone": ScriptedBackend("phone")}
     async with AsyncRouter(loads(_CONFIGURATION, folder), backends=phone) as router:
-        scene = Scene(router)
+        scene = Scene(router, wire.service)
         asking = asyncio.create_task(scene.ask())
         await asyncio.sleep(0.5)
         for result in (
@@ -300,7 +358,10 @@ async def play(folder: Path, wire: Wire) -> None:
             scene.lose("what is answered is lost", wire.lose_answers, wire.keep_answers),
             scene.lose("both are lost", wire.lose_both, wire.keep_both),
             scene.move("another address", wire.move),
+            scene.blame("the service is down", lambda: wire.tell("stop"), lambda: wire.tell("start")),
+            scene.blame("a portal answers in its name", lambda: wire.tell("intercept"), lambda: wire.tell("start")),
             scene.flap("the link comes and goes", wire, 10),
+            scene.blame("the service hangs", wire.hang, wire.go_on),
         ):
             print(json.dumps(await result), flush=True)
         asking.cancel()
@@ -313,11 +374,12 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        authority = trustme.CA()
-        authority.cert_pem.write_to_path(folder / "roots.pem")
-        certificate = authority.issue_cert(SERVICE)
-        (folder / "chain.pem").write_bytes(b"".join(each.bytes() for each in certificate.cert_chain_pems))
-        certificate.private_key_pem.write_to_path(folder / "key.pem")
+        trusted, foreign = trustme.CA(), trustme.CA()
+        trusted.cert_pem.write_to_path(folder / "roots.pem")
+        for authority, whose in ((trusted, ""), (foreign, "portal-")):
+            certificate = authority.issue_cert(SERVICE)
+            (folder / f"{whose}chain.pem").write_bytes(b"".join(each.bytes() for each in certificate.cert_chain_pems))
+            certificate.private_key_pem.write_to_path(folder / f"{whose}key.pem")
         command = ["unshare", "--net", sys.executable, "-m", "tests.link.wire", "serve", name]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as service:
             try:
