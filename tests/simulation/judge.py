@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from edgewise.core.content import GenerateInput, InferInput
 from edgewise.core.failure import FailureKind
 from edgewise.router import AsyncRouter, DeadlineExceeded, PartialAnswer
+from edgewise.router.execution.retry_budget import (
+    EARNED_PER_FIRST_ATTEMPT,
+    HEDGE_SHARE,
+    MOST_EARNED,
+    MOST_RESERVE,
+    RESERVE_SECONDS,
+)
 
 from .carrying import Outcome
 from .requests import SAID, SECRET, STOP
@@ -77,14 +84,37 @@ class Judge:
         self.violations += [f"a task is left: {task.get_coro()}" for task in tasks]
         conduct = router._conduct
         assert conduct is not None
+        if conduct.under_way:
+            self.violations.append(f"{len(conduct.under_way)} attempts count as under way")
         for member in conduct.fleet:
             backend = self._backends[member.name]
+            if member.breaker._probing:
+                self.violations.append(f"{member.name} waits for a probe that has ended")
             if backend.running:
                 self.violations.append(f"{member.name} still runs {backend.running} calls")
             slots = member.slots
             if slots.running or slots.waiting or slots.promised:
                 counts = f"{slots.running} running, {slots.waiting} waiting, {slots.promised} promised"
                 self.violations.append(f"{member.name} counts calls that have ended: {counts}")
+
+    def budgets(self, router: AsyncRouter, outcomes: Sequence[Outcome]) -> None:
+        """Judge what was paid beyond first attempts against what they earned; nothing else makes a token."""
+        conduct = router._conduct
+        assert conduct is not None
+        now = asyncio.get_running_loop().time()
+        tried = [each for outcome in outcomes if outcome.decision for each in outcome.decision.attempts]
+        for member in conduct.fleet:
+            # Attempts of callers who went away are in no decision that was handed out: they only earned.
+            reasons = [each.reason for each in tried if each.backend == member.name]
+            retries = sum(reason == "retry" for reason in reasons)
+            hedges = sum(reason.startswith("hedge") for reason in reasons)
+            earned = EARNED_PER_FIRST_ATTEMPT * len(outcomes)
+            reserve = MOST_RESERVE + now / RESERVE_SECONDS
+            if retries + hedges > earned + reserve or hedges > HEDGE_SHARE * earned + reserve:
+                self.violations.append(f"{member.name} got {retries} retries and {hedges} hedges, more than was earned")
+            budget = member.retry_budget
+            if not 0.0 <= budget.for_hedges <= budget.for_retries <= MOST_EARNED + MOST_RESERVE:
+                self.violations.append(f"{member.name} has {budget.for_hedges} and {budget.for_retries} tokens")
 
     def _content(self, outcome: Outcome, calls: list[Call]) -> Iterator[str]:
         """Promise 1: where content went."""

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import random
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from edgewise.policies.facts import DeviceFacts
 from edgewise.router import AsyncRouter
@@ -47,6 +47,20 @@ class _PausingLoop(VirtualTimeLoop):
         self._jumping_selector.now += seconds
 
 
+class _WallClock:
+    """The time of day as this device believes it to be, which somebody may set anew."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._at_zero = datetime(2026, 3, 2, 9, 30)
+
+    def __call__(self) -> datetime:
+        return self._at_zero + timedelta(seconds=self._loop.time())
+
+    def jump(self, seconds: float) -> None:
+        self._at_zero += timedelta(seconds=seconds)
+
+
 class _Listener(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -78,23 +92,27 @@ async def _run(world: World, asks: list[Ask], listener: _Listener) -> Report:
     loop.set_exception_handler(
         lambda _, context: complaints.append(f"{context['message']}: {context.get('exception')!r}")
     )
+    wall = _WallClock(loop)
     backends = {plan.name: SimulatedBackend(plan, world.seed) for plan in world.backends}
     router = AsyncRouter(
         configuration_of(world),
         backends=backends,
         random_source=random.Random(world.seed),
-        wall_clock=lambda: datetime(2026, 3, 2, 9, 30),
+        wall_clock=wall,
         sample=DeviceFacts,
     )
     judge = Judge(world, backends)
     async with router:
         for at, seconds in world.pauses:
             loop.call_at(at, _pause, loop, seconds, judge)
+        for at, seconds in world.clock_jumps:
+            loop.call_at(at, wall.jump, seconds)
         for at, state in world.switches:
             loop.call_at(at, router.connectivity.force, state)
         outcomes = await _ask_all(router, world, asks)
         await asyncio.sleep(_AFTERWARDS)
         judge.nothing_is_left(router)
+        judge.budgets(router, outcomes)
     for outcome in outcomes:
         judge.request(outcome)
     judge.world(listener.lines, complaints)

@@ -72,7 +72,11 @@ class RulePlan:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """All that one seed stands for, but for its requests. ``switches`` are (time, state of the link)."""
+    """All that one seed stands for, but for its requests.
+
+    ``switches`` are (time, state of the link), ``pauses`` (time, seconds for which nothing runs), ``clock_jumps``
+    (time, seconds by which the wall clock is set forth or back).
+    """
 
     seed: int
     backends: tuple[BackendPlan, ...]
@@ -86,6 +90,7 @@ class World:
     duration: float
     switches: tuple[tuple[float, str | None], ...]
     pauses: tuple[tuple[float, float], ...]
+    clock_jumps: tuple[tuple[float, float], ...]
 
 
 def make_world(seed: int) -> World:
@@ -107,6 +112,7 @@ def make_world(seed: int) -> World:
         duration=duration,
         switches=_switches(source, duration),
         pauses=_pauses(source, duration),
+        clock_jumps=_clock_jumps(source, duration),
     )
 
 
@@ -207,3 +213,9 @@ def _pauses(source: random.Random, duration: float) -> tuple[tuple[float, float]
     if source.random() < 0.8:
         return ()
     return tuple((source.uniform(0.0, duration), source.choice([0.1, 1.0, 30.0])) for _ in range(2))
+
+
+def _clock_jumps(source: random.Random, duration: float) -> tuple[tuple[float, float], ...]:
+    if source.random() < 0.8:
+        return ()
+    return tuple((source.uniform(0.0, duration), source.choice([-86400.0, -1.0, 60.0, 1e9])) for _ in range(2))
