@@ -30,6 +30,7 @@ SILENT_TO_THE_END = {
     "GOAWAY, last stream this one",
     "GOAWAY, last stream the largest",
     "slow drip",
+    "SIGSTOP when asked",
 }
 
 LATE = 0.05
@@ -140,7 +141,9 @@ async def _ask(router: AsyncRouter, call: str, options: RequestOptions) -> Outco
     assert decision is not None
     texts += decision.explain() + json.dumps(decision.to_dict())
     silent = {"preempted": "timed_out"} if end == "DeadlineExceeded" else {}  # who ends it at the deadline is a race
-    kinds = [attempt.failure.value for attempt in decision.attempts if attempt.backend == "cloud" and attempt.failure]
+    # One that a breaker or the link refused met nothing: whether that comes before the last retry is a race.
+    met = [each for each in decision.attempts if each.backend == "cloud" and not each.sentence.startswith("not tried")]
+    kinds = [attempt.failure.value for attempt in met if attempt.failure]
     return Outcome(
         end=end,
         cloud=tuple(dict.fromkeys(silent.get(kind, kind) for kind in kinds)),

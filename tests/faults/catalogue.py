@@ -6,8 +6,9 @@ import asyncio
 import datetime
 import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
 import trustme
@@ -20,6 +21,8 @@ from .h2_server import Session, Talk, listening
 
 SECRET = "plover"
 """Stands in every request. No error and no decision may hold it."""
+
+ROOT = Path(__file__).parents[2]
 
 LARGEST_STREAM = 2**31 - 1
 _TIME_TO_READ = 0.15
@@ -129,6 +132,31 @@ async def stalls_in_tls(folder: Path) -> AsyncIterator[Where]:
     roots.write_bytes(trustme.CA().cert_pem.bytes())
     async with listening(_accept_and_be_silent, host="localhost") as target:
         yield target, f"tls: {{root_certificates: {roots}}}"
+
+
+# ---- a process of its own
+
+
+def _process(signal_name: str) -> Fault:
+    """A real process, stopped or killed when it is asked."""
+
+    @asynccontextmanager
+    async def fault(folder: Path) -> AsyncIterator[Where]:
+        server = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.faults.dying_server", signal_name),
+            cwd=ROOT,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert server.stdout is not None
+        try:
+            yield (await server.stdout.readline()).decode().strip(), ""
+        finally:
+            with suppress(ProcessLookupError):
+                server.kill()
+            await server.wait()
+
+    return fault
 
 
 # ---- within HTTP/2
@@ -261,6 +289,7 @@ FAULTS: dict[str, Fault] = {
     "SETTINGS, then silence": _server(_answering(_be_silent)),
     "no stream allowed": _server(_answering(_be_silent, {SettingCodes.MAX_CONCURRENT_STREAMS: 0})),
     "window of zero": _server(_answering(_be_silent, {SettingCodes.INITIAL_WINDOW_SIZE: 0})),
+    "one stream at a time": _server(_answering(_answer_rightly, {SettingCodes.MAX_CONCURRENT_STREAMS: 1})),
     "GOAWAY, last stream 0": _server(_answering(_go_away(0))),
     "GOAWAY, last stream this one": _server(_answering(_go_away(None))),
     "GOAWAY, last stream the largest": _server(_answering(_go_away(LARGEST_STREAM))),
@@ -280,4 +309,6 @@ FAULTS: dict[str, Fault] = {
     "INTERNAL, quoting the request": _server(_answering(_fail(_INTERNAL))),
     "UNAVAILABLE, quoting the request": _server(_answering(_fail(_UNAVAILABLE))),
     "a proxy's 503": _server(_answering(_answer_as_a_proxy)),
+    "kill -9 when asked": _process("SIGKILL"),
+    "SIGSTOP when asked": _process("SIGSTOP"),
 }
