@@ -14,7 +14,7 @@ else
 LLAMA_BUILD := -DLLAVA_BUILD=OFF
 endif
 
-.PHONY: help demo test test-servers onnx-model check protos bench simulate estimates crash-outbox fuzz clean
+.PHONY: help demo test test-servers onnx-model check protos bench resilience simulate estimates mutate crash-outbox fuzz clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,9 +22,11 @@ help:
 	@echo 'make test    linters, types, import arrows, tests'
 	@echo 'make test-servers  the clients of foreign protocols against the real servers, each in an environment of its own'
 	@echo 'make onnx-model  SmolLM2 as ONNX, which the tests of its generation then use too (1.3 GB for torch)'
+	@echo 'make resilience  how long an answer takes when a server fails, and with retries written by hand'
 	@echo 'make simulate SEEDS=500 START=0  so many worlds of faults in virtual time, and the promises in each'
 	@echo 'make estimates TRACES=../shared/data  how much of what came lay under the predicted 95th percentiles'
 	@echo 'make fuzz SECONDS=600  bytes as configurations, guided by coverage, in an environment of its own'
+	@echo 'make mutate SHARE=5 PART=policies MINUTES=10  change the code in small ways, and see whether a test notices'
 	@echo 'make check   linters, types and import arrows only'
 	@echo 'make bench   time the routed calls against the bare ones, and the planning'
 	@echo 'make crash-outbox N=2000  kill a process at its outbox so often, fail its disk at every write, and hold it to its receipts'
@@ -113,10 +115,17 @@ bench: $(VENV)/models
 	$(BIN)/python benchmarks/connectivity.py --seeds 1
 	$(BIN)/python benchmarks/local.py
 
+resilience: $(VENV)/edgewise
+	$(BIN)/python -m benchmarks.resilience
+
 N ?= 2000
 START ?= 1
 simulate: $(VENV)/edgewise
 	$(BIN)/python -m tests.simulation.campaign --seeds $(or $(SEEDS),500) --start $(or $(START),0)
+
+mutate: $(VENV)/edgewise
+	nice -n 15 $(BIN)/python -m tests.mutation.campaign --share $(or $(SHARE),100) $(if $(PART),--part $(PART)) \
+		--minutes $(or $(MINUTES),600)
 
 estimates: $(VENV)/edgewise
 	$(BIN)/python -m tests.estimates.coverage $(if $(TRACES),--traces $(TRACES))
