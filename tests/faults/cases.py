@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgewise.router import AsyncRouter, Decision, RequestError, Seam
+from edgewise.core.decision import AttemptRecord
+from edgewise.router import AsyncRouter, Decision, FailureKind, RequestError, Seam
 from edgewise.router.client.options import RequestOptions
 from edgewise.testing import Script, ScriptedBackend
 
@@ -141,9 +142,7 @@ async def _ask(router: AsyncRouter, call: str, options: RequestOptions) -> Outco
     assert decision is not None
     texts += decision.explain() + json.dumps(decision.to_dict())
     silent = {"preempted": "timed_out"} if end == "DeadlineExceeded" else {}  # who ends it at the deadline is a race
-    # One that a breaker or the link refused met nothing: whether that comes before the last retry is a race.
-    met = [each for each in decision.attempts if each.backend == "cloud" and not each.sentence.startswith("not tried")]
-    kinds = [attempt.failure.value for attempt in met if attempt.failure]
+    kinds = [_kind(attempt) for attempt in decision.attempts if attempt.backend == "cloud" and attempt.failure]
     return Outcome(
         end=end,
         cloud=tuple(dict.fromkeys(silent.get(kind, kind) for kind in kinds)),
@@ -153,6 +152,13 @@ async def _ask(router: AsyncRouter, call: str, options: RequestOptions) -> Outco
         late=took - lagged - decision.latency_budget,
         leak=SECRET in texts,
     )
+
+
+def _kind(attempt: AttemptRecord) -> str:
+    # Whether the link's own probe or the call is first to find out is a race, and the same to the caller.
+    if attempt.sentence.startswith("not tried"):
+        return FailureKind.UNREACHABLE.value
+    return attempt.failure.value if attempt.failure else ""
 
 
 async def _lag() -> float:
