@@ -99,8 +99,9 @@ def _sent(story: Story, each: Submitted, calls: dict[int, list[tuple[Life, Call]
         if not any(permitted(life.world, plan, each.ask, each.classes, link) for link in life.links):
             yield f"in life {life.number} its content went to {call.backend}, which was not permitted"
         at = life.began + call.began
-        # What was under way when its time was over may go on within its budget.
-        longest = _budget(life, each) if entry is not None and entry.ending is Ending.EXPIRED else 0.0
+        # What was under way when its time was over, or when it gave way, may go on within its budget.
+        may_go_on = entry is not None and entry.ending in (Ending.EXPIRED, Ending.DROPPED)
+        longest = _budget(life, each) if may_go_on else 0.0
         if entry is not None and entry.ended_at is not None and at > entry.ended_at + longest + _TINY:
             yield f"it was sent {at - entry.ended_at:.1f} s after its end"
         if at > (entry.expires_at if entry is not None else at) + _budget(life, each) + _TINY:
