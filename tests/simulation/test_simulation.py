@@ -9,7 +9,7 @@ from pathlib import Path
 from .simulation import simulate
 from .world import make_world
 
-SEEDS = 200
+SEEDS = 500
 """Worlds of a hundred requests each."""
 
 ROOT = Path(__file__).parents[2]
