@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import sys
 import time
 from collections.abc import AsyncGenerator
@@ -34,6 +35,10 @@ policy:
   default_data_class: public
   offline: {{outbox: {outbox}, max_entries: 100000, max_sends: 1000}}
 """
+
+
+_LONGEST = 120
+"""Seconds after which a process ends by itself."""
 
 
 class Echo(ScriptedBackend):
@@ -109,6 +114,7 @@ def main() -> None:
         outbox, journal, seed = line.split()
         child = os.fork()
         if child == 0:
+            signal.alarm(_LONGEST)  # where nobody is left to kill it
             run(Path(outbox), Journal(Path(journal)), int(seed))
             os._exit(1)
         print(child, flush=True)
