@@ -26,6 +26,9 @@ KEEN_FOR = 3.0
 MILD_FOR = 60.0
 """Seconds for which a look at the link's does."""
 
+FACTS_KEPT = 0.1
+"""Seconds for which what policies see stays the same, if nothing happens."""
+
 _CERTAIN = 100
 _REPORTED = 95
 
@@ -57,6 +60,8 @@ class Connectivity:
         self._since = self._loop.time()
         self._something_lost = False
         self._last_told: object = None
+        self._facts: LinkFacts | None = None
+        self._facts_at = 0.0
         self._endpoints = Endpoints(backends, network, random_source, self._interest, self._judge)
         self._endpoints.start()
         self._judge()
@@ -178,8 +183,13 @@ class Connectivity:
         self._endpoints.refresh()
         if self._something_lost:
             self._endpoints.seek_lost()
-        forced = self._forced is not None
-        return LinkFacts(self._state, self._is_metered() is not False, self._confidence(), self._age(), forced)
+        # Clocks are slow on some machines, and requests come in bursts.
+        if self._facts is None or self._asked_at - self._facts_at > FACTS_KEPT:
+            forced = self._forced is not None
+            metered = self._is_metered() is not False
+            self._facts = LinkFacts(self._state, metered, self._confidence(), self._age(), forced)
+            self._facts_at = self._asked_at
+        return self._facts
 
     def reach(self, backend: str) -> Reach | None:
         """What is known of the way to a backend; ``None`` for one that needs no network."""
@@ -227,6 +237,7 @@ class Connectivity:
 
     def _judge(self) -> None:
         """Judge the evidence anew, and tell who listens what is different."""
+        self._facts = None
         reaches = self._endpoints.reaches
         attachment = self._endpoints.attachment
         self._forget_what_was_disproved(reaches)
