@@ -222,8 +222,9 @@ class WorkerProcess:
                 return child.died.result()
             busy = self._turns.taken or self._turns.waiting
             rest = self._idle_unload if busy else self._last_used + self._idle_unload - clock()
-        # From here on calls wait for the next process.
+        # From here on calls and questions wait for the next process.
         self._child = None
+        self._settled.clear()
         self._turns.close()
         self._wanted.clear()
         return None

@@ -295,6 +295,27 @@ async def test_an_engine_with_nothing_to_do_is_unloaded_and_comes_back_with_the_
     await worker.stop()
 
 
+async def test_a_question_in_the_moment_of_unloading_waits_for_the_next_process() -> None:
+    worker = WorkerProcess("probe", PROBE, {}, idle_unload=0.1)
+    await worker.start()
+    async with asyncio.timeout(10):
+        while worker.pid is not None:  # noqa: ASYNC110  # the moment is no event
+            await asyncio.sleep(0)
+
+    def give_up(number: int, frame: object) -> None:
+        raise TimeoutError("the event loop stood still")
+
+    # A loop that turns without end would not see asyncio's own timeouts.
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(5)
+    try:
+        assert (await worker.ask(Parcel({}, b"four"))).fields["length"] == 4
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    await worker.stop()
+
+
 async def test_an_engine_at_work_is_not_unloaded() -> None:
     worker = WorkerProcess("probe", PROBE, {}, idle_unload=0.1)
     await worker.start()
