@@ -5,7 +5,6 @@ Every value read back may have been altered or torn, so that it is judged before
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Protocol, TypeAlias
 
@@ -41,8 +40,9 @@ def table(value: JsonValue, key: str | None = None) -> Mapping[str, JsonValue]:
 def number(values: Mapping[str, JsonValue], key: str, low: float = -1e12, high: float = 1e12) -> float:
     """The number under a key, from ``low`` to ``high``. Raises `Unreadable`."""
     value = values.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise Unreadable(f"no number at {key!r}")
+    # As it is: an integer may be too large for a float. What is no number lies within no bounds.
     if not low <= value <= high:
         raise Unreadable(f"an impossible number at {key!r}")
     return float(value)

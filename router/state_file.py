@@ -56,7 +56,8 @@ class StateFile:
         """Give every part what it knew, each under its name, and keep what they know from here on."""
         self._parts = parts
         self._restore()
-        self._saved = self._snapshot()
+        # What was whole in a damaged file is written anew, because that is set aside.
+        self._saved = None if self._damage else self._snapshot()
         self._keeping = asyncio.get_running_loop().create_task(self._keep())
 
     async def close(self) -> None:

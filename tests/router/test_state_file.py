@@ -93,6 +93,10 @@ async def look(router: AsyncRouter) -> Plan:
     return await router.plan("Hello")
 
 
+async def rest(router: AsyncRouter) -> None:
+    """Do nothing."""
+
+
 async def use(router: AsyncRouter) -> None:
     for _ in range(20):
         await router.generate(SECRET)
@@ -170,6 +174,10 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "of a newer version": lambda stored: {**stored, "edgewise_state": 2},
     "without a time": lambda stored: {**stored, "saved_at": "yesterday"},
     "not a number": lambda stored: {**stored, "saved_at": float("nan")},
+    "larger than any float": lambda stored: {**stored, "clock": 10**400},
+    "a backend's number larger than any float": lambda stored: _with(
+        stored, ["estimates", "generate", "aged_at"], -(10**400)
+    ),
     "without parts": lambda stored: {**stored, "parts": None},
     "a part that is none": lambda stored: {**stored, "parts": {"backends": 7}},
     "a link that is none": lambda stored: {**stored, "parts": {"link": {"damping": {"losses": [None]}}}},
@@ -206,6 +214,16 @@ def test_a_damaged_file_is_set_aside_told_and_never_fatal(
     assert aside in line.getMessage()
     assert SECRET not in caplog.text
     assert device.plan(at=NINE + timedelta(seconds=45)).steps[0].prediction.known, "a new one began"
+
+
+def test_what_is_whole_in_a_damaged_file_is_kept_by_a_router_that_learns_nothing_more(device: Device) -> None:
+    stored = whole(device)
+    stored["parts"]["link"] = None
+    device.path.write_text(json.dumps(stored), "utf-8")
+    soon = NINE + timedelta(seconds=45)
+    device.run(rest, at=soon)
+    assert device.aside()
+    assert device.plan(at=soon).steps[0].prediction.known, "the file was set aside, and all that it said with it"
 
 
 def test_a_file_that_cannot_be_read_or_written_fails_nothing_and_is_told_once(
