@@ -170,7 +170,7 @@ class Reader:
         if kind is Secret:
             return Secret(read_secret(text, self._environment))
         if kind is FilePath:
-            return FilePath(str(self._base / FileSystemPath(read_text(text)).expanduser()))
+            return FilePath(str(self._base / _without_tilde(read_text(text))))
         if kind is ModelName:
             if self.models is not None and text not in self.models:
                 raise Unfit(f"there is no model {text!r}", one_of(text, self.models))
@@ -181,6 +181,13 @@ class Reader:
 
     def _expected(self, what: str, mend: str, node: Node, path: Path) -> None:
         self.complain(f"here should be {what}", mend, node.mark, path)
+
+
+def _without_tilde(path: str) -> FileSystemPath:
+    try:
+        return FileSystemPath(path).expanduser()
+    except RuntimeError:
+        raise Unfit(f"the home folder in {path!r} is unknown", "write the path in full") from None
 
 
 def _key(field: Field[Any]) -> str:

@@ -120,6 +120,7 @@ def test_a_mistake_has_its_line_and_column(
         ("  resilience: {stream_failover: restart}\n", (7, 33), "not possible", "continue, none"),
         ("  resilience: {retry: {max_attempts: 0}}\n", (7, 38), "at least once", "write 1"),
         ("  offline: {outbox: '${HOME}/x'}\n", (7, 21), "not expanded", "write the value"),
+        ("  offline: {outbox: ~nobody-here/x}\n", (7, 21), "home folder in '~nobody-here/x' is unknown", "in full"),
         ("  rules: [{when: 'device.charging', deny: [a]}]\n", (7, 11), "'name' is missing", "name: …"),
         ("  rules: [{name: r, when: !device.charging , deny: [a]}]\n", (7, 27), "as a tag", "'!device.charging'"),
         ("  rules: [{name: r, when: '1 +', deny: [a]}]\n", (7, 31), "ends too early", "CEL"),
