@@ -211,7 +211,7 @@ class Probing:
             fault = error.fault or _fault(error.kind, self._loop.time() - asked_at)
             if reach.over_network or fault is not PathFault.INTERCEPTED:
                 return self._found(fault)
-            return True  # on this machine there is no portal; what answers there is the breaker's business
+            # On this machine there is no portal: something answers there, and what it is, is the breaker's business.
         except Exception as error:  # noqa: BLE001  # a backend from elsewhere
             log.warning("backend %r cannot be probed: its probe raised %s", backend.name, type(error).__name__)
         reach.answered()

@@ -96,18 +96,19 @@ class BeyondBackend(ScriptedBackend):
         super().__init__(name, self._told)
         self._network = network
         self._own = script or Script()
-        self._endpoint = Endpoint(host, 443)
+        self.host = host
+        self.local = False
         self.asked: list[float] = []
         self.renewed = 0
 
     @property
     def endpoint(self) -> Endpoint:
-        return self._endpoint
+        return Endpoint(self.host, 443, self.local)
 
     async def probe(self, seconds: float) -> None:
         self.asked.append(asyncio.get_running_loop().time())
         await asyncio.sleep(0.05)
-        fault = self._network.faults.get(self._endpoint.host)
+        fault = self._network.faults.get(self.host)
         if fault is not None:
             raise AttemptError(FailureKind.UNREACHABLE, "a test said so", fault=fault)
 
@@ -115,7 +116,7 @@ class BeyondBackend(ScriptedBackend):
         self.renewed += 1
 
     def _told(self, number: int) -> Script:
-        fault = self._network.faults.get(self._endpoint.host)
+        fault = self._network.faults.get(self.host)
         if fault in (PathFault.SILENT, PathFault.HUNG):
             return Script(silent_after=0)
         if fault is None:

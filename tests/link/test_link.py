@@ -157,6 +157,25 @@ def test_what_is_at_fault_is_told(world: World, fault: PathFault, state: str, co
     run_in_virtual_time(scene())
 
 
+def test_a_service_on_this_machine_that_came_back_as_another_one_is_not_told_as_down(world: World) -> None:
+    world.cloud.local = True
+
+    async def scene() -> None:
+        async with world.router("cloud") as router:
+            world.network.faults = {"203.0.113.5": PathFault.REFUSED}
+            with pytest.raises(BackendError):
+                await router.generate("x", data_class="public")
+            (refusal,) = (await router.plan("x", data_class="public")).refusals
+            assert "is down" in refusal.sentence
+            world.network.faults = {"203.0.113.5": PathFault.INTERCEPTED}
+            await asyncio.sleep(2.0)
+            (cloud,) = router.connectivity.status.endpoints
+            assert cloud.reachability == "reachable"
+            assert (await router.plan("x", data_class="public")).steps, "what answers there is the breaker's business"
+
+    run_in_virtual_time(scene())
+
+
 def test_a_server_that_is_down_is_no_link_that_is_offline(world: World) -> None:
     async def scene() -> None:
         async with world.router("cloud") as router:
@@ -434,7 +453,7 @@ def test_a_network_that_does_not_say_when_it_changes_is_looked_at(world: World) 
 
 
 def test_backends_of_one_endpoint_share_what_is_known_of_it(world: World) -> None:
-    world.gateway._endpoint = world.cloud._endpoint
+    world.gateway.host = world.cloud.host
 
     async def scene() -> None:
         async with world.router() as router:
