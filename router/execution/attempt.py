@@ -23,6 +23,10 @@ _STOPPED = frozenset({FailureKind.TIMED_OUT, FailureKind.STALLED})
 """Failures by our own patience: they say how long it takes at least, where others say nothing of the time."""
 
 
+def _unheard(error: AttemptError) -> None:
+    """Nobody waits for the attempt yet."""
+
+
 class Attempt:
     """One call to one backend.
 
@@ -30,8 +34,8 @@ class Attempt:
     A call may wait for a slot first; the backend's own time counts from there. Settling judges, records and learns at
     once; closing stops the work and frees the slot, and nobody has to wait for a backend that is slow to stop.
 
-    One that ``resumes`` another goes on with that one's stream. What comes of it shows the backend to be there, and
-    teaches nothing of its pace.
+    One that ``resumes`` another goes on with that one's stream, for whoever waits for it. What comes of it shows the
+    backend to be there, and teaches nothing of its pace.
     """
 
     def __init__(self, run: Run, step: Step, reason: str, *, resumes: Attempt | None = None) -> None:
@@ -43,7 +47,7 @@ class Attempt:
         self._number = 0
         self.sent = False
         """Whether content may have left for the backend."""
-        self.withdrawn: Callable[[AttemptError], None] = lambda error: None
+        self.withdrawn: Callable[[AttemptError], None] = _unheard if resumes is None else resumes.withdrawn
         """Told where the attempt must end while it runs: newer walls forbid it, or nothing can come from there.
 
         Set by whoever waits for it.
@@ -59,6 +63,9 @@ class Attempt:
         self.usage: Usage | None = None
         """What the backend counted, once it has answered."""
         self._resumed = resumes
+        self._resumption: Attempt | None = None
+        if resumes is not None:
+            resumes._resumption = self
         self._stream: str = "" if resumes is None else resumes._stream
         self._received: int = 0 if resumes is None else resumes._received
         self._reach = self.member.reach
@@ -164,9 +171,14 @@ class Attempt:
         )
 
     @property
+    def newest(self) -> Attempt:
+        """The attempt that goes on with its stream now: itself, unless it was resumed."""
+        return self if self._resumption is None else self._resumption.newest
+
+    @property
     def tokens(self) -> int:
-        """How many tokens have come."""
-        return self._tokens
+        """How many tokens have come in its stream, to those that it resumes too."""
+        return self._tokens if self._resumed is None else self._resumed.tokens + self._tokens
 
     @property
     def has_begun(self) -> bool:

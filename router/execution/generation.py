@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from ...core.answer import Answer, Delta, Finish, FinishReason, GenerateEvent, TokenLogprob, Usage
 from ...core.deadline import Deadline
@@ -12,7 +12,7 @@ from .attempt import Attempt
 from .conduct import Run
 from .outcome import failed, refused
 from .race import Race, RaceFailed
-from .resumption import resume
+from .resumption import UnderWay, resume
 from .stop_sequences import StopSequences
 
 RESUME_PATIENCE = 1.0
@@ -63,16 +63,23 @@ async def run_generate(run: Run, stop: tuple[str, ...], max_output_tokens: int) 
         except AttemptError as error:
             failure = error
         until = run.deadline if len(run.plan.steps) == 1 else min(run.deadline, Deadline(loop.time() + RESUME_PATIENCE))
-        resumed = await resume(attempt, failure, lambda again: carry(draft, again, again.resume), until)
+
+        def go_on(again: Attempt, under_way: UnderWay) -> Awaitable[_Draft]:
+            return carry(draft, again, again.resume, under_way)
+
+        resumed = await resume(attempt, failure, go_on, until)
         if resumed is None:
             raise failure
         return resumed
 
     async def carry(
-        draft: _Draft, attempt: Attempt, events: Callable[[], AsyncGenerator[GenerateEvent, None]]
+        draft: _Draft,
+        attempt: Attempt,
+        events: Callable[[], AsyncGenerator[GenerateEvent, None]],
+        under_way: UnderWay | None = None,
     ) -> _Draft:
         draft.attempt = attempt
-        await attempt.call(lambda: _consume(draft, attempt, events()))
+        await attempt.call(lambda: _consume(draft, attempt, events(), under_way))
         attempt.settle(None)
         return draft
 
@@ -97,9 +104,13 @@ async def run_generate(run: Run, stop: tuple[str, ...], max_output_tokens: int) 
     )
 
 
-async def _consume(draft: _Draft, attempt: Attempt, events: AsyncGenerator[GenerateEvent, None]) -> None:
+async def _consume(
+    draft: _Draft, attempt: Attempt, events: AsyncGenerator[GenerateEvent, None], under_way: UnderWay | None
+) -> None:
     loop = asyncio.get_running_loop()
     async for event in events:
+        if under_way is not None:
+            under_way()
         if isinstance(event, Finish):
             draft.end(event)
         else:

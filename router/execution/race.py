@@ -125,7 +125,7 @@ class Race(Generic[T]):
             self._news.set_result(None)
 
     def _withdraw(self, attempt: Attempt, error: AttemptError) -> None:
-        attempt.settle(error)
+        attempt.newest.settle(error)
         self._withdrawn[attempt] = error
         self._tell(None)
 
@@ -262,7 +262,7 @@ class Race(Generic[T]):
     def _end(self, task: asyncio.Task[T], attempt: Attempt) -> None:
         """Stop an attempt, or undo its success: the race goes on or ends without it."""
         # Judged now, so that the decision is complete when it is handed out.
-        attempt.settle(asyncio.CancelledError())
+        attempt.newest.settle(asyncio.CancelledError())
         if not task.done():
             self._run.conduct.fleet.let_end(task)
         elif not task.cancelled() and task.exception() is None and self._discard is not None:

@@ -13,11 +13,14 @@ from .retry import retry
 
 T = TypeVar("T")
 
+UnderWay = Callable[[], None]
+"""Says that the stream goes on, so that it has all the time it takes."""
+
 
 async def resume(
-    broken: Attempt, failure: AttemptError, go_on: Callable[[Attempt], Awaitable[T]], until: Deadline
+    broken: Attempt, failure: AttemptError, go_on: Callable[[Attempt, UnderWay], Awaitable[T]], until: Deadline
 ) -> T | None:
-    """Go on with a broken attempt's stream by attempts of their own; ``None`` where that cannot be done ``until`` then.
+    """Go on with a broken attempt's stream by attempts of their own; ``None`` where it is not under way ``until`` then.
 
     Every one is paid for like a retry, and waits like one. Only what broke on the way is taken up again: a stream that
     its backend ended would end there again. Nothing runs twice, so a request need not be idempotent.
@@ -26,18 +29,23 @@ async def resume(
         return None
     run, last = broken.run, broken
 
+    def wait(until: float | None) -> None:
+        if not patience.expired():  # a backend that does not stop may still say something
+            patience.reschedule(until)
+
     async def again() -> T | None:
         nonlocal last
+        wait(until.at)
         last = Attempt(run, broken.step, "resume", resumes=last)
         try:
-            return await go_on(last)
+            return await go_on(last, lambda: wait(None))
         except AttemptError as error:
             if error.kind is FailureKind.UNREACHABLE:
                 raise
             return None
 
     try:
-        async with asyncio.timeout_at(until.at):
+        async with asyncio.timeout_at(until.at) as patience:
             return await retry(again, failure, run.plan.retry, broken.member.retry_budget, until, run.conduct.random)
     except (AttemptError, TimeoutError):
         return None

@@ -17,7 +17,7 @@ from .conduct import Run
 from .feed import Feed
 from .outcome import failed, out_of_time, refused
 from .race import Race, RaceFailed, StartAttempt
-from .resumption import resume
+from .resumption import UnderWay, resume
 from .retry import backoff, may_retry
 from .text import Text
 
@@ -138,7 +138,7 @@ class Stream:
                 if resumed is not None:
                     opened = resumed
                     continue
-                opened, seam = await self._take_over(opened.attempt, failure)
+                opened, seam = await self._take_over(opened.attempt, failure, untold=seam)
         except (asyncio.CancelledError, GeneratorExit) as left:
             await opened.fail(left)
             raise
@@ -167,16 +167,19 @@ class Stream:
         """The same stream from where it broke; ``None`` where that fails, or takes longer than others can wait."""
         return await resume(broken, failure, self._open_resumed, Deadline(self._last_safe(broken.step.backend)))
 
-    async def _take_over(self, broken: Attempt, failure: AttemptError) -> tuple[_Open, Seam | None]:
+    async def _take_over(
+        self, broken: Attempt, failure: AttemptError, *, untold: Seam | None
+    ) -> tuple[_Open, Seam | None]:
         """The stream that goes on after one broke, and the seam to it: continued, or else begun anew.
 
-        Where nothing was shown yet it begins anew without a seam.
+        Where nothing was shown yet it begins anew without a seam. Where the ``untold`` one restarts, so does the next.
         """
         lost: RaceFailed | None = None
+        restarts = untold is not None and untold.restarts
         if failure.disposition.next_backend and self._run.request.labels.idempotent:
             try:
                 if self._given and (opened := await self._continued()) is not None:
-                    return opened, self._seam(broken, opened.attempt, failure)
+                    return opened, self._seam(broken, opened.attempt, failure, restarts=restarts)
             except RaceFailed as ended:
                 lost = ended
             too_late = lost is not None and lost.timed_out
@@ -238,13 +241,19 @@ class Stream:
         """Open a stream that goes on with ``text``, the answer's so far where it is absent."""
         so_far = text or self._text
         left = self._max_output_tokens - so_far.tokens
-        return await attempt.call(lambda: self._first_event(attempt, attempt.generate(so_far.sent, left)))
+        return await attempt.call(
+            lambda: self._first_event(attempt, Feed(attempt, attempt.generate(so_far.sent, left)))
+        )
 
-    async def _open_resumed(self, attempt: Attempt) -> _Open:
-        return await attempt.call(lambda: self._first_event(attempt, attempt.resume()))
+    async def _open_resumed(self, attempt: Attempt, under_way: UnderWay) -> _Open:
+        async def first_event() -> _Open:
+            feed = Feed(attempt, attempt.resume())
+            attempt.withdrawn = feed.fail
+            return await self._first_event(attempt, feed)
 
-    async def _first_event(self, attempt: Attempt, events: AsyncGenerator[GenerateEvent, None]) -> _Open:
-        feed = Feed(attempt, events)
+        return await attempt.call(first_event)
+
+    async def _first_event(self, attempt: Attempt, feed: Feed) -> _Open:
         try:
             first = await feed.next(math.inf)
         except BaseException:
@@ -271,7 +280,7 @@ class Stream:
         )
         return Chunk(held, seam, answer=answer)
 
-    def _seam(self, broken: Attempt, now: Attempt, failure: AttemptError, *, restarts: bool = False) -> Seam | None:
+    def _seam(self, broken: Attempt, now: Attempt, failure: AttemptError, *, restarts: bool) -> Seam | None:
         if not self._given:
             return None
         sentence = f"{broken.step.backend} failed: {failure.kind}"

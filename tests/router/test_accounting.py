@@ -20,8 +20,12 @@ HELLO = 10
 """What the router takes a prompt of five letters for, in tokens."""
 
 
-async def _streamed(router: AsyncRouter) -> Answer:
-    chunks = [chunk async for chunk in router.stream("Hello", data_class="public")]
+async def _whole(router: AsyncRouter, *, stop: str) -> Answer:
+    return await router.generate("Hello", data_class="public", stop=stop)
+
+
+async def _streamed(router: AsyncRouter, *, stop: tuple[str, ...] | str = ()) -> Answer:
+    chunks = [chunk async for chunk in router.stream("Hello", data_class="public", stop=stop)]
     answer = chunks[-1].answer
     assert answer is not None
     return answer
@@ -127,5 +131,23 @@ def test_embeddings_have_their_cost(make_router: RouterMaker) -> None:
         async with make_router(ScriptedBackend("cloud")) as router:
             vectors = await router.embed(["Hello"], data_class="public")
         assert vectors.cost == pytest.approx(HELLO * CLOUD_INPUT)
+
+    run_in_virtual_time(main())
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streamed"])
+def test_a_resumed_stream_that_is_cut_at_a_stop_sequence_counts_all_its_tokens(
+    make_router: RouterMaker, streaming: bool
+) -> None:
+    resumes = Capabilities(frozenset(Task), continues=True, resumes=True, max_concurrency=8)
+    words = ("one ", "two ", "three ", "stop", "five")
+    cloud = ScriptedBackend("cloud", Script(words, lost_after=(3,)), capabilities=resumes)
+
+    async def main() -> None:
+        async with make_router(cloud) as router:
+            answer = await (_streamed(router, stop="stop") if streaming else _whole(router, stop="stop"))
+        assert (answer.text, answer.usage.output_tokens) == ("one two three ", 4)
+        assert [attempt.output_tokens for attempt in answer.decision.attempts] == [3, 1]
+        assert answer.cost == pytest.approx(HELLO * CLOUD_INPUT + 4 * CLOUD_OUTPUT)
 
     run_in_virtual_time(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from edgewise.router import (
     Seam,
     Usage,
 )
+from edgewise.router.execution.breaker import FAILURES_TO_OPEN
 from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
 RouterMaker = Callable[..., AsyncRouter]
@@ -252,5 +254,32 @@ def test_only_a_stream_has_the_option(make_router: RouterMaker) -> None:
                 await router.generate("Hello", **options)
             with pytest.raises(InvalidRequest, match="give one of: continue, restart, none"):
                 await collect(router, stream_failover="again")
+
+    run_in_virtual_time(main())
+
+
+def test_a_new_beginning_that_shows_nothing_before_it_breaks_is_not_forgotten(make_router: RouterMaker) -> None:
+    """Who could have continued was not to be had at first. It gives the whole answer, so what was shown is void."""
+    cloud = ScriptedBackend("cloud", TWO_AND_BROKEN)
+    gateway = ScriptedBackend("gateway", Script(words=("##", "uno"), every=0.2, failure=BROKEN, fails_after=1))
+    phone = ScriptedBackend("phone", Script(words=("uno ", "dos")))
+
+    async def main() -> None:
+        shown: list[Chunk] = []
+        async with make_router(cloud, gateway, phone) as router:
+            fleet = router._started().fleet
+            fleet["gateway"].terms = replace(fleet["gateway"].terms, continues=False)
+            async for chunk in router.stream("Hello", data_class="public", stop="###", stream_failover="restart"):
+                if not shown:
+                    for _ in range(FAILURES_TO_OPEN):
+                        fleet["phone"].breaker.failed(BROKEN)
+                    asyncio.get_running_loop().call_later(0.1, fleet["phone"].breaker.try_now)
+                if chunk.seam is not None and chunk.seam.restarts:
+                    shown.clear()
+                shown.append(chunk)
+        answer = shown[-1].answer
+        assert answer is not None
+        assert (answer.text, answer.backend) == ("##uno dos", "phone")
+        assert "".join(chunk.text for chunk in shown) == answer.text
 
     run_in_virtual_time(main())

@@ -144,3 +144,57 @@ def test_leaving_a_stream_while_it_is_resumed_leaves_nothing_behind(make_router:
             assert router._started().fleet["cloud"].slots.running == 0
 
     run_in_virtual_time(main())
+
+
+def test_an_answer_that_goes_on_is_not_given_up(make_router: RouterMaker) -> None:
+    """Others wait for it to be taken up, not for its end."""
+    words = tuple(f"{number} " for number in range(8))
+    cloud = ScriptedBackend("cloud", Script(words, every=0.5, lost_after=(1,)), capabilities=CAN)
+    phone = ScriptedBackend("phone")
+
+    async def main() -> None:
+        async with make_router(
+            cloud, phone, policy="  rules: [{name: one at a time, set: {hedge: false}}]\n"
+        ) as router:
+            answer = await router.generate("Count!", data_class="public")
+        assert (answer.text, answer.backend) == ("".join(words), "cloud")
+
+    run_in_virtual_time(main())
+    assert not phone.calls
+
+
+def test_one_that_is_lost_in_silence_is_given_up_in_time(make_router: RouterMaker) -> None:
+    class Silent(ScriptedBackend):
+        async def resume(self, after: int, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
+            await asyncio.sleep(60)
+            yield Delta("late")
+
+    cloud = Silent("cloud", Script(WORDS, lost_after=(1,)), capabilities=CAN)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with make_router(cloud, ScriptedBackend("phone")) as router:
+            answer = await router.generate("Count!", data_class="public")
+            assert answer.backend == "phone"
+            assert loop.time() < 2.0
+
+    run_in_virtual_time(main())
+
+
+def test_a_resumption_that_was_beaten_is_told_of_with_the_answer(make_router: RouterMaker) -> None:
+    class Silent(ScriptedBackend):
+        async def resume(self, after: int, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
+            await asyncio.sleep(60)
+            yield Delta("late")
+
+    cloud = Silent("cloud", Script(WORDS, lost_after=(1,)), capabilities=CAN)
+    phone = ScriptedBackend("phone", Script(first_after=0.6))
+
+    async def main() -> None:
+        async with make_router(cloud, phone) as router:
+            answer = await router.generate("Count!", data_class="public", latency_budget=9.0)
+            assert answer.backend == "phone"
+            assert [attempt.ended is not None for attempt in answer.decision.attempts] == [True] * 3
+            assert answer.decision.attempts[-1].failure is FailureKind.PREEMPTED
+
+    run_in_virtual_time(main())

@@ -210,3 +210,46 @@ def test_what_the_newer_walls_still_permit_runs_on(tmp_path: Path) -> None:
         assert (answer.backend, len(answer.decision.attempts)) == ("cloud", 1)
 
     run(tmp_path, test, cloud, ScriptedBackend("gateway"), newer=TEXT.replace("[EU, US]", "[US]"))
+
+
+class Lost(ScriptedBackend):
+    """Says a word and loses the connection; the rest, asked for again, never comes."""
+
+    def __init__(self) -> None:
+        resumes = replace(ScriptedBackend("any").capabilities, resumes=True)
+        super().__init__(
+            "cloud", Script(words=("one ", "two "), first_after=0.001, lost_after=(1,)), capabilities=resumes
+        )
+
+    async def resume(self, after: int, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
+        await asyncio.sleep(30.0)
+        yield Delta("two ")
+
+
+def test_a_lost_answer_is_not_resumed_where_it_may_not_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgewise.router.execution.retry.backoff", lambda *arguments: 0.001)
+    gateway = ScriptedBackend("gateway", Script(words=("three",)))
+
+    async def test(router: AsyncRouter) -> None:
+        answer = await router.generate("a text")
+        assert (answer.text, answer.backend) == ("three", "gateway")
+        lost, resumed, answered = answer.decision.attempts
+        assert (lost.failure, resumed.failure) == (FailureKind.UNREACHABLE, FailureKind.NOT_PERMITTED)
+        assert resumed.ended == answered.started == pytest.approx(TIGHTENED_AT)
+
+    run(tmp_path, test, Lost(), gateway)
+
+
+def test_a_lost_stream_is_not_resumed_where_it_may_not_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgewise.router.execution.retry.backoff", lambda *arguments: 0.001)
+
+    async def test(router: AsyncRouter) -> None:
+        chunks = [chunk async for chunk in router.stream("a text")]
+        assert "".join(chunk.text for chunk in chunks) == "one three"
+        answer = chunks[-1].answer
+        assert answer is not None
+        lost, resumed, answered = answer.decision.attempts
+        assert (lost.failure, resumed.failure) == (FailureKind.UNREACHABLE, FailureKind.NOT_PERMITTED)
+        assert resumed.ended == answered.started == pytest.approx(TIGHTENED_AT)
+
+    run(tmp_path, test, Lost(), ScriptedBackend("gateway", Script(words=("three",))))
