@@ -42,10 +42,12 @@ def encode_request(
 
 
 def decode_request(labels: str, content: str) -> tuple[list[Message], GenerateOptions]:
-    """The messages and the options of `generate` for them."""
+    """The messages and the options of `generate` for them. Raises `KeyError`, `TypeError` or `ValueError`."""
     stored = json.loads(content)
     messages = [Message(Role(each["role"]), each["text"], each["data_class"]) for each in stored["messages"]]
     options: dict[str, Any] = {**json.loads(labels), **stored["options"]}
+    if not options.keys() <= GenerateOptions.__annotations__.keys():
+        raise ValueError("an option that this edgewise does not know")
     return messages, cast(GenerateOptions, options)  # what `encode_request` wrote; the router judges it again
 
 

@@ -304,7 +304,8 @@ class Replayer:
 
 
 def _request(entry: Entry) -> tuple[list[Message], GenerateOptions]:
-    assert entry.content is not None, "a queued entry has its content"
+    if entry.content is None:
+        raise ValueError("a queued entry has its content")
     prompt, options = decode_request(entry.labels, entry.content)
     options["idempotency_key"] = entry.idempotency_key
     return prompt, options

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -389,12 +391,22 @@ def test_limits_that_would_lose_everything_are_mistakes(make_router: RouterMaker
 
 def test_what_cannot_be_read_holds_up_nobody(make_router: RouterMaker, path: Path) -> None:
     async def main() -> None:
-        for name, content in (("a", "{}"), ("b", "no JSON"), ("c", '{"messages": [7], "options": {}}')):
-            Store(path).add(entry(name, content=content, at=START.timestamp()), ROOMY)
+        whole = '{"messages": [], "options": {}}'
+        for name, content, labels in (
+            ("a", "{}", "{}"),
+            ("b", "no JSON", "{}"),
+            ("c", '{"messages": [7], "options": {}}', "{}"),
+            ("d", whole, '{"an_option_of_a_newer_edgewise": 1}'),
+            ("e", whole, "{}"),
+        ):
+            new = replace(entry(name, content=content, at=START.timestamp()), labels=labels)
+            Store(path).add(new, ROOMY)
+        with sqlite3.connect(path) as connection:
+            connection.execute("UPDATE entries SET content = NULL WHERE receipt = 'e'")
         async with make_router(ScriptedBackend("cloud"), replay=True) as router:
             receipt = await router.submit("Hello")
             assert await router.result(receipt, timeout="1h") is not None
-            for name in "abc":
+            for name in "abcde":
                 with pytest.raises(DeadLetter, match="cannot be read"):
                     await router.result(name)
 
