@@ -97,6 +97,8 @@ class Opener:
                 addresses = _resolve(endpoint)
             except OSError as error:
                 failure = error
+            except UnicodeError:  # a part of the name is empty, or too long for any
+                failure = OSError("no name")
             with suppress(RuntimeError):  # the loop was closed meanwhile
                 loop.call_soon_threadsafe(end, addresses, failure)
 
