@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import socket
 import threading
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ...backends.endpoint import Endpoint
@@ -17,6 +19,12 @@ TRY_EVERY = 0.3
 """Seconds between two attempts beside each other: the system repeats a lost packet only after a second."""
 
 MOST_ADDRESSES = 4
+
+LOOK_UP_EVERY = 0.7
+"""Seconds between two lookups of a name beside each other: the system repeats a lost question only after five."""
+
+MOST_LOOKUPS = 8
+"""Lookups of one name at once: each is a thread, for as long as the system goes on asking."""
 
 _FAULTS = {
     errno.ECONNREFUSED: PathFault.REFUSED,
@@ -30,11 +38,20 @@ _FAULTS = {
 _Address: TypeAlias = tuple[int, tuple[Any, ...]]  # as the socket module wants it for each family
 
 
+@dataclass(slots=True)
+class _Lookup:
+    """A name that is being looked up, by so many threads; the last began at a time on the loop's clock."""
+
+    found: asyncio.Future[list[_Address]]
+    running: int = 0
+    begun_at: float = -math.inf
+
+
 class Opener:
-    """Opens connections. Names are looked up in a thread of their own, one lookup a name: a resolver may hang long."""
+    """Opens connections. Names are looked up in threads of their own: a resolver may hang long."""
 
     def __init__(self) -> None:
-        self._lookups: dict[Endpoint, asyncio.Future[list[_Address]]] = {}
+        self._lookups: dict[Endpoint, _Lookup] = {}
 
     async def open(self, endpoint: Endpoint, patience: float) -> Opened:
         """Open a connection and close it again, trying for so many seconds. Raises `Unopened`."""
@@ -68,28 +85,39 @@ class Opener:
     async def _addresses(self, endpoint: Endpoint, patience: float) -> list[_Address]:
         if endpoint.literal:
             return _resolve(endpoint)
-        lookup = self._lookups.get(endpoint)
-        if lookup is None:
-            lookup = self._lookups[endpoint] = self._look_up(endpoint)
-        try:
-            async with asyncio.timeout(patience):
-                return await asyncio.shield(lookup)
-        except (TimeoutError, OSError):
-            raise Unopened(PathFault.NO_NAME) from None
-
-    def _look_up(self, endpoint: Endpoint) -> asyncio.Future[list[_Address]]:
         loop = asyncio.get_running_loop()
-        found: asyncio.Future[list[_Address]] = loop.create_future()
+        until = loop.time() + patience
+        while (left := until - loop.time()) > 0.001:
+            lookup = self._lookups.get(endpoint)
+            if lookup is None:
+                lookup = self._lookups[endpoint] = _Lookup(loop.create_future())
+            if lookup.running < MOST_LOOKUPS and loop.time() - lookup.begun_at >= LOOK_UP_EVERY:
+                self._look_up(endpoint, lookup)
+            try:
+                async with asyncio.timeout(min(LOOK_UP_EVERY, left)):
+                    return await asyncio.shield(lookup.found)
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+        raise Unopened(PathFault.NO_NAME)
+
+    def _look_up(self, endpoint: Endpoint, lookup: _Lookup) -> None:
+        """Ask once more, beside those who were asked before: the first answer counts, and no answer of the last."""
+        loop = asyncio.get_running_loop()
+        lookup.running += 1
+        lookup.begun_at = loop.time()
 
         def end(addresses: list[_Address], error: OSError | None) -> None:
-            self._lookups.pop(endpoint, None)
-            if found.done():
+            lookup.running -= 1
+            if lookup.found.done() or (lookup.running and not addresses):
                 return
-            if error is None and addresses:
-                found.set_result(addresses)
+            del self._lookups[endpoint]
+            if addresses:
+                lookup.found.set_result(addresses)
             else:
-                found.set_exception(error or OSError("no address"))
-                found.exception()  # read: whoever asked may have gone
+                lookup.found.set_exception(error or OSError("no address"))
+                lookup.found.exception()  # read: whoever asked may have gone
 
         def look() -> None:
             addresses, failure = [], None
@@ -104,7 +132,6 @@ class Opener:
 
         # Not the loop's executor, whose few threads others need; a daemon, because nobody waits for it at the exit.
         threading.Thread(target=look, name="edgewise-name", daemon=True).start()
-        return found
 
 
 def _resolve(endpoint: Endpoint) -> list[_Address]:
