@@ -80,7 +80,7 @@ class Member:
             not_ready = NotReady(RefusalCode.UNREACHABLE, health.sentence)
         # A backend that cannot do the task is refused for that; its prediction is then of no matter.
         estimator = self.estimators.get(labels.task, self._some_estimator)
-        prediction = estimator.predict(labels, self.slots.ahead(), health.state is HealthState.LOADING)
+        prediction = estimator.predict(labels, self.slots.ahead(labels.priority), health.state is HealthState.LOADING)
         return BackendFacts(self.name, prediction, not_ready, reach is not None and reach.judged_alone)
 
     def trial(self, labels: Labels) -> Trial:

@@ -113,11 +113,10 @@ class Attempt:
 
     def _refuse_what_cannot_start_in_time(self) -> None:
         """Say at once what waiting in the queue would only show later. A guess refuses nobody."""
-        slots = self.member.slots
-        answers_ahead = (slots.running + slots.waiting - slots.capacity + 1) / slots.capacity
+        slots, labels = self.member.slots, self.run.request.labels
+        answers_ahead = (slots.before(labels.priority) - slots.capacity + 1) / slots.capacity
         if answers_ahead <= 0:
             return
-        labels = self.run.request.labels
         prediction = self.member.estimators[labels.task].predict(labels, 0.0, loading=False)
         if not prediction.known:
             return

@@ -29,33 +29,38 @@ class Slots:
         self.promised = 0
         self._order = count()
         self._queue: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._waiting = 0
+        self._waiting = [0] * len(_RANK)
 
     @property
     def waiting(self) -> int:
         """Attempts that wait for a place."""
-        return self._waiting
+        return sum(self._waiting)
 
-    def ahead(self) -> float:
-        """How many mean answers a newcomer waits for, the promised ones counted."""
-        return max(0.0, (self.running + self._waiting + self.promised - self.capacity + 1) / self.capacity)
+    def before(self, priority: Priority) -> int:
+        """Attempts that run, or wait and have their turn before a newcomer of this priority."""
+        return self.running + sum(self._waiting[: _RANK[priority] + 1])
+
+    def ahead(self, priority: Priority) -> float:
+        """How many mean answers a newcomer of this priority waits for, the promised ones counted."""
+        return max(0.0, (self.before(priority) + self.promised - self.capacity + 1) / self.capacity)
 
     async def take(self, priority: Priority) -> None:
         """Wait for a place. Raises `AttemptError` (overloaded) where too many wait already."""
-        if self.running < self.capacity and not self._waiting:
+        if self.running < self.capacity and not self.waiting:
             self.running += 1
             return
-        if self._waiting >= MOST_WAITING:
-            sentence = f"{self._waiting} requests wait there already"
+        if self.waiting >= MOST_WAITING:
+            sentence = f"{self.waiting} requests wait there already"
             raise AttemptError(FailureKind.OVERLOADED, sentence, retry_after=math.inf)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._queue, (_RANK[priority], next(self._order), turn))
-        self._waiting += 1
+        rank = _RANK[priority]
+        heapq.heappush(self._queue, (rank, next(self._order), turn))
+        self._waiting[rank] += 1
         try:
             await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                self._waiting -= 1  # its entry is passed over when its turn comes
+                self._waiting[rank] -= 1  # its entry is passed over when its turn comes
             else:
                 self.give_back()  # the turn came together with the cancellation
             raise
@@ -63,9 +68,9 @@ class Slots:
     def give_back(self) -> None:
         """A place is free: the next in the queue has it."""
         while self._queue:
-            _, _, turn = heapq.heappop(self._queue)
+            rank, _, turn = heapq.heappop(self._queue)
             if not turn.done():
-                self._waiting -= 1
+                self._waiting[rank] -= 1
                 turn.set_result(None)
                 return
         self.running -= 1

@@ -115,3 +115,22 @@ def test_requests_do_not_all_count_on_one_free_engine(make_router: RouterMaker) 
             assert moments[0] - moments[-1] > 3.0
 
     run_in_virtual_time(main())
+
+
+def test_the_urgent_does_not_wait_behind_those_that_it_overtakes(make_router: RouterMaker) -> None:
+    phone = ScriptedBackend("phone", Script(first_after=1.0), capabilities=ONE)
+
+    async def main() -> None:
+        async with make_router(phone) as router:
+            for _ in range(60):
+                await router.generate("Hello", data_class="secret")
+            low = [asyncio.create_task(router.generate("Hello", data_class="secret", priority="low")) for _ in range(8)]
+            await asyncio.sleep(0)
+            planned = await router.plan("Hello", data_class="secret", priority="high")
+            assert planned.steps[0].prediction.total.median() < 3.0
+            answer = await router.generate("Hello", data_class="secret", priority="high", latency_budget=3.5)
+            assert answer.decision.ended is not None
+            assert answer.decision.ended < 2.5
+            await asyncio.gather(*low)
+
+    run_in_virtual_time(main())
