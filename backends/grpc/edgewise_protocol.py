@@ -60,7 +60,7 @@ class EdgewiseProtocol(WireProtocol):
     def encode_generate(self, call: GenerateInput, context: CallContext, remaining: float) -> bytes:
         request = wire.GenerateRequest(
             model=self.model,
-            call=_call_info(context, remaining),
+            call=_call_info(context, remaining, context.stream),
             messages=[wire.Message(role=_ROLES[message.role], text=message.text) for message in call.messages],
             max_output_tokens=call.max_output_tokens,
             temperature=call.temperature,
@@ -158,7 +158,7 @@ def _finish(finish: wire.Finish) -> Iterable[GenerateEvent]:
     return (Finish(reason, _usage(finish.usage), origin.model, origin.place, queue_depth),)
 
 
-def _call_info(context: CallContext, remaining: float) -> wire.CallInfo:
+def _call_info(context: CallContext, remaining: float, stream: str = "") -> wire.CallInfo:
     return wire.CallInfo(
         request_id=context.request_id,
         idempotency_key=context.idempotency_key,
@@ -166,7 +166,7 @@ def _call_info(context: CallContext, remaining: float) -> wire.CallInfo:
         priority=_PRIORITIES[context.priority],
         data_classes=context.data_classes,
         budgets=_budgets(context, remaining),
-        stream=context.stream,
+        stream=stream,
         permitted=_permitted(context),
     )
 

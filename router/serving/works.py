@@ -55,7 +55,7 @@ class Works:
 
     def join(self, caller: Caller, request: Request, produce: Produce, deadline: Deadline) -> Work:
         """The work that this call asks for: what runs or has run already by its idempotency key, or a new one."""
-        name = request.call.stream if self._resume_within > 0 else ""
+        name = request.call.stream if self._resume_within > 0 and isinstance(request, wire.GenerateRequest) else ""
         if (caller, name) in self._by_stream:
             raise AttemptError(FailureKind.CONFLICT, "there is a stream of this name already")
         key = self._key(caller, request) if request.call.idempotency_key else None

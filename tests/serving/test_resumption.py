@@ -228,3 +228,15 @@ async def test_a_server_that_keeps_nothing_is_told_so(serve: Serve, router_to: R
         with pytest.raises(Exception, match="no other backend may continue it"):
             [chunk async for chunk in router.stream("Count!")]
         assert (await router.generate("Count!")).text == "".join(WORDS)
+
+
+async def test_what_is_no_stream_stops_with_its_caller(serve: Serve, router_to: RouterTo) -> None:
+    """Nobody could ask for it again by a name."""
+    backend = Scripted("m")
+    backend.hold = asyncio.Event()
+    server = await serve(backend)
+    async with router_to(server.address) as router:
+        asked = asyncio.create_task(router.embed(["a text"]))
+        await asyncio.wait_for(backend.started.wait(), 5)
+        asked.cancel()
+        await asyncio.wait_for(backend.stopped.wait(), 2)
