@@ -113,7 +113,7 @@ class NotReady:
 
 @dataclass(frozen=True, slots=True)
 class BackendTerms:
-    """What a configuration says of a backend, for as long as it runs.
+    """What a configuration says of a backend.
 
     ``price`` is ``None`` where none is configured. ``remote`` backends need the network unless ``works_offline`` (a
     gateway on the LAN, a loopback server).

@@ -179,6 +179,11 @@ class Fleet:
         own, other = self[backend].terms.context_tokens, self[than].terms.context_tokens
         return own is None or other is None or own > other
 
+    def take_terms(self, newer: Iterable[BackendTerms]) -> None:
+        """Go by what a newer configuration says of the same backends."""
+        for terms in newer:
+            self._members[terms.name].terms = terms
+
     def start(self) -> None:
         """Begin to make every backend ready, in the background: a request meanwhile goes to one that is."""
         self._starting = [asyncio.create_task(self._start(member)) for member in self]

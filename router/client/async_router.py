@@ -149,6 +149,7 @@ class AsyncRouter:
             self.configuration = await loop.run_in_executor(None, new_version, self.configuration, path)
             self._decider.policy = self.configuration.policy
             if self._conduct is not None:
+                self._conduct.fleet.take_terms(self._decider.policy.terms)
                 withdraw_forbidden(self._conduct.under_way, self._decider.policy)
 
     @property

@@ -229,3 +229,14 @@ class TestWatch:
 
         run_in_virtual_time(main())
         assert caplog.records == []
+
+
+async def test_what_comes_after_is_paid_by_the_new_price(file: Path) -> None:
+    priced = TEXT.replace("quality: 0.9", "quality: 0.9\n    price: {input: 0, output: 1.0}")
+    write(file, priced)
+    async with AsyncRouter.from_yaml(file, backends=dict(scripted())) as router:
+        assert (await router.generate("one")).cost == pytest.approx(3e-6)
+        write(file, priced.replace("output: 1.0", "output: 5.0"))
+        await router.reload()
+        assert (await router.generate("two")).cost == pytest.approx(15e-6)
+        assert router.stats().backends["cloud"].attempts.cost == pytest.approx(18e-6)
