@@ -62,11 +62,15 @@ class Line:
         if self._watching is None:
             self._watching = asyncio.get_running_loop().create_task(self._watch())
 
+    @property
+    def connected(self) -> bool:
+        """Whether a connection stands now. The loop may hear later of one that broke."""
+        return self.channel.get_state() is grpc.ChannelConnectivity.READY
+
     async def _watch(self) -> None:
-        state = self.channel.get_state()
-        while state is grpc.ChannelConnectivity.READY:
-            await self.channel.wait_for_state_change(state)
-            state = self.channel.get_state()
+        if self.connected:
+            # When this goes on, another one may stand already.
+            await self.channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
         self.place = self._watching = None
 
     async def close(self) -> None:
@@ -136,13 +140,13 @@ class Connection:
         if line.retired or line.closed:
             return
         if kind in {FailureKind.UNREACHABLE, FailureKind.PROTOCOL}:
-            if self._settings.balances and line.channel.get_state() is grpc.ChannelConnectivity.READY:
+            if self._settings.balances and line.connected:
                 return  # another address serves, and the channel knows which one failed
             line.retired = True
             self._broken_in_a_row = min(self._broken_in_a_row + 1, _MOST_PATIENT)
         elif kind is FailureKind.TIMED_OUT:
             # Connected and silent may be a path that died. One that is still connecting is left to get there.
-            line.retired = line.channel.get_state() is grpc.ChannelConnectivity.READY
+            line.retired = line.connected
 
     async def ended(self, line: Line, call: grpc.aio.Call | None) -> None:
         """A call has ended, or did not come to be. Retired lines without calls are closed."""

@@ -29,7 +29,7 @@ class Handshake:
             raise self._unproven()
         if not self._asks:
             return
-        if line.place is None:
+        if line.place is None or not line.connected:
             line.place = await self._ask(line, context, timeout, metadata)
             line.forget_place_when_it_reconnects()
         places = context.bounds.places

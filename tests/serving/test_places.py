@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 
 from edgewise.backends import CallContext
 from edgewise.backends.grpc import TlsSettings
+from edgewise.backends.grpc.connection import Line
 from edgewise.core.content import EmbedInput
 from edgewise.core.decision import RefusalCode
 from edgewise.core.failure import AttemptError, FailureKind
@@ -159,6 +162,63 @@ async def test_a_new_connection_is_asked_again(certificate: Certificate, connect
             kinds.append(caught.value.kind)
         assert set(kinds) <= {FailureKind.WRONG_PLACE, FailureKind.UNREACHABLE}
     assert set(after.called) == {"Handshake"}
+
+
+async def test_one_that_was_made_while_the_program_was_busy_is_asked_too(
+    certificate: Certificate, connect: Connect
+) -> None:
+    """Before the event loop hears that the old connection is gone, a call finds another server on the port."""
+    attested = bound("site:praxis", attested=True)
+    before, after = ThreadedPlace("site:praxis", certificate), ThreadedPlace("US", certificate)
+    address = before.start()
+    try:
+        remote = connect(Target(address), tls=TlsSettings(certificate[2]))
+        await collect(remote.generate(CALL, attested))
+        before.stop()
+        after.start(address)
+        keep_waiting_until_it_breaks(remote._connection.take())
+        with pytest.raises(AttemptError):
+            await collect(remote.generate(CALL, attested))
+    finally:
+        before.stop()
+        after.stop()
+    assert (before.called, after.called) == (["Handshake", "Generate"], ["Handshake"])
+
+
+def keep_waiting_until_it_breaks(line: Line) -> None:
+    """What a program does that works too long in its event loop."""
+    until = time.monotonic() + 10.0
+    while line.connected:
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
+class ThreadedPlace(grpc.GenericRpcHandler):
+    """The same in threads of its own, so that it comes and goes while an event loop is kept waiting."""
+
+    def __init__(self, place: str, certificate: Certificate) -> None:
+        chain, key, _ = (Path(path).read_bytes() for path in certificate)
+        self._credentials = grpc.ssl_server_credentials([(key, chain)])
+        self._server = grpc.server(ThreadPoolExecutor(2), handlers=[self], options=[("grpc.so_reuseport", 0)])
+        self._place = place
+        self.called: list[str] = []
+
+    def start(self, address: str = "localhost:0") -> str:
+        port = self._server.add_secure_port(address, self._credentials)
+        self._server.start()
+        return f"localhost:{port}"
+
+    def stop(self) -> None:
+        self._server.stop(0).wait()
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
+        method = handler_call_details.method.rpartition("/")[2]
+        self.called.append(method)
+        if method == "Handshake":
+            response = wire.HandshakeResponse(place=self._place).SerializeToString()
+            return grpc.unary_unary_rpc_method_handler(lambda request, context: response)
+        finish = wire.GenerateResponse(finish=wire.Finish(reason=wire.FINISH_REASON_STOP), sequence=1)
+        return grpc.unary_stream_rpc_method_handler(lambda request, context: iter([finish.SerializeToString()]))
 
 
 CONFIGURATION = """
