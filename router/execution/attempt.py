@@ -184,6 +184,11 @@ class Attempt:
         """Whether a first token has come."""
         return self._first_at is not None
 
+    @property
+    def last_token_at(self) -> float:
+        """When the last token came, on the loop's clock; 0 before the first."""
+        return self._last_at
+
     def token(self, count: int, now: float) -> None:
         """So many tokens came now, in one delta."""
         reach = self._reach

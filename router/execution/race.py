@@ -1,7 +1,8 @@
 """The plan's steps against the clock.
 
-The next step starts when one fails, and beside one that is silent for longer than it should be (a hedge, paid from
-the retry budget); the last resort starts at its last safe moment, beside whatever still runs, and no budget refuses it.
+The next step starts when one fails or falls silent within its answer, and beside one whose first token should have come
+(a hedge, paid from the retry budget); the last resort starts at its last safe moment, beside whatever still runs, and
+no budget refuses it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ...policies.plan import Step
 from .attempt import Attempt
 from .conduct import Run
 from .retry import may_retry, retry
+from .silence import Silence, stalled
 
 T = TypeVar("T")
 
@@ -101,6 +103,7 @@ class Race(Generic[T]):
                 if self._deadline.passed(now):
                     raise RaceFailed(self._failures, timed_out=True)
                 self._require_a_beginning(now)
+                self._withdraw_the_silent(now)
                 self._hedge_when_due(now)
                 self._start_reserve_when_due(now)
             raise RaceFailed(self._failures, timed_out=False)
@@ -112,7 +115,7 @@ class Race(Generic[T]):
         if self._withdrawn or any(task.done() for task in self._running):
             return
         self._news = self._loop.create_future()
-        due = min(self._deadline.at, self._begin_by, self._hedge_due, self._reserve_due())
+        due = min(self._deadline.at, self._begin_by, self._hedge_due, self._reserve_due(), self._silence_due())
         timer = self._loop.call_at(due, self._tell, None)
         try:
             await self._news
@@ -144,6 +147,27 @@ class Race(Generic[T]):
             if not any(attempt.has_begun for attempt in self._running.values()):
                 raise RaceFailed(self._failures, timed_out=True, unbegun=True)
 
+    def _silence_due(self) -> float:
+        """When to look whether an attempt has fallen silent within its answer."""
+        now = self._loop.time()
+        dues = [silence.due(attempt.last_token_at or now) for attempt, silence in self._silences()]
+        return min(dues, default=math.inf)
+
+    def _withdraw_the_silent(self, now: float) -> None:
+        for attempt, silence in self._silences():
+            if attempt.has_begun and now >= silence.due(attempt.last_token_at):
+                self._withdraw(attempt, stalled(attempt))
+
+    def _silences(self) -> list[tuple[Attempt, Silence]]:
+        """How long each attempt may be silent; none where nobody is left to answer in its place."""
+        if self._next_step() is None or not self._run.request.labels.idempotent:
+            return []
+        # The last resort starts at its last safe moment by itself, and beside the silent one.
+        return [(attempt, Silence.of(attempt, math.inf)) for attempt in self._running.values()]
+
+    def _next_step(self) -> Step | None:
+        return self._waiting[0] if self._waiting else self._reserve
+
     def _reserve_due(self) -> float:
         if self._reserve is None or self._reserve.starts_at is None:
             return math.inf
@@ -163,14 +187,14 @@ class Race(Generic[T]):
         assert self._first is not None
         if self._first.has_begun or len(self._running) != 1:
             return
-        step = self._waiting[0] if self._waiting else self._reserve
+        step = self._next_step()
         if step is None or step.avoided or not self._run.conduct.fleet[step.backend].retry_budget.pay_for_hedge():
             return
         self._take(step)
         self._launch(step, f"hedge, {self._first.step.backend} is silent for longer than it should be")
 
     def _start_next(self, reason: str) -> None:
-        step = self._waiting[0] if self._waiting else self._reserve
+        step = self._next_step()
         if step is None:
             return
         self._take(step)

@@ -19,17 +19,8 @@ from .outcome import failed, out_of_time, refused
 from .race import Race, RaceFailed, StartAttempt
 from .resumption import UnderWay, resume
 from .retry import backoff, may_retry
+from .silence import Silence, stalled
 from .text import Text
-
-STALL_FACTOR = 20.0
-"""A pause of so many times the backend's p95 time per token is a stall, within the next two bounds."""
-SHORTEST_STALL = 0.5
-LONGEST_STALL = 10.0
-
-
-LEAST_STALL = 0.05
-LEAST_STALL_FACTOR = 5.0
-"""The same where the last safe moment of whoever could continue has come: then a short silence is enough."""
 
 CLOSE_WAIT = 0.02
 """Seconds for which a failed or left stream waits for its backend to stop; after that it stops on its own."""
@@ -43,19 +34,6 @@ class Failover:
     """Another backend may continue the text."""
     restarts: bool = False
     """Where none does, the answer may begin anew: the caller can take back what it showed."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Silence:
-    """How long a stream may be silent: ``limit`` seconds, but not past ``last_safe``, and never under ``least``."""
-
-    limit: float
-    least: float
-    last_safe: float
-
-    def due(self, now: float) -> float:
-        """When a silence that begins now is too long."""
-        return min(now + self.limit, max(self.last_safe, now + self.least))
 
 
 @dataclass(slots=True)
@@ -144,7 +122,7 @@ class Stream:
             raise
         yield self._last_chunk(opened.attempt, event, seam)
 
-    async def _next(self, opened: _Open, silence: _Silence | None) -> GenerateEvent | Exception:
+    async def _next(self, opened: _Open, silence: Silence | None) -> GenerateEvent | Exception:
         """The stream's next event, or what it failed with."""
         first, opened.first = opened.first, None
         if first is not None:
@@ -288,16 +266,11 @@ class Stream:
         self._run.decision.seams.append(seam)
         return seam
 
-    def _longest_silence(self, attempt: Attempt) -> _Silence | None:
+    def _longest_silence(self, attempt: Attempt) -> Silence | None:
         """After how long a silence the stream counts as stalled; ``None`` where nobody could continue it anyway."""
         if self._successor(attempt.step.backend) is None:
             return None
-        usual = attempt.member.estimators[self._run.request.labels.task].output_token_p95()
-        return _Silence(
-            limit=min(max(SHORTEST_STALL, STALL_FACTOR * usual), LONGEST_STALL),
-            least=max(LEAST_STALL, LEAST_STALL_FACTOR * usual),
-            last_safe=self._last_safe(attempt.step.backend),
-        )
+        return Silence.of(attempt, self._last_safe(attempt.step.backend))
 
     def _successor(self, backend: str) -> Step | None:
         """Who would take this backend's stream over."""
@@ -312,7 +285,7 @@ class Stream:
     def _stalled(self, attempt: Attempt) -> AttemptError:
         if self._now() >= self._deadline:
             return AttemptError(FailureKind.TIMED_OUT, f"backend {attempt.step.backend!r} did not finish in time")
-        return AttemptError(FailureKind.STALLED, f"backend {attempt.step.backend!r} fell silent within its answer")
+        return stalled(attempt)
 
     def _not_failed(self) -> list[Step]:
         """The steps that are left: neither failed nor, where the request was too long for one, no longer than that."""

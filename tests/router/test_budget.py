@@ -10,7 +10,7 @@ import pytest
 from edgewise.backends import CallContext
 from edgewise.core.answer import Delta, Finish, FinishReason, GenerateEvent
 from edgewise.core.content import GenerateInput
-from edgewise.router import AsyncRouter, DeadlineExceeded, Overloaded
+from edgewise.router import AsyncRouter, DeadlineExceeded, FailureKind, Overloaded
 from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
 RouterMaker = Callable[..., AsyncRouter]
@@ -44,7 +44,7 @@ def test_a_silent_server_is_hedged_and_then_overtaken_in_time(make_router: Route
 
 
 def test_an_outage_is_not_made_worse_by_retries(make_router: RouterMaker) -> None:
-    from edgewise.router import AttemptError, BackendError, FailureKind
+    from edgewise.router import AttemptError, BackendError
 
     busy = Script(failure=AttemptError(FailureKind.OVERLOADED, "no room"), first_after=0.001)
     cloud = ScriptedBackend("cloud", busy)
@@ -296,5 +296,40 @@ def test_a_guess_about_the_device_does_not_deny_it_beside_a_silent_server(make_r
             calls = (router.generate("Hello", data_class="public", latency_budget=4.0) for _ in range(30))
             answers = await asyncio.gather(*calls)
             assert {answer.backend for answer in answers} == {"phone"}
+
+    run_in_virtual_time(main())
+
+
+def test_a_server_that_falls_silent_within_its_answer_is_overtaken_long_before_the_deadline(
+    make_router: RouterMaker,
+) -> None:
+    cloud = ScriptedBackend("cloud", Script(words=("a ", "long ", "answer"), silent_after=2))
+    gateway = ScriptedBackend("gateway")
+
+    async def main() -> None:
+        async with make_router(cloud, gateway) as router:
+            started = asyncio.get_running_loop().time()
+            answer = await router.generate("Hello", data_class="public", latency_budget=60.0)
+            assert answer.backend == "gateway"
+            assert "long" not in answer.text
+            assert asyncio.get_running_loop().time() - started < 12.0
+            silent, _ = answer.decision.attempts
+            assert silent.failure is FailureKind.STALLED
+
+    run_in_virtual_time(main())
+    assert [call.outcome for call in cloud.calls] == [["cancelled"]]
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_pause_within_an_answer_is_waited_out_where_nobody_may_answer_instead(
+    make_router: RouterMaker, others: int
+) -> None:
+    cloud = ScriptedBackend("cloud", Script(words=("a ", "slow ", "answer"), every=15.0))
+    fleet = [cloud, *[ScriptedBackend("gateway") for _ in range(others)]]
+
+    async def main() -> None:
+        async with make_router(*fleet) as router:
+            answer = await router.generate("Hello", data_class="public", latency_budget=60.0, idempotent=not others)
+            assert answer.backend == "cloud"
 
     run_in_virtual_time(main())
