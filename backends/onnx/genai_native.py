@@ -90,7 +90,7 @@ class Generation:
         self._ended = False
 
     def read(self, tokens: Sequence[int]) -> None:
-        """Read a prompt. Raises `GenAiError`, also when stopped."""
+        """Read a prompt, or some more of it. Raises `GenAiError`, also when stopped."""
         array = (ctypes.c_int32 * len(tokens))(*tokens)
         _call("OgaGenerator_AppendTokens", self._generator, array, ctypes.c_size_t(len(tokens)))
 

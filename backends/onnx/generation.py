@@ -20,7 +20,10 @@ from .vocabulary import TokenizerVocabulary, TokenText
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """A loaded model and what it takes to read its tokens. ``ends`` are those that end a turn."""
+    """A loaded model and what it takes to read its tokens. ``ends`` are those that end a turn.
+
+    Of a prompt ``at_once`` tokens are read together.
+    """
 
     name: str
     model: Model
@@ -28,6 +31,7 @@ class Writer:
     ends: Set[int]
     context_tokens: int
     top_k: int
+    at_once: int
 
     def write(self, prompt: Prompt, call: JsonObject, running: RunningCall) -> Generator[Parcel, None, None]:
         """Events with ``text``, ``tokens`` and perhaps ``logprobs``, then one with ``finish``; none once cancelled."""
@@ -59,7 +63,8 @@ class Writer:
             seed=call["seed"],
         ) as made:
             running.when_cancelled(made.stop)
-            made.read(tokens)
+            for start in range(0, len(tokens), self.at_once):
+                made.read(tokens[start : start + self.at_once])
             yield _Answer(made, TokenText(self.vocabulary, tokens[-1]), self.context_tokens - len(tokens))
 
     def _catch_up(self, answer: _Answer, begun: str) -> str | None:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from .generation import Writer
 
 _LARGEST = 16 << 20
+_AT_ONCE = 256
+"""Tokens of a prompt that the CPU reads together. A call stops between two operators, and one over thousands of tokens
+takes longer than a cancelled call may. Not every other provider can go on with a prompt."""
 
 
 class OnnxGenerationEngine(Engine):
@@ -59,7 +62,8 @@ class OnnxGenerationEngine(Engine):
             raise unavailable(
                 name, "onnxruntime-genai refuses it; it is cut short, no decoder, or wants a newer version"
             )
-        self._writer = Writer(name, model, vocabulary, config.ends, settings["context_tokens"], settings["top_k"])
+        context, at_once = settings["context_tokens"], settings["context_tokens"] if providers else _AT_ONCE
+        self._writer = Writer(name, model, vocabulary, config.ends, context, settings["top_k"], at_once)
         self._try()
         return {"fallback": fallback(wanted, providers)}
 
