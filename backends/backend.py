@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ..core.answer import Classification, Embeddings, GenerateEvent, Inference
-from ..core.content import ClassifyInput, EmbedInput, GenerateInput, InferInput
+from ..core.content import ClassifyInput, CountTokensInput, EmbedInput, GenerateInput, InferInput
 from ..core.deadline import Deadline
 from ..core.failure import AttemptError, FailureKind
 from ..core.permit import UNBOUNDED, Bounds
@@ -151,9 +151,12 @@ class Backend(ABC):
         """Run a model on named tensors."""
         raise self._unsupported(Task.INFER)
 
-    async def count_tokens(self, call: GenerateInput, context: CallContext) -> int:
-        """How many tokens the prompt has, by the backend's own count. A service elsewhere is sent the prompt for it."""
-        raise AttemptError(FailureKind.UNSUPPORTED, f"backend {self.name!r} cannot count tokens")
+    async def count_tokens(self, call: CountTokensInput, context: CallContext) -> int:
+        """How many tokens the prompt has, by the backend's own count, whether it fits or not.
+
+        A service elsewhere is sent the prompt for it. May be asked beside ``max_concurrency`` other calls.
+        """
+        raise self._unsupported(Task.COUNT_TOKENS)
 
     def _unsupported(self, task: Task) -> AttemptError:
         return AttemptError(FailureKind.UNSUPPORTED, f"backend {self.name!r} cannot {task}")

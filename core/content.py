@@ -123,7 +123,17 @@ class InferInput:
         return f"InferInput({self.model!r}, {len(self.inputs)} tensors)"
 
 
-Content = GenerateInput | EmbedInput | ClassifyInput | InferInput
+@dataclass(frozen=True, slots=True, repr=False)
+class CountTokensInput:
+    """The content of a ``count_tokens`` request: the conversation that a generation would be asked to go on with."""
+
+    messages: tuple[Message, ...]
+
+    def __repr__(self) -> str:
+        return f"CountTokensInput({len(self.messages)} messages)"
+
+
+Content = GenerateInput | EmbedInput | ClassifyInput | InferInput | CountTokensInput
 
 
 class Sealed(Generic[T]):

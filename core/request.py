@@ -18,6 +18,7 @@ class Task(StrEnum):
     EMBED = "embed"
     CLASSIFY = "classify"
     INFER = "infer"
+    COUNT_TOKENS = "count_tokens"
 
 
 class Priority(StrEnum):

@@ -94,7 +94,7 @@ class LogNormal:
 class Prediction:
     """What this request would take at one backend from its start, waiting there included.
 
-    ``first`` is the time to the first token (for ``embed`` and ``infer``: to the result), ``total`` to the last.
+    ``first`` is the time to the first token (for all but ``generate``: to the result), ``total`` to the last.
     ``known`` is false where this says little, because the backend has hardly been tried of late.
     """
 

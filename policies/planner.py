@@ -29,6 +29,7 @@ _REMEMBERED = 512
 
 # Python 3.11 runs code to look an enum's member up, which is much beside what planning costs.
 _GENERATE = Task.GENERATE
+_COUNT_TOKENS = Task.COUNT_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,9 @@ class Policy:
         for at, (terms, backend, always, by_rule) in enumerate(each_backend):
             if backend.name != terms.name:
                 raise ValueError("the facts are not of this policy's backends, in their order")
-            cost = terms.price.of(labels.prompt_tokens, labels.max_output_tokens) if terms.price is not None else 0.0
+            cost = 0.0
+            if terms.price is not None and labels.task is not _COUNT_TOKENS:  # nobody is charged for counting
+                cost = terms.price.of(labels.prompt_tokens, labels.max_output_tokens)
             refusal = always or by_rule or refused_now(terms, backend, facts, cost, effects.max_cost)
             if refusal is not None:
                 refusals.append(refusal)

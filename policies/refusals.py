@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..core.decision import Refusal, RefusalCode
-from ..core.request import Labels
+from ..core.request import Labels, Task
 from .facts import BackendFacts, BackendTerms, Facts, LinkFacts, LinkState
 
 # Python 3.11 runs code to look an enum's member up, which is much beside what planning costs.
 _OFFLINE = LinkState.OFFLINE
+_COUNT_TOKENS = Task.COUNT_TOKENS
 _BY_THE_LINK = frozenset({RefusalCode.OFFLINE, RefusalCode.INTERCEPTED})
 
 
@@ -36,7 +37,8 @@ def refused_now(
 ) -> Refusal | None:
     """Why not now: too long, too dear, out of reach, not ready. ``cost`` is in US dollars."""
     # The estimate is rough; only what is too long beyond doubt is refused here. The backend counts exactly.
-    if terms.context_tokens is not None and facts.labels.prompt_tokens / 2 > terms.context_tokens:
+    too_long = terms.context_tokens is not None and facts.labels.prompt_tokens / 2 > terms.context_tokens
+    if too_long and facts.labels.task is not _COUNT_TOKENS:  # how much too long, may be asked
         return Refusal(
             terms.name,
             RefusalCode.CONTEXT_LENGTH,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from ..core.decision import Refusal, RefusalCode
+from ..core.request import Task
 from .facts import Facts
 from .plan import Plan
 
@@ -63,7 +64,8 @@ def judge(policy: Policy, facts: Facts, prompt_tokens: int, output_tokens: int) 
     if not plan.steps:
         return Verdict(plan, None)
     first = plan.steps[0]
-    cost = policy.cost(first.backend, prompt_tokens, output_tokens)
+    free = facts.labels.task is Task.COUNT_TOKENS
+    cost = 0.0 if free else policy.cost(first.backend, prompt_tokens, output_tokens)
     return Verdict(plan, Choice(first.backend, first.prediction.total.median(), first.p_done, cost))
 
 

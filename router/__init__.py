@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .client.blocking_router import BlockingStream, Router
     from .client.classified import Classified
     from .client.options import GenerateOptions, RequestOptions, StreamOptions
+    from .client.token_count import TokenCount
     from .link import Connectivity
     from .stats import RouterStats
 
@@ -80,6 +81,7 @@ __all__ = [
     "Seam",
     "StreamOptions",
     "Tensors",
+    "TokenCount",
     "TokenLogprob",
     "Usage",
     "Vectors",
@@ -97,6 +99,7 @@ _LAZY = {
     "RouterStats": ".stats",
     "StreamOptions": ".client.options",
     "Tensors": ".client.arrays",
+    "TokenCount": ".client.token_count",
     "Vectors": ".client.arrays",
 }
 

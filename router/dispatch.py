@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 
 from ..backends import Backend, CallContext
 from ..core.answer import Classification, Embeddings, GenerateEvent, Inference
-from ..core.content import ClassifyInput, Content, EmbedInput, GenerateInput, InferInput, Message, Role
+from ..core.content import (
+    ClassifyInput,
+    Content,
+    CountTokensInput,
+    EmbedInput,
+    GenerateInput,
+    InferInput,
+    Message,
+    Role,
+)
 from ..core.failure import AttemptError, FailureKind
 from ..core.permit import Bounds, Permit
 from ..core.request import Request
@@ -70,6 +79,12 @@ class Dispatch:
         content, bounds = self._open(permit, backend, request)
         assert isinstance(content, InferInput)
         return await backend.infer(content, replace(context, bounds=bounds))
+
+    async def count_tokens(self, permit: Permit, backend: Backend, request: Request, context: CallContext) -> int:
+        """Count a prompt's tokens."""
+        content, bounds = self._open(permit, backend, request)
+        assert isinstance(content, CountTokensInput)
+        return await backend.count_tokens(content, replace(context, bounds=bounds))
 
     def _open(self, permit: Permit, backend: Backend, request: Request) -> tuple[Content, Bounds]:
         bounds = self._judge(permit, backend, request)

@@ -15,6 +15,7 @@ from ..core.request import Labels, Task
 from ..policies.facts import BackendFacts, BackendTerms, LogNormal, NotReady
 from .estimates import Estimator, Prior, Trial
 from .execution.breaker import Breaker
+from .execution.lane import Lane
 from .execution.quarantine import QuarantineWard
 from .execution.retry_budget import RetryBudget
 from .execution.slots import Slots
@@ -66,21 +67,28 @@ class Member:
         self.estimators = {task: Estimator(priors[task], clock) for task in terms.tasks}
         self.slots = Slots(backend.capabilities.max_concurrency)
         self.tally = Tally()
+        counting = Lane(Breaker(clock, random_source), Slots(backend.capabilities.max_concurrency))
+        self._lanes = dict.fromkeys(Task, Lane(self.breaker, self.slots)) | {Task.COUNT_TOKENS: counting}
         self._some_estimator = next(iter(self.estimators.values()))
         self.reach = reach
         if reach is not None:
-            reach.returned.append(self.breaker.try_now)
+            reach.returned += (self.breaker.try_now, counting.breaker.try_now)
+
+    def lane(self, task: Task) -> Lane:
+        """The breaker and the places for this kind of work."""
+        return self._lanes[task]
 
     def facts(self, labels: Labels) -> BackendFacts:
         """What a plan may know of this backend now."""
         health = self.backend.health()
         reach = self.reach
-        not_ready = self._quarantine.refusal(labels.task) or (reach and reach.refusal) or self.breaker.refusal()
+        lane = self._lanes[labels.task]
+        not_ready = self._quarantine.refusal(labels.task) or (reach and reach.refusal) or lane.breaker.refusal()
         if not_ready is None and health.state is HealthState.DOWN:
             not_ready = NotReady(RefusalCode.UNREACHABLE, health.sentence)
         # A backend that cannot do the task is refused for that; its prediction is then of no matter.
         estimator = self.estimators.get(labels.task, self._some_estimator)
-        prediction = estimator.predict(labels, self.slots.ahead(labels.priority), health.state is HealthState.LOADING)
+        prediction = estimator.predict(labels, lane.slots.ahead(labels.priority), health.state is HealthState.LOADING)
         return BackendFacts(self.name, prediction, not_ready, reach is not None and reach.judged_alone)
 
     def trial(self, labels: Labels) -> Trial:
@@ -89,11 +97,12 @@ class Member:
 
     def report(self, error: AttemptError, task: Task | None) -> None:
         """Take note of a failed attempt, or of a failed start (no task); a quarantine is said loudly."""
+        breaker = self.breaker if task is None else self._lanes[task].breaker
         if error.kind is FailureKind.TIMED_OUT and self.backend.health().state is HealthState.LOADING:
             # A model that takes long to load is no failure; whoever asks later finds it loaded.
-            self.breaker.abandoned()
+            breaker.abandoned()
         else:
-            self.breaker.failed(error)
+            breaker.failed(error)
         if self._quarantine.note(error, task):
             use = "out of use" if task is None else f"out of use for {task}"
             log.error("backend %r is %s until its configuration is mended: %s", self.name, use, error.sentence)

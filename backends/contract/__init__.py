@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from .arrays import ClassificationTests, EmbeddingTests, InferenceTests
 from .cancellation import CancellationTests
+from .counting import CountingTests
 from .generation import GenerationTests
 from .lifetime import LifetimeTests
 from .remote import RemoteTests
@@ -24,6 +25,7 @@ __all__ = [
     "MARKER",
     "CancellationTests",
     "ClassificationTests",
+    "CountingTests",
     "EmbeddingTests",
     "GenerationTests",
     "InferenceTests",

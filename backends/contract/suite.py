@@ -11,7 +11,15 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, ClassVar, TypeVar
 
 from ...core.answer import Delta, Finish, GenerateEvent
-from ...core.content import ClassifyInput, Content, EmbedInput, GenerateInput, InferInput, Message
+from ...core.content import (
+    ClassifyInput,
+    Content,
+    CountTokensInput,
+    EmbedInput,
+    GenerateInput,
+    InferInput,
+    Message,
+)
 from ...core.deadline import Deadline
 from ...core.failure import AttemptError, FailureKind
 from ...core.request import Task
@@ -153,6 +161,8 @@ class Suite:
                 return ClassifyInput(self.texts or (MARKER,))
             case Task.INFER:
                 return self.tensors or InferInput("", {})
+            case Task.COUNT_TOKENS:
+                return CountTokensInput(self.prompt)
 
 
 async def perform(backend: Backend, content: Content, context: CallContext) -> None:
@@ -167,6 +177,8 @@ async def perform(backend: Backend, content: Content, context: CallContext) -> N
             await backend.classify(content, context)
         case InferInput():
             await backend.infer(content, context)
+        case CountTokensInput():
+            await backend.count_tokens(content, context)
 
 
 async def failure(call: Awaitable[object]) -> AttemptError:

@@ -12,7 +12,7 @@ from typing import TypeVar
 import grpc.aio
 
 from ...core.answer import Classification, Embeddings, Finish, GenerateEvent, Inference
-from ...core.content import ClassifyInput, EmbedInput, GenerateInput, InferInput
+from ...core.content import ClassifyInput, CountTokensInput, EmbedInput, GenerateInput, InferInput
 from ...core.failure import AttemptError, FailureKind
 from ...core.request import Task
 from ..backend import CallContext, Capabilities
@@ -226,13 +226,11 @@ class GrpcBackend(RemoteBackend):
         request = self._encode(self._protocol.encode_classify, call, context)
         return await self._unary(Task.CLASSIFY, self._protocol.classify_path, request, decode, context)
 
-    async def count_tokens(self, call: GenerateInput, context: CallContext) -> int:
-        self._require(Task.GENERATE)
-        if not self._protocol.count_path:
-            return await super().count_tokens(call, context)
+    async def count_tokens(self, call: CountTokensInput, context: CallContext) -> int:
+        self._require(Task.COUNT_TOKENS)
         request = self._encode(self._protocol.encode_count, call, context)
         return await self._unary(
-            Task.GENERATE, self._protocol.count_path, request, self._protocol.decode_count, context
+            Task.COUNT_TOKENS, self._protocol.count_path, request, self._protocol.decode_count, context
         )
 
     async def infer(self, call: InferInput, context: CallContext) -> Inference:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from google.protobuf import json_format
 
 from ...core.answer import Delta, Embeddings, Finish, FinishReason, GenerateEvent, TokenLogprob, Usage
-from ...core.content import EmbedInput, GenerateInput, Role
+from ...core.content import CountTokensInput, EmbedInput, GenerateInput, Role
 from ...core.failure import FailureKind
 from ...core.request import Task
 from ...protos.foreign import gemini_pb2, vertex_pb2
@@ -118,7 +118,7 @@ class GeminiProtocol(_GoogleProtocol):
         response = gemini_pb2.BatchEmbedContentsResponse.FromString(message)
         return Embeddings(rows_of_floats([each.values for each in response.embeddings]), model=self.model)
 
-    def encode_count(self, call: GenerateInput, context: CallContext, remaining: float) -> bytes:
+    def encode_count(self, call: CountTokensInput, context: CallContext, remaining: float) -> bytes:
         request = gemini_pb2.CountTokensRequest(model=self.model)
         # As a whole request, because contents alone have no place for the system's turn.
         request.generate_content_request.model = self.model
@@ -157,7 +157,7 @@ class VertexProtocol(_GoogleProtocol):
             tokens += embeddings["statistics"].struct_value.fields["token_count"].number_value
         return Embeddings(rows_of_floats(rows), Usage(int(tokens)), self.model)
 
-    def encode_count(self, call: GenerateInput, context: CallContext, remaining: float) -> bytes:
+    def encode_count(self, call: CountTokensInput, context: CallContext, remaining: float) -> bytes:
         request = vertex_pb2.CountTokensRequest(endpoint=self.model, model=self.model)
         _add_turns(request, call)
         return request.SerializeToString()
@@ -200,7 +200,7 @@ class _ResponseReader(StreamReader):
         return _REASONS[said]
 
 
-def _add_turns(request: Any, call: GenerateInput) -> None:  # of either module
+def _add_turns(request: Any, call: GenerateInput | CountTokensInput) -> None:  # of either module
     for message in call.messages:
         if message.role is Role.SYSTEM:
             request.system_instruction.parts.add(text=message.text)

@@ -104,9 +104,16 @@ class GrpcSettings:
         "Google's services only: whether the credentials are an API key or a token; a key for gemini, unless "
         "google-auth gives it, and a token for vertex",
     ] = None
-    tasks: Annotated[tuple[Task, ...], "what the service can do"] = (Task.GENERATE, Task.EMBED, Task.INFER)
+    tasks: Annotated[tuple[Task, ...], "what the service can do, as far as its protocol carries it"] = (
+        Task.GENERATE,
+        Task.EMBED,
+        Task.INFER,
+        Task.COUNT_TOKENS,
+    )
     context_tokens: Annotated[int | None, "its largest prompt and answer together"] = None
-    max_concurrency: Annotated[int, "how many calls run there at once; more wait here"] = 64
+    max_concurrency: Annotated[
+        int, "how many calls run there at once, and how many counts beside them; more wait here"
+    ] = 64
     continues: Annotated[bool, "it continues a last message of the assistant exactly"] = True
     constrains: Annotated[bool, "it honours a response format"] = True
     logprobs: Annotated[bool, "it reports log-probabilities"] = True
@@ -154,8 +161,8 @@ def _carried(settings: GrpcSettings) -> frozenset[Task]:
     if settings.protocol is ProtocolName.OIP:
         return (settings.oip or OipSettings()).tasks
     if settings.protocol in (ProtocolName.GEMINI, ProtocolName.VERTEX):
-        return frozenset({Task.GENERATE, Task.EMBED})
-    return frozenset(Task)
+        return frozenset({Task.GENERATE, Task.EMBED, Task.COUNT_TOKENS})
+    return frozenset(Task) - {Task.COUNT_TOKENS}
 
 
 def placeless(settings: GrpcSettings) -> bool:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 
 from ...core.answer import Classification, Embeddings, GenerateEvent, Inference
-from ...core.content import ClassifyInput, EmbedInput, GenerateInput, InferInput
+from ...core.content import ClassifyInput, CountTokensInput, EmbedInput, GenerateInput, InferInput
 from ...core.failure import FailureKind
 from ...core.request import Task
 from ..backend import CallContext
@@ -138,7 +138,7 @@ class WireProtocol(ABC):
         """The answer to it."""
         raise ValueError("this protocol does not classify")
 
-    def encode_count(self, call: GenerateInput, context: CallContext, remaining: float) -> bytes:
+    def encode_count(self, call: CountTokensInput, context: CallContext, remaining: float) -> bytes:
         """The request for the number of tokens in a prompt."""
         raise ValueError("this protocol does not count")
 

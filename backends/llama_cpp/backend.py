@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from ...core.answer import Embeddings, GenerateEvent, Usage
-from ...core.content import EmbedInput, GenerateInput, Tensor
+from ...core.content import CountTokensInput, EmbedInput, GenerateInput, Tensor
 from ...core.request import Task
 from ..backend import Backend, BackendHealth, CallContext, Capabilities
 from ..chat.call import call_fields, generate_event, may_overflow, require_unicode
@@ -45,7 +45,7 @@ class LlamaCppBackend(Backend):
         if self._settings.task is LlamaCppTask.EMBED:
             return Capabilities(frozenset({Task.EMBED}), model_version=self._model.version)
         return Capabilities(
-            frozenset({Task.GENERATE}),
+            frozenset({Task.GENERATE, Task.COUNT_TOKENS}),
             context_tokens=self._settings.context_tokens,
             continues=True,
             constrains=True,
@@ -78,14 +78,15 @@ class LlamaCppBackend(Backend):
             async for event in replies:
                 yield generate_event(event.fields, self._model.name, self.worker.waiting)
 
-    async def count_tokens(self, call: GenerateInput, context: CallContext) -> int:
+    async def count_tokens(self, call: CountTokensInput, context: CallContext) -> int:
         """How many tokens the prompt has, by the model's own template and vocabulary, whether it fits or not.
 
-        Answered beside whatever runs; nothing is generated. It is a call with content like any other, so whoever asks
-        needs a permit.
+        Answered beside whatever runs; nothing is generated.
         """
-        question = Parcel(call_fields(call, context) | {"must_fit": False})
-        return int((await self.worker.ask(question)).fields["prompt_tokens"])
+        if self._settings.task is not LlamaCppTask.GENERATE:
+            raise self._unsupported(Task.COUNT_TOKENS)
+        question = Parcel(call_fields(GenerateInput(call.messages), context) | {"must_fit": False})
+        return int((await self.worker.ask(question, context.deadline)).fields["prompt_tokens"])
 
     async def embed(self, call: EmbedInput, context: CallContext) -> Embeddings:
         """One vector a text. A text beyond ``context_tokens`` is CONTEXT_LENGTH; none is cut."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 
 from ...core.answer import GenerateEvent
-from ...core.content import GenerateInput
+from ...core.content import CountTokensInput, GenerateInput
 from ...core.request import Task
 from ..backend import CallContext, Capabilities
 from ..chat.call import call_fields, generate_event, may_overflow
@@ -36,7 +36,10 @@ class OnnxGenerateBackend(OnnxWorkerBackend):
     def capabilities(self) -> Capabilities:
         """Text generation without response formats; one call at a time."""
         return Capabilities(
-            frozenset({Task.GENERATE}), context_tokens=self._settings.context_tokens, continues=True, logprobs=True
+            frozenset({Task.GENERATE, Task.COUNT_TOKENS}),
+            context_tokens=self._settings.context_tokens,
+            continues=True,
+            logprobs=True,
         )
 
     async def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
@@ -49,14 +52,13 @@ class OnnxGenerateBackend(OnnxWorkerBackend):
             async for event in replies:
                 yield generate_event(event.fields, self._model.name, self.worker.waiting)
 
-    async def count_tokens(self, call: GenerateInput, context: CallContext) -> int:
+    async def count_tokens(self, call: CountTokensInput, context: CallContext) -> int:
         """How many tokens the prompt has, by the model's own template and vocabulary, whether it fits or not.
 
-        Answered beside whatever runs; nothing is generated. It is a call with content like any other, so whoever asks
-        needs a permit.
+        Answered beside whatever runs; nothing is generated.
         """
-        question = Parcel(call_fields(call, context) | {"must_fit": False})
-        return int((await self.worker.ask(question)).fields["prompt_tokens"])
+        question = Parcel(call_fields(GenerateInput(call.messages), context) | {"must_fit": False})
+        return int((await self.worker.ask(question, context.deadline)).fields["prompt_tokens"])
 
     def _engine_settings(self) -> JsonObject:
         """What `OnnxGenerationEngine.load` takes. Reads the whole model file, to prove it."""

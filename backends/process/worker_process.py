@@ -143,8 +143,12 @@ class WorkerProcess:
         """Send a call that has one event, and return that."""
         return await _only(await self.stream(call, priority, deadline))
 
-    async def ask(self, question: Parcel) -> Parcel:
-        """Have `Engine.ask` answer, beside whatever runs. Waits only for the engine to be ready."""
+    async def ask(self, question: Parcel, deadline: Deadline | None = None) -> Parcel:
+        """Have `Engine.ask` answer, beside whatever runs. Waits only for the engine to be ready.
+
+        Raises TIMED_OUT, and sends nothing, where the deadline has passed.
+        """
+        self._refuse_late(deadline)
         self._wanted.set()
         while self._child is None:
             await self._settled.wait()

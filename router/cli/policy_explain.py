@@ -26,7 +26,12 @@ _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "su
     )
 )
 @config_option
-@click.option("--task", type=click.Choice(["generate", "embed", "infer"]), default="generate", show_default=True)
+@click.option(
+    "--task",
+    type=click.Choice(["generate", "embed", "classify", "infer", "count_tokens"]),
+    default="generate",
+    show_default=True,
+)
 @click.option("--data-class", multiple=True, metavar="NAME", help="The content's data class; may be repeated.")
 @click.option("--prompt-tokens", type=click.IntRange(0), default=100, show_default=True, help="The prompt's length.")
 @click.option("--max-output-tokens", type=click.IntRange(0), default=256, show_default=True)

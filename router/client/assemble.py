@@ -42,7 +42,7 @@ def build_fleet(
     members = []
     for name, entry in configuration.backends.items():
         whole, arrays = (REMOTE, REMOTE_ARRAYS) if entry.terms.remote else (ON_DEVICE, ON_DEVICE_ARRAYS)
-        priors = {Task.GENERATE: whole, Task.EMBED: arrays, Task.CLASSIFY: arrays, Task.INFER: arrays}
+        priors = dict.fromkeys(Task, arrays) | {Task.GENERATE: whole}
         # By what they are made of; a secret's repr holds none of it.
         described = repr((entry.kind.name, entry.settings, configuration.models, priors))
         identity = hashlib.sha256(described.encode()).hexdigest()[:16]

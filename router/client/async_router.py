@@ -22,7 +22,7 @@ from ...policies.plan import Plan, StreamFailover
 from ..decision_log import DecisionLog
 from ..device import Device, sample_device
 from ..dispatch import Dispatch
-from ..execution.arrays import run_classify, run_embed, run_infer
+from ..execution.arrays import run_classify, run_count_tokens, run_embed, run_infer
 from ..execution.conduct import Conduct, Run
 from ..execution.generation import run_generate
 from ..execution.outcome import out_of_time
@@ -36,6 +36,7 @@ from .assemble import build_fleet
 from .decide import Decider
 from .options import GenerateOptions, RequestOptions, StreamOptions
 from .queue import Queue
+from .token_count import TokenCount
 from .watch import Watch
 
 if TYPE_CHECKING:
@@ -248,6 +249,18 @@ class AsyncRouter:
             if made is None:
                 raise out_of_time(run.decision)
             return Tensors(await run_infer(run), run.decision)
+
+    async def count_tokens(self, prompt: Prompt, **options: Unpack[RequestOptions]) -> TokenCount:
+        """How many tokens a text or a conversation has at the backend that counts it, as `generate` there would report.
+
+        Models differ: ``backend=`` says whose count it is to be. Raises what `generate` raises; `NoBackendPermitted`
+        also where none that is permitted can count.
+        """
+        started_at = asyncio.get_running_loop().time()
+        content, labels = self._decider.counting(prompt, options)
+        run = self._decider.decide(self._started(), content, labels, options, started_at)
+        with self._recording(run):
+            return TokenCount.of(await run_count_tokens(run), run.decision)
 
     async def plan(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Plan:
         """What would happen to a `generate` with these options, without sending anything.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..outbox import Receipt, Result, Tally
     from .arrays import Tensors, Vectors
     from .classified import Classified
+    from .token_count import TokenCount
 
 T = TypeVar("T")
 
@@ -157,6 +158,13 @@ class Router:
         options of `RequestOptions`. Raises what `generate` raises; a wrong name, type or shape is an `InvalidRequest`.
         """
         return self._run(self._async.infer(model, inputs, **options))
+
+    def count_tokens(self, prompt: Prompt, **options: Unpack[RequestOptions]) -> TokenCount:
+        """How many tokens a text or a conversation has: an int that knows its ``backend`` and ``decision``.
+
+        See `AsyncRouter.count_tokens`.
+        """
+        return self._run(self._async.count_tokens(prompt, **options))
 
     def plan(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Plan:
         """What would happen to a `generate` with these options, without sending anything."""

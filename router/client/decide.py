@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from ...core.content import Content, GenerateInput, Sealed
+from ...core.content import Content, CountTokensInput, GenerateInput, Sealed
 from ...core.decision import Decision, PlannedStep
 from ...core.request import Labels, Request, Task
 from ...policies.facts import Facts, TimeFacts
@@ -52,6 +52,18 @@ class Decider:
             streaming=streaming,
         )
         return content, labels
+
+    def counting(self, prompt: Prompt, options: RequestOptions) -> tuple[CountTokensInput, Labels]:
+        """The content and the labels of a ``count_tokens``. Raises `InvalidRequest`."""
+        messages = messages_of(prompt)
+        labels = labels_of(
+            Task.COUNT_TOKENS,
+            options,
+            self.policy,
+            tokens=prompt_tokens([message.text for message in messages], "a message"),
+            message_classes=[message.data_class for message in messages],
+        )
+        return CountTokensInput(messages), labels
 
     def decide(
         self, conduct: Conduct, content: Content, labels: Labels, options: RequestOptions, started_at: float

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Prior:
     """What is taken for granted before anything was measured.
 
-    ``first`` is the median time to the first token of a short prompt (for ``embed`` and ``infer``: to the result),
+    ``first`` is the median time to the first token of a short prompt (for all but ``generate``: to the result),
     ``prompt_token`` what each further prompt token adds to it, ``output_token`` the time per output token, ``load``
     what a cold load takes; all in seconds. ``sigma`` is the deviation of their logarithms.
     """

@@ -1,4 +1,4 @@
-"""Carries out plans for work with one result: embeddings, classifications and tensors."""
+"""Carries out plans for work with one result: embeddings, classifications, tensors and counts."""
 
 from __future__ import annotations
 
@@ -51,6 +51,20 @@ async def run_infer(run: Run) -> Inference:
     """Infer. Raises the errors of `router.infer`."""
     _, answer = await _run(run, lambda attempt: attempt.infer())
     return answer
+
+
+async def run_count_tokens(run: Run) -> int:
+    """Count a prompt's tokens. Raises the errors of `router.count_tokens`."""
+
+    async def count(attempt: Attempt) -> int:
+        tokens = await attempt.count_tokens()
+        if tokens < 0:
+            sentence = f"backend {attempt.step.backend!r} counted fewer than no tokens"
+            raise AttemptError(FailureKind.PROTOCOL, sentence)
+        return tokens
+
+    _, tokens = await _run(run, count)
+    return tokens
 
 
 async def _run(run: Run, call: Callable[[Attempt], Awaitable[T]]) -> tuple[Attempt, T]:

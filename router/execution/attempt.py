@@ -13,6 +13,7 @@ from ...core.deadline import Deadline
 from ...core.decision import AttemptRecord
 from ...core.duration import format_duration
 from ...core.failure import AttemptError, FailureKind
+from ...core.request import Task
 from ...policies.plan import Step
 from ..estimates import Trial
 from .conduct import Run
@@ -42,6 +43,7 @@ class Attempt:
         self.run = run
         self.step = step
         self.member = run.conduct.fleet[step.backend]
+        self._lane = self.member.lane(run.request.labels.task)
         self._loop = asyncio.get_running_loop()
         self.record = AttemptRecord(step.backend, reason, 0.0)
         self._number = 0
@@ -97,13 +99,13 @@ class Attempt:
         objection = connectivity.objection(self._reach)
         if objection is not None:
             raise AttemptError(FailureKind.PREEMPTED, f"not tried: {objection}")
-        refusal = self.member.breaker.admit()
+        refusal = self._lane.breaker.admit()
         if refusal is not None:
             raise AttemptError(FailureKind.PREEMPTED, f"not tried: {refusal.sentence}")
         self._counted = True
         self.member.tally.started += 1
         self._refuse_what_cannot_start_in_time()
-        await self.member.slots.take(self.run.request.labels.priority)
+        await self._lane.slots.take(self.run.request.labels.priority)
         self._has_slot = self.sent = True
         self._called_at = self._loop.time()
         if self._resumed is None:
@@ -113,7 +115,7 @@ class Attempt:
 
     def _refuse_what_cannot_start_in_time(self) -> None:
         """Say at once what waiting in the queue would only show later. A guess refuses nobody."""
-        slots, labels = self.member.slots, self.run.request.labels
+        slots, labels = self._lane.slots, self.run.request.labels
         answers_ahead = (slots.before(labels.priority) - slots.capacity + 1) / slots.capacity
         if answers_ahead <= 0:
             return
@@ -166,6 +168,12 @@ class Attempt:
     async def infer(self) -> Inference:
         """The backend's output tensors."""
         return await self.run.conduct.dispatch.infer(
+            self.step.permit, self.member.backend, self.run.request, self._context()
+        )
+
+    async def count_tokens(self) -> int:
+        """The backend's count of the prompt's tokens."""
+        return await self.run.conduct.dispatch.count_tokens(
             self.step.permit, self.member.backend, self.run.request, self._context()
         )
 
@@ -262,7 +270,7 @@ class Attempt:
         """Free the slot. Idempotent."""
         if self._has_slot:
             self._has_slot = False
-            self.member.slots.give_back()
+            self._lane.slots.give_back()
 
     def _judge(self, error: BaseException | None) -> AttemptError | None:
         if error is None or isinstance(error, asyncio.CancelledError | GeneratorExit):
@@ -306,12 +314,12 @@ class Attempt:
         return own if own is None or self._resumed is None else own + (self._resumed.cost or 0.0)
 
     def _took_the_prompt(self, failure: AttemptError | None) -> bool:
-        if not self._has_slot:
+        if not self._has_slot or self.run.request.labels.task is Task.COUNT_TOKENS:  # nobody is charged for counting
             return False
         return self._first_at is not None or failure is None or failure.kind is FailureKind.TIMED_OUT
 
     def _succeeded(self) -> None:
-        self.member.breaker.succeeded()
+        self._lane.breaker.succeeded()
         if self._reach is not None:
             self.run.conduct.connectivity.answered(self._reach)
         if self._trial is not None and self._first_at is not None and self._tokens:
@@ -322,19 +330,19 @@ class Attempt:
         self.record.sentence = "stopped, because another attempt answered or the request ended"
         if not self._has_slot:
             if self._counted:
-                self.member.breaker.abandoned()
+                self._lane.breaker.abandoned()
             return
         self._learn_from_stopping()
         if self._first_at is not None:
             # It was at work: whoever leaves a stream early says nothing against its backend.
-            self.member.breaker.succeeded()
+            self._lane.breaker.succeeded()
             return
         if self._resumed is not None:
-            self.member.breaker.abandoned()
+            self._lane.breaker.abandoned()
             return
         silent = self._loop.time() - self._called_at
         if silent <= self.step.prediction.first.quantile_95():
-            self.member.breaker.abandoned()
+            self._lane.breaker.abandoned()
             return
         # Silence for longer than this backend ever takes is a failure, whoever answered in the end.
         late = AttemptError(FailureKind.TIMED_OUT, "stopped after a silence longer than it ever takes")

@@ -20,6 +20,7 @@ from .attempt import Attempt
 from .conduct import Run
 from .retry import may_retry, retry
 from .silence import Silence, stalled
+from .slots import Slots
 
 T = TypeVar("T")
 
@@ -75,7 +76,7 @@ class Race(Generic[T]):
         self._reserve = next((step for step in steps if step.starts_at is not None), None)
         if self._reserve is not None:
             # Twenty requests must not all count on one free engine: each is seen by those that plan after it.
-            run.conduct.fleet[self._reserve.backend].slots.promised += 1
+            self._slots_of(self._reserve).promised += 1
         self._running: dict[asyncio.Task[T], Attempt] = {}
         self._withdrawn: dict[Attempt, AttemptError] = {}
         self._repeated: set[str] = set()
@@ -214,8 +215,11 @@ class Race(Generic[T]):
     def _give_up_reserve(self) -> None:
         """It is in reserve no more: it starts now, or never."""
         if self._reserve is not None:
-            self._run.conduct.fleet[self._reserve.backend].slots.promised -= 1
+            self._slots_of(self._reserve).promised -= 1
             self._reserve = None
+
+    def _slots_of(self, step: Step) -> Slots:
+        return self._run.conduct.fleet[step.backend].lane(self._run.request.labels.task).slots
 
     def _launch(self, step: Step, reason: str) -> Attempt:
         attempt = self._attempt(step, reason)

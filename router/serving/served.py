@@ -44,7 +44,7 @@ class Served:
         can = self.backend.capabilities
         return wire.Model(
             name=self.name,
-            tasks=[TASKS[task] for task in sorted(can.tasks)],
+            tasks=[TASKS[task] for task in sorted(can.tasks & TASKS.keys())],
             context_tokens=can.context_tokens,
             continues=can.continues,
             constrains=can.constrains,

@@ -101,7 +101,7 @@ def test_the_configuration_of_onnx_models_can_be_used(tmp_path: Path) -> None:
         "embedder": {Task.EMBED},
         "moods": {Task.CLASSIFY},
         "tensors": {Task.INFER},
-        "phone": {Task.GENERATE},
+        "phone": {Task.GENERATE, Task.COUNT_TOKENS},
     }
 
 

@@ -47,6 +47,7 @@ def codes(policy: Policy, facts: Facts) -> dict[str, RefusalCode]:
         ({"logprobs": True}, dict.fromkeys(("phone", "gateway", "cloud"), RefusalCode.CAPABILITY)),
         ({"prompt_tokens": 4096}, {}),
         ({"prompt_tokens": 4097}, {"phone": RefusalCode.CONTEXT_LENGTH}),
+        ({"prompt_tokens": 4097, "task": Task.COUNT_TOKENS}, {"cloud": RefusalCode.CAPABILITY}),
         (
             {"backends": ("gateway",)},
             {"phone": RefusalCode.CALLER_NARROWED, "cloud": RefusalCode.CALLER_NARROWED},

@@ -16,7 +16,7 @@ from edgewise.backends.grpc.backend import GrpcBackend
 from edgewise.backends.grpc.settings import ProtocolName
 from edgewise.backends.tensors import to_array
 from edgewise.core.answer import Delta, Finish
-from edgewise.core.content import EmbedInput, GenerateInput, Message
+from edgewise.core.content import CountTokensInput, EmbedInput, GenerateInput, Message
 from edgewise.core.settings import Secret
 from edgewise.protos.foreign import gemini_pb2, oip_pb2, vertex_pb2
 
@@ -79,7 +79,7 @@ async def ours(server: GoogleServer, model: str, embed_model: str) -> dict[str, 
     try:
         *deltas, finish = [event async for event in backend.generate(call, within(10))]
         vectors = await embedder.embed(EmbedInput(("a b", "c")), within(10))
-        tokens = await backend.count_tokens(call, within(10))
+        tokens = await backend.count_tokens(CountTokensInput(call.messages), within(10))
     finally:
         await backend.stop()
         await embedder.stop()

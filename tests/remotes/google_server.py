@@ -158,7 +158,7 @@ class GoogleServer(Service):
                 if reason is not None:
                     said = self.finish or {"stop": "STOP", "length": "MAX_TOKENS"}[reason]
                     candidate.finish_reason = self.wire.Candidate.FinishReason.Value(said)
-                    response.usage_metadata.prompt_token_count = 7
+                    response.usage_metadata.prompt_token_count = self._tokens(request)
                     response.usage_metadata.candidates_token_count = number
                 yield response
         except FullError:
@@ -171,8 +171,11 @@ class GoogleServer(Service):
         inner = request.generate_content_request if self.protocol is ProtocolName.GEMINI else request
         if self.protocol is ProtocolName.VERTEX and request.model != request.endpoint:
             raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "the model is missing")
-        text = _text([*(inner.contents or request.contents), inner.system_instruction])
-        return self.wire.CountTokensResponse(total_tokens=len(text.split()))
+        return self.wire.CountTokensResponse(total_tokens=self._tokens(inner))
+
+    @staticmethod
+    def _tokens(request: Any) -> int:
+        return len(_text([*request.contents, request.system_instruction]).split())
 
     def _embedded(self, request: Any) -> Any:
         if not request.requests or len(request.requests) > MOST_TEXTS[self.protocol]:

@@ -20,7 +20,7 @@ from edgewise.backends.grpc.settings import ProtocolName
 from edgewise.backends.openai import OpenaiSettings
 from edgewise.backends.openai.backend import OpenaiBackend
 from edgewise.core.answer import Delta, Finish, FinishReason, GenerateEvent, TokenLogprob, Usage
-from edgewise.core.content import EmbedInput, GenerateInput, Message
+from edgewise.core.content import CountTokensInput, EmbedInput, GenerateInput, Message
 from edgewise.core.deadline import Deadline
 from edgewise.core.failure import DISPOSITIONS, AttemptError, FailureKind
 from edgewise.core.request import Task
@@ -164,7 +164,7 @@ async def carried(column: Column) -> dict[str, bool]:
         "place": bool(finish.place),
         "load": finish.queue_depth is not None,
         "embeddings": await _succeeds((column.embedder or backend).embed(EmbedInput(("a",)), context())),
-        "counting tokens": await _succeeds(backend.count_tokens(call(), context())),
+        "counting tokens": await _succeeds(backend.count_tokens(CountTokensInput(call().messages), context())),
         "resuming a lost stream": can.resumes,
         "continuing a text exactly": can.continues,
         "health": await _succeeds(backend.probe(5.0)),

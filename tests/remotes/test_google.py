@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -14,17 +15,20 @@ from edgewise.backends.grpc.backend import GrpcBackend
 from edgewise.backends.grpc.settings import Authentication, ProtocolName, check, placeless
 from edgewise.backends.tensors import to_array
 from edgewise.core.answer import Embeddings
-from edgewise.core.content import EmbedInput, GenerateInput, Message
+from edgewise.core.content import CountTokensInput, EmbedInput, GenerateInput, Message
 from edgewise.core.deadline import Deadline
 from edgewise.core.failure import AttemptError, FailureKind, Quarantine
 from edgewise.core.request import Task
 from edgewise.core.settings import Secret
+from edgewise.router import AsyncRouter, NoBackendPermitted
+from edgewise.router.config import loads
 
 from .counting import vector
 from .google_server import EMBED_MODELS, KEY, MODELS, ONE_BY_ONE, GoogleServer
 
 BOTH = (ProtocolName.GEMINI, ProtocolName.VERTEX)
 CALL = GenerateInput((Message.system("be short"), Message.user("plover is a word")), max_output_tokens=5)
+COUNT = CountTokensInput(CALL.messages)
 
 Opened = Callable[..., GrpcBackend]
 
@@ -65,14 +69,44 @@ async def kind_of(backend: GrpcBackend) -> FailureKind:
 
 
 async def test_a_prompt_is_counted_with_its_system_turn(server: GoogleServer, opened: Opened) -> None:
-    assert await opened().count_tokens(CALL, context()) == 6
+    assert await opened().count_tokens(COUNT, context()) == 6
     assert server.model.running == 0
 
 
 async def test_counting_fails_as_calls_do(server: GoogleServer, opened: Opened) -> None:
     with pytest.raises(AttemptError) as caught:
-        await opened(MODELS[server.protocol] + "-none").count_tokens(CALL, context())
+        await opened(MODELS[server.protocol] + "-none").count_tokens(COUNT, context())
     assert caught.value.kind is FailureKind.MODEL_UNAVAILABLE
+
+
+async def test_the_router_asks_it_to_count_what_may_go_there_and_nothing_else(
+    server: GoogleServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GOOGLE_KEY", KEY)
+    configuration = f"""
+version: 1
+backends:
+  google:
+    kind: grpc
+    protocol: {server.protocol}
+    target: {server.target}
+    model: {MODELS[server.protocol]}
+    credentials: ${{GOOGLE_KEY}}
+    location: {{process_in: [any], store_in: [], operators: [US]}}
+policy:
+  data_classes: {{public: {{process_in: [any]}}, health: {{process_in: [EU]}}}}
+  default_data_class: health
+"""
+    async with AsyncRouter(loads(configuration, tmp_path)) as router:
+        counted = await router.count_tokens(COUNT.messages, data_class="public")
+        assert (counted, counted.backend) == (6, "google")
+        assert len(server.seen) == 1
+        with pytest.raises(NoBackendPermitted):
+            await router.count_tokens("plover is ill")
+        mixed = [Message.user("plover is ill", data_class="health"), Message.user("and the weather?")]
+        with pytest.raises(NoBackendPermitted):
+            await router.count_tokens(mixed, data_class="public")
+    assert len(server.seen) == 1
 
 
 async def embedded(backend: GrpcBackend, texts: tuple[str, ...]) -> Embeddings:
@@ -106,14 +140,14 @@ async def test_a_key_that_is_revoked_is_named_and_not_tried_again(server: Google
 
 @pytest.mark.parametrize("shown", Authentication)
 async def test_a_key_or_a_token_is_shown(server: GoogleServer, opened: Opened, shown: Authentication) -> None:
-    await opened(authentication=shown).count_tokens(CALL, context())
+    await opened(authentication=shown).count_tokens(COUNT, context())
     key, bearer = ("x-goog-api-key", KEY), ("authorization", f"Bearer {KEY}")
     given = server.metadata[0].items()
     assert (key in given, bearer in given) == (shown is Authentication.KEY, shown is Authentication.BEARER)
 
 
 async def test_by_default_gemini_gets_a_key_and_vertex_a_token(server: GoogleServer, opened: Opened) -> None:
-    await opened().count_tokens(CALL, context())
+    await opened().count_tokens(COUNT, context())
     assert ("x-goog-api-key" in server.metadata[0]) is (server.protocol is ProtocolName.GEMINI)
 
 
@@ -147,7 +181,7 @@ def test_no_host_without_a_region_has_a_place() -> None:
     assert placeless(GrpcSettings("generativelanguage.googleapis.com:443", ProtocolName.GEMINI, "m"))
 
 
-def test_both_generate_and_embed() -> None:
+def test_both_generate_embed_and_count() -> None:
     for protocol in BOTH:
         tasks = GrpcBackend("google", GrpcSettings("localhost:1", protocol, "m")).capabilities.tasks
-        assert tasks == {Task.GENERATE, Task.EMBED}
+        assert tasks == {Task.GENERATE, Task.EMBED, Task.COUNT_TOKENS}

@@ -7,7 +7,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import ClassVar
 
 from edgewise.backends import Backend
-from edgewise.backends.contract import CancellationTests, EmbeddingTests, GenerationTests, LifetimeTests, RemoteTests
+from edgewise.backends.contract import (
+    CancellationTests,
+    CountingTests,
+    EmbeddingTests,
+    GenerationTests,
+    LifetimeTests,
+    RemoteTests,
+)
 from edgewise.backends.grpc import GrpcSettings
 from edgewise.backends.grpc.backend import GrpcBackend
 from edgewise.backends.grpc.settings import ProtocolName
@@ -24,7 +31,7 @@ class GoogleContract(LifetimeTests, CancellationTests, RemoteTests):
 
     protocol: ClassVar[ProtocolName]
     models: ClassVar[dict[ProtocolName, str]] = MODELS
-    tasks: ClassVar[tuple[Task, ...]] = (Task.GENERATE,)
+    tasks: ClassVar[tuple[Task, ...]] = (Task.GENERATE, Task.COUNT_TOKENS)
     servers: ClassVar[list[GoogleServer]]
     breaking = BREAKING
 
@@ -73,13 +80,13 @@ class GoogleContract(LifetimeTests, CancellationTests, RemoteTests):
         await cls.servers[0].restart()
 
 
-class TestGemini(GoogleContract, GenerationTests, EmbeddingTests):
+class TestGemini(GoogleContract, GenerationTests, EmbeddingTests, CountingTests):
     __test__ = True
     protocol = ProtocolName.GEMINI
-    tasks = (Task.GENERATE, Task.EMBED)
+    tasks = (Task.GENERATE, Task.EMBED, Task.COUNT_TOKENS)
 
 
-class TestVertex(GoogleContract, GenerationTests):
+class TestVertex(GoogleContract, GenerationTests, CountingTests):
     __test__ = True
     protocol = ProtocolName.VERTEX
 

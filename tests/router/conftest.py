@@ -33,6 +33,16 @@ BACKENDS = {
     price: {input: 0.5, output: 5.0}
     context_tokens: 8000
 """,
+    "gemini": """
+  gemini:
+    kind: grpc
+    protocol: gemini
+    model: tiny
+    target: 127.0.0.1:50053
+    location: {process_in: [any], store_in: [any], operators: [US]}
+    quality: 0.9
+    price: {input: 1.0, output: 10.0}
+""",
     "phone": """
   phone:
     kind: llama_cpp

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from edgewise.core.content import GenerateInput, InferInput
+from edgewise.core.content import CountTokensInput, GenerateInput, InferInput
 from edgewise.core.failure import FailureKind
 from edgewise.router import AsyncRouter, DeadlineExceeded, PartialAnswer
 from edgewise.router.execution.retry_budget import (
@@ -273,7 +273,7 @@ class Judge:
 
 def _number(call: Call) -> int:
     content = call.content
-    if isinstance(content, GenerateInput):
+    if isinstance(content, GenerateInput | CountTokensInput):
         text = content.messages[0].text
     else:
         text = content.model if isinstance(content, InferInput) else content.texts[0]

@@ -15,7 +15,7 @@ from edgewise.backends import Backend, BackendHealth, CallContext, Capabilities,
 from edgewise.backends.models import ModelFile
 from edgewise.backends.registry import BackendKind
 from edgewise.core.answer import Delta, Embeddings, Finish, FinishReason, GenerateEvent, Inference, TokenLogprob, Usage
-from edgewise.core.content import Content, EmbedInput, GenerateInput, InferInput, Role, Tensor
+from edgewise.core.content import Content, CountTokensInput, EmbedInput, GenerateInput, InferInput, Role, Tensor
 from edgewise.core.failure import AttemptError, FailureKind
 from edgewise.core.request import Task
 
@@ -303,6 +303,6 @@ def _failure(fault: Fault) -> AttemptError:
 
 
 def _text(content: Content) -> str:
-    if isinstance(content, GenerateInput):
+    if isinstance(content, GenerateInput | CountTokensInput):
         return "".join(message.text for message in content.messages)
     return content.model if isinstance(content, InferInput) else "".join(content.texts)

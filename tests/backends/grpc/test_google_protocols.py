@@ -285,7 +285,7 @@ def test_what_each_can_do_is_known() -> None:
     def tasks(protocol: ProtocolName) -> frozenset[Task]:
         return GrpcBackend("google", GrpcSettings("localhost:1", protocol, "m")).capabilities.tasks
 
-    assert tasks(ProtocolName.GEMINI) == {Task.GENERATE, Task.EMBED}
-    assert tasks(ProtocolName.VERTEX) == {Task.GENERATE, Task.EMBED}
+    assert tasks(ProtocolName.GEMINI) == {Task.GENERATE, Task.EMBED, Task.COUNT_TOKENS}
+    assert tasks(ProtocolName.VERTEX) == {Task.GENERATE, Task.EMBED, Task.COUNT_TOKENS}
     for protocol in (ProtocolName.GEMINI, ProtocolName.VERTEX):
         assert [problem.path for problem in check(GrpcSettings("localhost:1", protocol))] == [("model",)]

@@ -11,7 +11,7 @@ import pytest
 
 from edgewise.backends import CallContext
 from edgewise.core.answer import Delta, Finish, FinishReason
-from edgewise.core.content import GenerateInput, Message
+from edgewise.core.content import CountTokensInput, Message
 from edgewise.core.deadline import Deadline
 from edgewise.core.failure import AttemptError, FailureKind
 
@@ -194,7 +194,7 @@ async def test_the_memory_serves_only_calls_of_the_same_data_classes(phone: Aske
 async def test_tokens_are_counted_as_a_generation_counts_them_and_beyond_the_context_too(phone: Asker) -> None:
     context = CallContext("request", Deadline(1e12))
     _, finish = await phone.answer(FRANCE, max_output_tokens=1)
-    counted = await phone.backend.count_tokens(GenerateInput((FRANCE,)), context)
+    counted = await phone.backend.count_tokens(CountTokensInput((FRANCE,)), context)
     assert counted == finish.usage.prompt_tokens
-    long = GenerateInput((Message.user("word " * 5000),))
+    long = CountTokensInput((Message.user("word " * 5000),))
     assert await phone.backend.count_tokens(long, context) > 5000
