@@ -100,9 +100,9 @@ class Connectivity:
     def report(self, state: LinkState | str | None = None, *, changed: bool = False) -> None:
         """Feed what the application knows, such as its own operating system's word for it.
 
-        ``offline`` is believed until something answers, ``limited`` until the next report; ``online`` is a reason to
-        ask, and no proof. ``changed``: the device is on another network, so connections are renewed. Raises
-        `InvalidRequest` for another word, or where nothing is said.
+        ``offline`` is believed until something answers, which is asked while somebody wants to know; ``limited`` until
+        the next report; ``online`` is a reason to ask, and no proof. ``changed``: the device is on another network, so
+        connections are renewed. Raises `InvalidRequest` for another word, or where nothing is said.
         """
         if not isinstance(changed, bool):
             raise InvalidRequest(f"changed is True or False, not of type {type(changed).__name__}")
@@ -180,9 +180,7 @@ class Connectivity:
     def facts(self) -> LinkFacts:
         """The link as policies see it. A request is being decided, so somebody wants to know."""
         self._asked_at = self._loop.time()
-        self._endpoints.refresh()
-        if self._something_lost:
-            self._endpoints.seek_lost()
+        self._seek()
         # Clocks are slow on some machines, and requests come in bursts.
         if self._facts is None or self._asked_at - self._facts_at > FACTS_KEPT:
             forced = self._forced is not None
@@ -231,9 +229,15 @@ class Connectivity:
 
     def _look(self) -> None:
         self._read_at = self._loop.time()
+        self._seek()
+
+    def _seek(self) -> None:
+        """Somebody wants to know: notice what only shows by looking, and ask for what is lost, or is said to be."""
         self._endpoints.refresh()
         if self._something_lost:
             self._endpoints.seek_lost()
+        if self._is_said_offline():
+            self._endpoints.seek_any()
 
     def _judge(self) -> None:
         """Judge the evidence anew, and tell who listens what is different."""

@@ -127,6 +127,11 @@ class Endpoints:
             if reach.fault is not None or reach.unproven:
                 probing.suspect()
 
+    def seek_any(self) -> None:
+        """Ask whether anything beyond this device answers after all, if that was not just done."""
+        for reach in self._over_network:
+            self._probing[reach].suspect(deep=True)
+
     async def check(self) -> None:
         """Ask every endpoint now, and return when each has answered or has not."""
         await asyncio.gather(*(probing.check() for probing in self._probing.values()))

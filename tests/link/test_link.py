@@ -364,6 +364,22 @@ def test_an_application_may_say_what_its_own_system_says(world: World) -> None:
     run_in_virtual_time(scene())
 
 
+def test_an_application_that_says_offline_and_no_more_is_disproved_by_what_answers(world: World) -> None:
+    async def scene() -> None:
+        async with world.router("cloud", "phone") as router:
+            router.connectivity.report("offline")
+            assert router.connectivity.state == "offline"
+            first, *_, last = await ask_for(router, 1.0)
+            assert (first, last) == ("phone", "cloud")
+            assert router.connectivity.state == "online"
+            world.network.change()
+            router.connectivity.report("offline")
+            assert set(await ask_for(router, 60.0, every=5.0)) == {"phone"}
+            assert router.connectivity.state == "offline"
+
+    run_in_virtual_time(scene())
+
+
 @pytest.mark.parametrize("state", ["off", "ONLINE", "", 3, [], True])
 def test_a_word_that_is_no_state_is_refused(world: World, state: object) -> None:
     async def scene() -> None:
