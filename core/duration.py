@@ -22,9 +22,13 @@ def parse_duration(value: float | str) -> float:
         return float(match[1]) * _SECONDS_PER_UNIT[match[2]]
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"not a duration: {type(value).__name__}; give seconds, or a text like '800ms'")
-    if not math.isfinite(value) or value < 0:
-        raise ValueError(f"not a duration: {value}; give a finite number of seconds, zero or more")
-    return float(value)
+    try:
+        seconds = float(value)
+    except OverflowError:  # an integer beyond any float
+        seconds = math.inf
+    if not math.isfinite(seconds) or seconds < 0:
+        raise ValueError(f"not a duration: {seconds}; give a finite number of seconds, zero or more")
+    return seconds
 
 
 def format_duration(seconds: float) -> str:

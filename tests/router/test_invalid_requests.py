@@ -38,6 +38,7 @@ def test_a_prompt_that_is_none(make_router: RouterMaker, prompt: object, says: s
         ({"latency_budget": 0}, "more than 0"),
         ({"latency_budget": -1}, "more than 0"),
         ({"latency_budget": float("nan")}, "more than 0"),
+        ({"latency_budget": 10**400}, "more than 0"),
         ({"latency_budget": "3"}, "'800ms'"),
         ({"latency_budget": "soon"}, "'800ms'"),
         ({"first_token_budget": "0s"}, "more than 0"),
