@@ -106,14 +106,14 @@ def flush(path: Path, output: str) -> None:
 @format_option
 def retry(receipts: tuple[str, ...], everything: bool, path: Path, output: str) -> None:
     """Queue dead letters again, or end the wait of queued requests. Sends nothing itself."""
-    from ..outbox import State
+    from ..outbox import State, expiry
 
     if everything == bool(receipts):
         raise click.UsageError("name receipts, or give --all")
     with _store(path) as store:
         entries = store.all(time.time(), [State.DEAD]) if everything else _chosen(store, receipts)
         lifetime = _lifetime(path)
-        revived = [entry.receipt for entry in entries if store.revive(entry.receipt, time.time() + lifetime)]
+        revived = [entry.receipt for entry in entries if store.revive(entry.receipt, expiry(time.time(), lifetime))]
     _report("queued again", revived, output)
     if not everything and len(revived) < len(entries):
         raise OutboxError("the others were answered, or their content is erased: submit them anew")

@@ -1,7 +1,7 @@
 """The outbox: requests that wait on the disk, and are sent when they may be."""
 
 from .delivery import Delivery
-from .entry import Ending, Entry, Receipt, State
+from .entry import Ending, Entry, Receipt, State, expiry
 from .leases import Lease
 from .outbox import Outbox, Result
 from .quota import Quota
@@ -21,4 +21,5 @@ __all__ = [
     "State",
     "Store",
     "Tally",
+    "expiry",
 ]

@@ -43,6 +43,15 @@ KEEPS_CONTENT = frozenset({Ending.POISON, Ending.REFUSED})
 """Dead letters that can be tried again, because their content is still there."""
 
 
+_LATEST = 253_370_764_800.0
+"""9999-01-01 in seconds since 1970: no calendar that could show a later time to people goes further."""
+
+
+def expiry(now: float, lifetime: float) -> float:
+    """When what is queued now dies of age. In seconds, since 1970 and for so long."""
+    return min(now + lifetime, _LATEST)
+
+
 @dataclass(frozen=True, slots=True)
 class NewEntry:
     """A request to queue. Times are seconds of wall-clock time since 1970; ``content`` and ``labels`` are JSON."""

@@ -17,7 +17,7 @@ from ...core.request import Priority
 from ...policies.settings import OfflineSettings
 from ..client.options import GenerateOptions
 from .encoding import decode_answer, encode_request
-from .entry import Ending, Entry, NewEntry, Receipt, State
+from .entry import Ending, Entry, NewEntry, Receipt, State, expiry
 from .quota import Quota
 from .store import Store
 
@@ -76,7 +76,7 @@ class Outbox:
             labels=labels,
             content=content,
             submitted_at=now,
-            expires_at=now + _seconds(self.settings.queue_ttl if ttl is None else ttl, "ttl"),
+            expires_at=expiry(now, _seconds(self.settings.queue_ttl if ttl is None else ttl, "ttl")),
             priority=Priority(options.get("priority", Priority.NORMAL)),
             order_key=order_key,
         )

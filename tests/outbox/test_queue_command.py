@@ -83,6 +83,16 @@ def test_an_export_is_lines_of_json(invoke: Invoke, receipts: list[str]) -> None
         assert (SECRET in json.dumps(lines)) == shown
 
 
+def test_a_time_to_live_without_end_can_be_shown(invoke: Invoke, receipts: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "edgewise.yaml"
+    file.write_text(file.read_text("utf-8").replace("queue_ttl: 24h", "queue_ttl: 999999999d"))
+    store = Store(tmp_path / "outbox.db")
+    store.bury(receipts[2], Ending.POISON, "it broke something", 0.0)
+    store.close()
+    assert invoke("retry", receipts[2]).exit_code == 0
+    assert json.loads(invoke("show", receipts[2], "--format", "json").output)["expires_at"].startswith("999")
+
+
 def test_a_drop_erases(invoke: Invoke, receipts: list[str], tmp_path: Path) -> None:
     assert invoke("drop", *receipts[:2]).output == "2 dropped\n"
     assert [each["ending"] for each in listed(invoke)] == ["dropped", "dropped", None]
