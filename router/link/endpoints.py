@@ -189,25 +189,28 @@ class Endpoints:
             for reach in self._over_network:
                 self._doubt(reach)
         before, self.attachment = self.attachment, self._network.attachment()
-        changed |= before != self.attachment
+        moved = before != self.attachment
+        changed |= moved
         for reach in self._over_network:
-            changed |= self._follow(reach, self.attachment)
+            changed |= self._follow(reach, self.attachment, moved or not self._network.polled)
         if self._network.polled and self.interest() is not Interest.NONE:
             self._look_due = self._loop.call_later(LOOK_EVERY, self._look)
         if changed:
             self._learned()
 
-    def _follow(self, reach: Reach, now: Attachment) -> bool:
+    def _follow(self, reach: Reach, now: Attachment, news: bool) -> bool:
+        """Follow the way to an endpoint; returns whether something changed. ``news``: the system has some."""
         before = reach.way
         reach.way = None if reach.address is None else self._network.way(reach.address)
         # A name may mean another address on another network: only a literal address is lost with its route.
         literal = reach.endpoint is not None and reach.endpoint.literal
         if not now.addresses or (literal and reach.way is None):
-            news = reach.lost(PathFault.NO_ROUTE)
-            if news:
+            lost = reach.lost(PathFault.NO_ROUTE)
+            if lost:
                 self._fail_soon(reach, PathFault.NO_ROUTE)
-            return news
-        if reach.fault is PathFault.NO_ROUTE:
+            return lost
+        # What a probe found of a name's addresses does not show here: only news are a reason to doubt it.
+        if reach.fault is PathFault.NO_ROUTE and (literal or news):
             self._doubt(reach)
             if self.interest() is not Interest.NONE:
                 self._probing[reach].seek(self._random.uniform(0.0, RETURN_JITTER))

@@ -364,6 +364,23 @@ def test_an_application_may_say_what_its_own_system_says(world: World) -> None:
     run_in_virtual_time(scene())
 
 
+def test_a_name_without_a_route_stays_lost_on_a_network_that_is_only_looked_at(world: World) -> None:
+    """As one whose addresses are all of a family that this network does not have."""
+    world.network.polled = True
+    world.cloud.host = "cloud.example"
+    world.network.faults = {"cloud.example": PathFault.NO_ROUTE}
+
+    async def scene() -> None:
+        async with world.router("cloud", "phone") as router:
+            assert (await router.connectivity.check()).endpoints[0].reachability == "unreachable"
+            assert set(await ask_for(router, 10.0)) == {"phone"}
+            assert world.cloud.renewed == 0
+            world.network.faults = {}
+            assert (await ask_for(router, 1.0))[-1] == "cloud"
+
+    run_in_virtual_time(scene())
+
+
 def test_an_application_that_says_offline_and_no_more_is_disproved_by_what_answers(world: World) -> None:
     async def scene() -> None:
         async with world.router("cloud", "phone") as router:
