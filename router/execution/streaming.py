@@ -72,7 +72,8 @@ class Stream:
         self._max_output_tokens = max_output_tokens
         self._failover = failover
         self._text = Text(stop)
-        self._given = False
+        self._seen: Text | None = None
+        """What the reader has begun to get; not `_text` where that was begun anew and shows nothing yet."""
         self._deadline = run.deadline.at
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
@@ -91,7 +92,7 @@ class Stream:
                     text = self._text.take(event)
                     if text or event.logprobs:
                         given = self._now()
-                        self._given = True
+                        self._seen = self._text
                         yield Chunk(text, seam, event.logprobs)
                         # A slow reader's time is not the stream's.
                         self._deadline += self._now() - given
@@ -111,12 +112,12 @@ class Stream:
                 # The attempt had the request's own deadline, whatever the reader's time adds to it here.
                 late = failure.kind is FailureKind.TIMED_OUT and run.deadline.passed(self._now())
                 if late or self._now() >= self._deadline:
-                    raise out_of_time(run.decision, self._text.shown)
+                    raise out_of_time(run.decision, self._partial)
                 resumed = await self._resumed(opened.attempt, failure)
                 if resumed is not None:
                     opened = resumed
                     continue
-                opened, seam = await self._take_over(opened.attempt, failure, untold=seam)
+                opened, seam = await self._take_over(opened.attempt, failure)
         except (asyncio.CancelledError, GeneratorExit) as left:
             await opened.fail(left)
             raise
@@ -145,18 +146,16 @@ class Stream:
         """The same stream from where it broke; ``None`` where that fails, or takes longer than others can wait."""
         return await resume(broken, failure, self._open_resumed, Deadline(self._last_safe(broken.step.backend)))
 
-    async def _take_over(
-        self, broken: Attempt, failure: AttemptError, *, untold: Seam | None
-    ) -> tuple[_Open, Seam | None]:
+    async def _take_over(self, broken: Attempt, failure: AttemptError) -> tuple[_Open, Seam | None]:
         """The stream that goes on after one broke, and the seam to it: continued, or else begun anew.
 
-        Where nothing was shown yet it begins anew without a seam. Where the ``untold`` one restarts, so does the next.
+        Where nothing was shown yet it begins anew without a seam.
         """
         lost: RaceFailed | None = None
-        restarts = untold is not None and untold.restarts
         if failure.disposition.next_backend and self._run.request.labels.idempotent:
             try:
-                if self._given and (opened := await self._continued()) is not None:
+                if self._seen is not None and (opened := await self._continued()) is not None:
+                    restarts = self._seen is not self._text
                     return opened, self._seam(broken, opened.attempt, failure, restarts=restarts)
             except RaceFailed as ended:
                 lost = ended
@@ -178,7 +177,7 @@ class Stream:
 
         Until there is one the text so far stays the answer's.
         """
-        if self._given and not self._failover.restarts:
+        if self._seen is not None and not self._failover.restarts:
             return None
         steps, text = self._not_failed(), Text(self._stop)
         if not steps and await self._may_ask_again(broken, failure):
@@ -206,14 +205,14 @@ class Stream:
     def _broken(self, broken: Attempt, failure: AttemptError, lost: RaceFailed | None) -> EdgewiseError:
         decision = self._run.decision
         if lost is not None and lost.timed_out:
-            return out_of_time(decision, self._text.shown)
-        if not self._given:
+            return out_of_time(decision, self._partial)
+        if self._seen is None:
             failures = (failure, *(lost.failures if lost else ()))
             return failed(RaceFailed(failures, timed_out=False), decision)
         reasons = "; ".join(dict.fromkeys(error.sentence for error in (lost.failures if lost else ())))
         tried = f"no other backend could continue it ({reasons})" if reasons else "no other backend may continue it"
         sentence = f"the stream of {broken.step.backend!r} broke: {failure.sentence}; {tried}"
-        return PartialAnswer(sentence, decision, self._text.shown)
+        return PartialAnswer(sentence, decision, self._partial)
 
     async def _open(self, attempt: Attempt, text: Text | None = None) -> _Open:
         """Open a stream that goes on with ``text``, the answer's so far where it is absent."""
@@ -258,8 +257,12 @@ class Stream:
         )
         return Chunk(held, seam, answer=answer)
 
+    @property
+    def _partial(self) -> str:
+        return "" if self._seen is None else self._seen.shown
+
     def _seam(self, broken: Attempt, now: Attempt, failure: AttemptError, *, restarts: bool) -> Seam | None:
-        if not self._given:
+        if self._seen is None:
             return None
         sentence = f"{broken.step.backend} failed: {failure.kind}"
         seam = Seam(broken.step.backend, now.step.backend, sentence, restarts)

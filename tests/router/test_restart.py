@@ -283,3 +283,16 @@ def test_a_new_beginning_that_shows_nothing_before_it_breaks_is_not_forgotten(ma
         assert "".join(chunk.text for chunk in shown) == answer.text
 
     run_in_virtual_time(main())
+
+
+def test_the_text_so_far_stays_the_answers_until_the_new_one_shows_something(make_router: RouterMaker) -> None:
+    cloud = ScriptedBackend("cloud", TWO_AND_BROKEN)
+    gateway = ScriptedBackend("gateway", Script(words=("##", "uno"), failure=BROKEN, fails_after=1))
+
+    async def main() -> None:
+        async with make_router(cloud, gateway) as router:
+            with pytest.raises(PartialAnswer) as caught:
+                await collect(router, stop="###", **HELD_TO_A_FORMAT)
+        assert caught.value.partial == "one two "
+
+    run_in_virtual_time(main())
