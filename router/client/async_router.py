@@ -241,6 +241,7 @@ class AsyncRouter:
         if count_bytes(model, "the model's name") == 0:
             raise InvalidRequest("the model's name is empty; name the model to run")
         labels = labels_of(Task.INFER, options, self._decider.policy, tokens=0, model=model)
+        self._decider.announce(labels, options)
         # Long lists take numpy seconds, in which nobody else's deadline may wait.
         made = tensors_of(inputs) if are_small_arrays(inputs) else await self._made_in_time(labels, tensors_of, inputs)
         content = InferInput(model, made or {})

@@ -76,11 +76,14 @@ class Decider:
         deciding_at = asyncio.get_running_loop().time()
         facts = self._facts(conduct, request_id, labels, conversation)
         plan = self.policy.plan(facts)
-        if conversation is not None:
-            conversation.classes = conversation.classes.union(plan.data_classes)
-            self._conversations.remember(conversation)
+        self._remember(conversation, plan.data_classes)
         planning = asyncio.get_running_loop().time() - deciding_at
         return Run(conduct, request, plan, _record(request, plan, planning), facts, conversation)
+
+    def announce(self, labels: Labels, options: RequestOptions) -> None:
+        """Remember what a request is about that can be decided later only. Raises `InvalidRequest`."""
+        conversation = self._conversation(options)
+        self._remember(conversation, self._within(conversation, labels).data_classes)
 
     def plan(self, conduct: Conduct, labels: Labels, options: RequestOptions) -> Plan:
         """What would be decided now; nothing is remembered of it. Raises `InvalidRequest`."""
@@ -91,6 +94,11 @@ class Decider:
     def _conversation(self, options: RequestOptions) -> Conversation | None:
         name = identifier(options.get("conversation"), "conversation")
         return None if name is None else self._conversations.look(name)
+
+    def _remember(self, conversation: Conversation | None, classes: tuple[str, ...]) -> None:
+        if conversation is not None:
+            conversation.classes = conversation.classes.union(classes)
+            self._conversations.remember(conversation)
 
     def _within(self, conversation: Conversation | None, labels: Labels) -> Labels:
         """The labels with the data classes that the conversation has had before."""

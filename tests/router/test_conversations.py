@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -125,3 +126,22 @@ def test_a_wall_moves_it_too(make_router: RouterMaker) -> None:
             assert (await ask(router)).backend == "phone"
 
     run_in_virtual_time(main())
+
+
+def test_what_is_asked_meanwhile_has_the_classes_of_an_inference_whose_arrays_are_being_made(
+    make_router: RouterMaker,
+) -> None:
+    cloud = ScriptedBackend("cloud")
+
+    async def main() -> None:
+        async with make_router(cloud, ScriptedBackend("phone")) as router:
+            inferring = asyncio.create_task(
+                router.infer("model", {"x": [[1.0, 2.0]]}, data_class="secret", conversation="c1", backend="phone")
+            )
+            await asyncio.sleep(0)
+            answer = await ask(router)
+            assert (answer.backend, answer.decision.data_classes) == ("phone", ("public", "secret"))
+            await asyncio.gather(inferring, return_exceptions=True)
+
+    run_in_virtual_time(main())
+    assert not cloud.calls

@@ -132,9 +132,7 @@ async def _ask_all(router: AsyncRouter, world: World, asks: list[Ask]) -> list[O
         if (wait := ask.at - loop.time()) > 0:
             await asyncio.sleep(wait)
         classes = effective_classes(world, ask)
-        # An inference that is cancelled at once never comes to a decision: its arrays are made before.
-        begins = ask.task != "infer" or ask.cancel_after != 0.0
-        if ask.conversation is not None and begins:
+        if ask.conversation is not None:
             classes = conversations.setdefault(ask.conversation, set()) | classes
             conversations[ask.conversation] = classes
         outcome = Outcome(ask, classes, router.connectivity.state.value, loop.time())
