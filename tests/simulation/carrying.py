@@ -77,11 +77,17 @@ async def _stream(router: AsyncRouter, outcome: Outcome) -> None:
     loop = asyncio.get_running_loop()
     ask = outcome.ask
     count = 0
-    chunks = router.stream(ask.messages, **_generate_options(ask))
+    options = _generate_options(ask)
+    if ask.restarts:
+        chunks = router.stream(ask.messages, **options, stream_failover="restart")
+    else:
+        chunks = router.stream(ask.messages, **options)
     async with aclosing(chunks):
         async for chunk in chunks:
             if outcome.first_text is None:
                 outcome.first_text = loop.time()
+            if chunk.seam is not None and chunk.seam.restarts:
+                outcome.shown = ""
             outcome.shown += chunk.text
             if chunk.answer is not None:
                 outcome.answer, outcome.decision = chunk.answer, chunk.answer.decision

@@ -47,6 +47,7 @@ def _backend(backend: BackendPlan) -> dict[str, object]:
         "tasks": list(backend.tasks),
         "context_tokens": backend.context_tokens,
         "continues": backend.continues,
+        "resumes": backend.resumes,
         "logprobs": backend.logprobs,
         "max_concurrency": backend.max_concurrency,
     }

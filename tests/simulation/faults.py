@@ -50,6 +50,7 @@ def _raised(name: str, kind: FailureKind, *, early: bool = False, retry_after: f
 
 LOST = _raised("connection lost", FailureKind.UNREACHABLE)
 SILENT = Fault("silence", Manner.SILENT)
+CUT = Fault("cut", Manner.CUT)
 OVERLOADED = _raised("overloaded", FailureKind.OVERLOADED, early=True)
 
 PASSING = (
@@ -60,7 +61,7 @@ PASSING = (
     Fault("slower drip", Manner.SLOW_DRIP, pause=15.0),
     Fault("a short stall", Manner.DELAYED, pause=0.4),
     Fault("a long stall", Manner.DELAYED, pause=8.0),
-    Fault("cut", Manner.CUT),
+    CUT,
     Fault("crash", Manner.CRASHED, FailureKind.CRASHED, pause=2.0),
     Fault("contract broken", Manner.FOREIGN),
     OVERLOADED,

@@ -106,7 +106,7 @@ class Judge:
         for member in conduct.fleet:
             # Attempts of callers who went away are in no decision that was handed out: they only earned.
             reasons = [each.reason for each in tried if each.backend == member.name]
-            retries = sum(reason == "retry" for reason in reasons)
+            retries = sum(reason in ("retry", "resume") for reason in reasons)
             hedges = sum(reason.startswith("hedge") for reason in reasons)
             earned = EARNED_PER_FIRST_ATTEMPT * len(outcomes)
             reserve = MOST_RESERVE + now / RESERVE_SECONDS
@@ -220,7 +220,9 @@ class Judge:
         if not chains:
             yield "its text is not what the backends said"
         elif outcome.decision is not None and outcome.end != "left":
-            seams = [(seam.from_backend, seam.to_backend) for seam in outcome.decision.seams]
+            restarts = [at for at, seam in enumerate(outcome.decision.seams, 1) if seam.restarts]
+            since = restarts[-1] if restarts else 0
+            seams = [(seam.from_backend, seam.to_backend) for seam in outcome.decision.seams[since:]]
             if not any([(a.backend, b.backend) for a, b in pairwise(chain)] == seams for chain in chains):
                 yield f"records the seams {seams}, which are others"
 

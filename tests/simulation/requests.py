@@ -43,6 +43,7 @@ class Ask:
     cancel_after: float | None
     read_pause: float
     leave_after: int | None
+    restarts: bool
 
     @property
     def content(self) -> str:
@@ -65,7 +66,9 @@ def make_asks(world: World, count: int) -> list[Ask]:
 
 
 def _ask(source: random.Random, world: World, number: int, at: float) -> Ask:
-    task = source.choices(["generate", "stream", "embed", "infer"], [35, 40, 15, 10])[0]
+    task = source.choices(
+        ["generate", "stream", "embed", "infer"], [20, 80, 0, 0] if world.lossy else [35, 40, 15, 10]
+    )[0]
     generates = task in ("generate", "stream")
     names = list(world.classes)
     turns = source.choice([1, 1, 1, 3]) if generates else 0
@@ -88,10 +91,11 @@ def _ask(source: random.Random, world: World, number: int, at: float) -> Ask:
         conversation=f"talk-{source.randint(0, 3)}" if chance() < 0.1 else None,
         stop=generates and chance() < 0.1,
         logprobs=generates and chance() < 0.05,
-        words=source.choice([1, 3, 6, 12, 40]) if chance() < 0.5 else 5,
+        words=source.choice([1, 3, 6, 12, 40]) if chance() < 0.5 else 20 if world.lossy else 5,
         cancel_after=source.choice([0.0, 0.01, 0.1, 1.0, 5.0]) if chance() < 0.1 else None,
         read_pause=source.choice([0.01, 0.5, 3.0]) if task == "stream" and chance() < 0.1 else 0.0,
         leave_after=source.randint(1, 4) if task == "stream" and chance() < 0.1 else None,
+        restarts=task == "stream" and chance() < 0.3,
     )
 
 

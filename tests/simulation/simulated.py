@@ -7,7 +7,7 @@ import math
 import random
 import struct
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -19,7 +19,7 @@ from edgewise.core.content import Content, CountTokensInput, EmbedInput, Generat
 from edgewise.core.failure import AttemptError, FailureKind
 from edgewise.core.request import Task
 
-from .faults import Fault, Manner
+from .faults import LOST, Fault, Manner
 from .requests import SAID, STOP
 from .world import BackendPlan, Episode
 
@@ -57,6 +57,7 @@ class SimulatedSettings:
     tasks: Annotated[tuple[str, ...], "what it can do"]
     context_tokens: Annotated[int, "prompt and answer together"]
     continues: Annotated[bool, "it continues the assistant's text"]
+    resumes: Annotated[bool, "a stream that was lost goes on"]
     logprobs: Annotated[bool, "it reports log-probabilities"]
     max_concurrency: Annotated[int, "calls at once"]
 
@@ -72,6 +73,7 @@ class _Configured(Backend):
             continues=settings.continues,
             constrains=True,
             logprobs=settings.logprobs,
+            resumes=settings.resumes,
             max_concurrency=settings.max_concurrency,
         )
 
@@ -98,13 +100,15 @@ class SimulatedBackend(_Configured):
 
     def __init__(self, plan: BackendPlan, seed: int) -> None:
         settings = SimulatedSettings(
-            plan.tasks, plan.context_tokens, plan.continues, plan.logprobs, plan.max_concurrency
+            plan.tasks, plan.context_tokens, plan.continues, plan.resumes, plan.logprobs, plan.max_concurrency
         )
         super().__init__(plan.name, settings)
         self.plan = plan
         self.calls: list[Call] = []
         self.broken: list[str] = []
         self._running: dict[int, Call] = {}
+        self._streams: dict[str, tuple[Call, GenerateInput, list[str]]] = {}
+        self.resumptions = 0
         self._random = random.Random(f"{plan.name} {seed}")
         self._loaded_at = math.inf
         self._lasting: Fault | None = None
@@ -133,28 +137,55 @@ class SimulatedBackend(_Configured):
             if call.logprobs is not None and not self.plan.logprobs:
                 self.broken.append("was asked for log-probabilities, which it has not")
             words = self._answer(taken, call)
+            if self.plan.resumes and context.stream:
+                self._streams[context.stream] = taken, call, words
             fault, after = self._fate(taken, len(words))
-            try:
-                await self._loaded(taken)
-                every = self.plan.every
-                for at in range(len(words) + 1):
-                    if fault is not None and at == after:
-                        if fault.manner is Manner.CUT:
-                            taken.finished = True
-                            return
-                        every = await self._suffer(fault, taken, every)
-                    if at == len(words):
-                        break
-                    pause = every if at else self.plan.first_after
-                    await self._pause(taken, pause * self._random.uniform(0.8, 1.3))
+            async with aclosing(self._say(taken, call, words, 0, fault, after)) as events:
+                async for event in events:
+                    yield event
+
+    async def resume(self, after: int, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
+        """The words that follow the first ``after`` ones."""
+        known = self._streams.get(context.stream)
+        if known is None:
+            self.broken.append("was asked to go on with a stream that it never began")
+            return
+        taken, call, words = known
+        if after > len(taken.said):
+            self.broken.append("was asked to go on after words that it never said")
+        self.resumptions += 1
+        with self._again(taken):
+            fault = LOST if self._random.random() < 0.3 else self._episode()
+            lost_at = after + self._random.randint(0, len(words) - after)
+            async with aclosing(self._say(taken, call, words, after, fault, lost_at)) as events:
+                async for event in events:
+                    yield event
+
+    async def _say(
+        self, taken: Call, call: GenerateInput, words: list[str], start: int, fault: Fault | None, after: int
+    ) -> AsyncGenerator[GenerateEvent, None]:
+        try:
+            await self._loaded(taken)
+            every = self.plan.every
+            for at in range(start, len(words) + 1):
+                if fault is not None and at == after:
+                    if fault.manner is Manner.CUT:
+                        taken.finished = True
+                        return
+                    every = await self._suffer(fault, taken, every)
+                if at == len(words):
+                    break
+                pause = every if at else self.plan.first_after
+                await self._pause(taken, pause * self._random.uniform(0.8, 1.3))
+                if at == len(taken.said):
                     taken.said.append(words[at])
-                    yield Delta(words[at], 1, () if call.logprobs is None else (TokenLogprob(words[at], -0.5),))
-                taken.finished = taken.whole = True
-                usage = Usage(taken.number, len(words))
-                yield Finish(FinishReason.STOP, usage, f"{self.name}-model", self.name)
-            finally:
-                if not taken.finished and taken.slow_to_stop:
-                    await asyncio.sleep(taken.slow_to_stop)
+                yield Delta(words[at], 1, () if call.logprobs is None else (TokenLogprob(words[at], -0.5),))
+            taken.finished = taken.whole = True
+            usage = Usage(taken.number, len(words))
+            yield Finish(FinishReason.STOP, usage, f"{self.name}-model", self.name)
+        finally:
+            if not taken.finished and taken.slow_to_stop:
+                await asyncio.sleep(taken.slow_to_stop)
 
     async def embed(self, call: EmbedInput, context: CallContext) -> Embeddings:
         """Each text's length, and the call's number."""
@@ -188,12 +219,27 @@ class SimulatedBackend(_Configured):
         taken = Call(number, self.name, context.request_id, content, partial, now)
         taken.slow_to_stop = self.plan.slow_to_stop if isinstance(content, GenerateInput) else 0.0
         self.calls.append(taken)
+        with self._run(taken):
+            yield taken
+
+    @contextmanager
+    def _again(self, taken: Call) -> Iterator[None]:
+        """A call that goes on after its connection was lost."""
+        if taken.number in self._running:
+            self.broken.append("was asked to go on with a stream that goes on")
+        taken.finished, taken.doom = False, None
+        with self._run(taken):
+            yield
+
+    @contextmanager
+    def _run(self, taken: Call) -> Iterator[None]:
+        number = taken.number
         self._running[number] = taken
         if len(self._running) > self.plan.max_concurrency:
             # Those whose callers have just gone are about to notice; the backend's own limit covers that moment.
             self._count_later(set(self._running))
         try:
-            yield taken
+            yield
         finally:
             del self._running[number]
             taken.ended = asyncio.get_running_loop().time()
@@ -223,15 +269,19 @@ class SimulatedBackend(_Configured):
             return Fault("too long", Manner.RAISED, FailureKind.CONTEXT_LENGTH), 0
         if self._lasting is not None:
             return self._lasting, 0
-        for episode in self.plan.episodes:
-            if episode.start <= taken.began < episode.end:
-                return episode.fault, 0
+        if (fault := self._episode()) is not None:
+            return fault, 0
         if self._random.random() >= self.plan.fault_share:
             return None, 0
         fault = self._random.choice(self.plan.faults)
         if fault.lasting:
             self._lasting = fault
-        return fault, 0 if fault.early else self._random.choice([0, 0, self._random.randint(0, words)])
+        within = self._random.randint(0, words)
+        return fault, 0 if fault.early else within if self.plan.breaks_late else self._random.choice([0, 0, within])
+
+    def _episode(self) -> Fault | None:
+        now = asyncio.get_running_loop().time()
+        return next((each.fault for each in self.plan.episodes if each.start <= now < each.end), None)
 
     async def _suffer(self, fault: Fault, taken: Call, every: float) -> float:
         """Have the fault strike; returns the time per word from here on."""

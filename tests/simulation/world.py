@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .faults import LASTING, LOST, OVERLOADED, PASSING, SILENT, Fault
+from .faults import CUT, LASTING, LOST, OVERLOADED, PASSING, SILENT, Fault
 
 Places = dict[str, list[str]]
 """The keys of a location or a data class that are written, each with its places."""
@@ -28,7 +28,7 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class BackendPlan:
-    """One backend as configured, and how it behaves. Times are seconds."""
+    """One backend as configured, and how it behaves. Times are seconds. ``breaks_late``: within its answers."""
 
     name: str
     on_device: bool
@@ -40,6 +40,7 @@ class BackendPlan:
     tasks: tuple[str, ...]
     context_tokens: int
     continues: bool
+    resumes: bool
     logprobs: bool
     max_concurrency: int
     load: float
@@ -47,6 +48,7 @@ class BackendPlan:
     every: float
     fault_share: float
     faults: tuple[Fault, ...]
+    breaks_late: bool
     slow_to_stop: float
     episodes: tuple[Episode, ...]
 
@@ -74,11 +76,12 @@ class RulePlan:
 class World:
     """All that one seed stands for, but for its requests.
 
-    ``switches`` are (time, state of the link), ``pauses`` (time, seconds for which nothing runs), ``clock_jumps``
-    (time, seconds by which the wall clock is set forth or back).
+    In a ``lossy`` one answers are long, and break on their way. ``switches`` are (time, state of the link), ``pauses``
+    (time, seconds for which nothing runs), ``clock_jumps`` (time, seconds by which the wall clock is set).
     """
 
     seed: int
+    lossy: bool
     backends: tuple[BackendPlan, ...]
     classes: Mapping[str, ClassPlan]
     default_class: str | None
@@ -97,10 +100,12 @@ def make_world(seed: int) -> World:
     """The world of a seed."""
     source = random.Random(f"world {seed}")
     duration = source.choice([10.0, 20.0, 40.0])
-    backends = tuple(_backend(source, at, duration) for at in range(source.choice([1, 2, 2, 3, 3, 4])))
+    lossy = source.random() < 0.1
+    backends = tuple(_backend(source, at, duration, lossy=lossy) for at in range(source.choice([1, 2, 2, 3, 3, 4])))
     classes = _classes(source)
     return World(
         seed=seed,
+        lossy=lossy,
         backends=backends,
         classes=classes,
         default_class=source.choice([None, "public", "public", *classes]),
@@ -116,13 +121,15 @@ def make_world(seed: int) -> World:
     )
 
 
-def _backend(source: random.Random, at: int, duration: float) -> BackendPlan:
+def _backend(source: random.Random, at: int, duration: float, *, lossy: bool) -> BackendPlan:
     on_device = source.random() < (0.6 if at == 0 else 0.2)
-    sound = source.random() < 0.3
+    sound = source.random() < 0.3 and not lossy
     count = source.randint(1, 5)
     faults = source.sample(PASSING, count)
     if source.random() < 0.1:
         faults = [source.choice(LASTING)]
+    if lossy:
+        faults = [LOST, LOST, SILENT, CUT]
     return BackendPlan(
         name=f"{'phone' if on_device else 'cloud'}-{at}",
         on_device=on_device,
@@ -134,13 +141,15 @@ def _backend(source: random.Random, at: int, duration: float) -> BackendPlan:
         tasks=TASKS if source.random() < 0.7 else ("generate",),
         context_tokens=source.choice([1000, 4000, 100_000]),
         continues=source.random() < 0.7,
+        resumes=not on_device and source.random() < 0.5,
         logprobs=source.random() < 0.7,
         max_concurrency=source.choice([1, 2, 8, 64]),
         load=source.choice([0.0, 0.0, 0.5, 5.0]) if on_device else 0.0,
         first_after=source.choice([0.02, 0.1, 0.4, 1.0]),
         every=source.choice([0.002, 0.02, 0.1]),
-        fault_share=0.0 if sound else source.choice([0.03, 0.2, 0.6, 1.0]),
+        fault_share=0.0 if sound else 0.5 if lossy else source.choice([0.03, 0.2, 0.6, 1.0]),
         faults=() if sound else tuple(faults),
+        breaks_late=lossy,
         slow_to_stop=0.0 if source.random() < 0.8 else source.choice([0.03, 0.3, 2.0]),
         episodes=() if sound else _episodes(source, duration),
     )
