@@ -113,6 +113,7 @@ bench: $(VENV)/models
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/remote.py
 	$(BIN)/python benchmarks/connectivity.py --seeds 1
+	$(BIN)/python benchmarks/worker.py
 	$(BIN)/python benchmarks/local.py
 
 resilience: $(VENV)/edgewise
