@@ -18,8 +18,9 @@ the deadline. `python -m tests.faults.write_table` runs them all and writes this
 a run gives. In every row the request ended within 50 ms of its deadline, by one answer or one typed error, and neither
 the error nor the decision held any content.
 
-'Failure' is what the decision records of the server: what happened, not which status code said so. A server that sends
-every message of a stream twice is not noticed: the protocol does not number them, and a model may repeat itself.
+'Failure' is what the decision records of the server: what happened, not which status code said so. That every message
+of a stream comes twice is noticed where the server numbers them, as `edgewise serve` does. The one here does not, and a
+model may repeat itself.
 
 | fault | call | with a device beside it | the server alone | failure |
 | --- | --- | --- | --- | --- |
