@@ -16,6 +16,7 @@ from ...core.failure import AttemptError, FailureKind
 from ...core.request import Task
 from ...policies.plan import Step
 from ..estimates import Trial
+from .breaker import BreakerState
 from .conduct import Run
 
 T = TypeVar("T")
@@ -56,6 +57,7 @@ class Attempt:
         """
         self._settled = False
         self._counted = False
+        self._probes = False
         self._has_slot = False
         self._called_at = 0.0
         self._trial: Trial | None = None
@@ -103,6 +105,7 @@ class Attempt:
         if refusal is not None:
             raise AttemptError(FailureKind.PREEMPTED, f"not tried: {refusal.sentence}")
         self._counted = True
+        self._probes = self._lane.breaker.state is not BreakerState.CLOSED
         self.member.tally.started += 1
         self._refuse_what_cannot_start_in_time()
         await self._lane.slots.take(self.run.request.labels.priority)
@@ -329,8 +332,7 @@ class Attempt:
         self.record.failure = FailureKind.PREEMPTED
         self.record.sentence = "stopped, because another attempt answered or the request ended"
         if not self._has_slot:
-            if self._counted:
-                self._lane.breaker.abandoned()
+            self._show_nothing()
             return
         self._learn_from_stopping()
         if self._first_at is not None:
@@ -338,16 +340,21 @@ class Attempt:
             self._lane.breaker.succeeded()
             return
         if self._resumed is not None:
-            self._lane.breaker.abandoned()
+            self._show_nothing()
             return
         silent = self._loop.time() - self._called_at
         if silent <= self.step.prediction.first.quantile_95():
-            self._lane.breaker.abandoned()
+            self._show_nothing()
             return
         # Silence for longer than this backend ever takes is a failure, whoever answered in the end.
         late = AttemptError(FailureKind.TIMED_OUT, "stopped after a silence longer than it ever takes")
         self.record.failure, self.record.sentence = late.kind, late.sentence
         self.member.report(late, self.run.request.labels.task)
+
+    def _show_nothing(self) -> None:
+        """Leave the breaker as it is; one that began before it opened has no say in whose turn it is to probe."""
+        if self._probes:
+            self._lane.breaker.abandoned()
 
     def _learn_from_stopping(self) -> None:
         """What was stopped before its end took at least so long."""

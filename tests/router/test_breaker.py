@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable
 
@@ -10,7 +11,8 @@ import pytest
 
 from edgewise.backends import BackendHealth, HealthState
 from edgewise.core.failure import AttemptError, FailureKind
-from edgewise.router import AsyncRouter, BackendError, DeadlineExceeded
+from edgewise.core.request import Task
+from edgewise.router import AsyncRouter, BackendError, DeadlineExceeded, RequestError
 from edgewise.router.execution.breaker import (
     FAILURES_TO_OPEN,
     LEAST_OUTCOMES,
@@ -200,5 +202,33 @@ def test_a_model_that_takes_long_to_load_is_no_failure(make_router: RouterMaker)
             assert router.stats().backends["phone"].breaker.state is BreakerState.CLOSED
             phone.reported_health = BackendHealth(HealthState.READY)
             assert (await router.generate("Hello")).backend == "phone"
+
+    run_in_virtual_time(main())
+
+
+def test_who_began_before_it_opened_and_is_stopped_lets_no_second_probe_in(make_router: RouterMaker) -> None:
+    failing = Script(failure=AttemptError(FailureKind.INTERNAL, "it failed"))
+    cloud = ScriptedBackend("cloud", lambda number: failing if 1 <= number <= 3 else Script(silent_after=0))
+
+    async def main() -> None:
+        async with make_router(cloud, policy="  rules: [{name: one at a time, set: {hedge: false}}]\n") as router:
+
+            async def ask() -> None:
+                with contextlib.suppress(RequestError):
+                    await router.generate("Hello", data_class="public")
+
+            before = asyncio.create_task(ask())
+            await asyncio.sleep(0.01)
+            for _ in range(3):
+                await ask()
+            router._started().fleet["cloud"].lane(Task.GENERATE).breaker.try_now()
+            probe = asyncio.create_task(ask())
+            await asyncio.sleep(0.01)
+            assert len(cloud.calls) == 5
+            before.cancel()
+            await asyncio.sleep(0.01)
+            await ask()
+            assert len(cloud.calls) == 5
+            probe.cancel()
 
     run_in_virtual_time(main())
