@@ -86,7 +86,8 @@ def _lacking(terms: BackendTerms, labels: Labels) -> str | None:
     if labels.task not in terms.tasks:
         return labels.task.value
     if labels.model and terms.models is not None and labels.model not in terms.models:
-        return f"run a model {labels.model!r}; it has {', '.join(sorted(terms.models))}"
+        # The name is not told: a caller who mistakes the argument may have put content there.
+        return f"run the model asked for; it has {', '.join(sorted(terms.models))}"
     if labels.continues and not terms.continues:
         return "continue a text of the assistant"
     if labels.constrained and not terms.constrains:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from edgewise.router import AsyncRouter, InvalidRequest, Message
+from edgewise.router import AsyncRouter, InvalidRequest, Message, NoBackendPermitted
+from edgewise.router.config import loads
 from edgewise.testing import ScriptedBackend, run_in_virtual_time
 
 RouterMaker = Callable[..., AsyncRouter]
@@ -130,5 +132,23 @@ def test_tensors_that_cannot_be_are_told_without_their_values(make_router: Route
                 while error is not None:
                     assert "Zebulon" not in f"{error!r} {getattr(error, 'object', '')}"
                     error = error.__cause__ or error.__context__
+
+    run_in_virtual_time(main())
+
+
+def test_a_text_in_the_place_of_a_model_s_name_is_not_told(tmp_path: Path) -> None:
+    text = """
+version: 1
+models: {tiny: {source: "file:tiny.onnx"}}
+backends: {sums: {kind: onnx, task: infer, models: {sum: tiny}, location: device}}
+policy: {data_classes: {public: {process_in: [any]}}}
+"""
+
+    async def main() -> None:
+        async with AsyncRouter(loads(text, tmp_path), backends={"sums": ScriptedBackend("sums")}) as router:
+            with pytest.raises(NoBackendPermitted) as caught:
+                await router.infer("Zebulon Quartz has a fever", {"x": [1.0]}, data_class="public")
+        assert "it has sum" in str(caught.value)
+        assert "Quartz" not in f"{caught.value} {caught.value.decision.to_dict()}"
 
     run_in_virtual_time(main())
