@@ -197,8 +197,11 @@ class Attempt:
 
     @property
     def last_token_at(self) -> float:
-        """When the last token came in its stream, those that resume it included; 0 before the first. Loop time."""
-        return self._last_at if self._resumption is None else max(self._last_at, self._resumption.last_token_at)
+        """When the last token came, or its stream was taken up again, on the loop's clock; 0 before the first."""
+        resumption = self._resumption
+        if resumption is None:
+            return self._last_at
+        return max(self._last_at, resumption._called_at, resumption.last_token_at)
 
     def token(self, count: int, now: float) -> None:
         """So many tokens came now, in one delta."""

@@ -149,7 +149,7 @@ def test_leaving_a_stream_while_it_is_resumed_leaves_nothing_behind(make_router:
 def test_an_answer_that_goes_on_is_not_given_up(make_router: RouterMaker) -> None:
     """Others wait for it to be taken up, not for its end."""
     words = tuple(f"{number} " for number in range(8))
-    cloud = ScriptedBackend("cloud", Script(words, every=0.2, lost_after=(1,)), capabilities=CAN)
+    cloud = ScriptedBackend("cloud", Script(words, every=0.45, lost_after=(1,)), capabilities=CAN)
     phone = ScriptedBackend("phone")
 
     async def main() -> None:
