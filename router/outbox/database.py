@@ -7,6 +7,7 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from .schema import NotAnOutbox, migrate
 log = logging.getLogger("edgewise")
 
 _BUSY_SECONDS = 10.0
+_BUSY_PAUSE = 0.01
 _PARTS = ("", "-wal", "-shm")
 
 
@@ -126,7 +128,7 @@ class Database:
             self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=64
         )
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            _keep_a_log(connection)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA secure_delete = ON")
             connection.execute("PRAGMA temp_store = MEMORY")  # no content beside the file
@@ -174,3 +176,17 @@ class Database:
                 os.rename(f"{self.path}{part}", self.path.with_name(aside + part))
         self._be_present(fcntl.LOCK_SH)
         log.error("the outbox %s was damaged; it is set aside as %s, and a new one begins", self.path.name, aside)
+
+
+def _keep_a_log(connection: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log, which SQLite itself does not wait for: several may open a new file at once."""
+    for _ in range(round(_BUSY_SECONDS / _BUSY_PAUSE)):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise
+        else:
+            return
+        time.sleep(_BUSY_PAUSE)
+    connection.execute("PRAGMA journal_mode = WAL")

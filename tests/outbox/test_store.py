@@ -281,6 +281,22 @@ def test_many_threads_write_at_once(store: Store, path: Path) -> None:
     assert len(turn(store)) == 60
 
 
+def test_many_open_a_new_file_at_once(tmp_path: Path) -> None:
+    for file in range(20):
+        together = threading.Barrier(6)
+
+        def write(which: int, path: Path = tmp_path / f"{file}.db", together: threading.Barrier = together) -> None:
+            together.wait()
+            Store(path).add(entry(str(which)), ROOMY)
+
+        threads = [threading.Thread(target=write, args=(which,)) for which in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert len(turn(Store(tmp_path / f"{file}.db"))) == 6
+
+
 def test_a_full_disk_is_said_and_what_was_promised_is_kept(store: Store) -> None:
     store.add(entry("a", content=SECRET), ROOMY)
     with store.database.reading() as connection:

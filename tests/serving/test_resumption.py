@@ -70,10 +70,10 @@ async def test_a_stream_is_whole_wherever_its_connection_is_cut(cut: Cut, serve:
     assert proxy.connections == 2, "the connection was not cut"
     assert len(backend.calls) == 1, "it was computed again"
     assert not any(chunk.seam for chunk in chunks)
-    assert [attempt.reason for attempt in answer.decision.attempts] == [
-        "first choice",
-        "resume" if cut.after else "retry",  # before the first text there is no stream to go on with
-    ]
+    first, second = answer.decision.attempts
+    # Before the first text there is no stream to go on with; a cut may swallow what was sent just before it.
+    assert second.reason == ("retry" if first.first_token is None else "resume")
+    assert cut.after or first.first_token is None
 
 
 @pytest.mark.parametrize("cut", [Cut(3), Cut(3, 0.5), Cut(len(WORDS), 0.5)], ids=lambda cut: f"{cut.after}+{cut.into}")
