@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from .in_child import run, test_mutant
@@ -29,6 +30,14 @@ _PRELOADED = ("asyncio", "hypothesis", "numpy", "pytest_asyncio", "tenacity", "y
 
 _MOST_SECONDS = 8.0
 """So much of tests a mutant gets, by what they take when nothing is wrong."""
+
+
+class End(Enum):
+    """How a mutant ends: a test fails, or none has ended in time, or all pass."""
+
+    FAILS = "fail"
+    HANGS = "hang"
+    SURVIVES = "survive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +86,23 @@ def _run_part(name: str, part: Part, share: float, seed: int, minutes: float) ->
         for mutant in mutants(f"{part.package}.{path.stem}", path)
     ]
     drawn = random.Random(seed).sample(every, max(1, round(len(every) * share / 100.0)))
-    killed: Counter[str] = Counter()
+    ends: Counter[End] = Counter()
     survivors: list[Mutant] = []
     for number, mutant in enumerate(drawn):
         if time.monotonic() > until:
             drawn = drawn[:number]
             break
-        if _is_killed(mutant, reach):
-            killed[mutant.module] += 1
-        else:
+        end = _end(mutant, reach)
+        ends[end] += 1
+        if end is End.SURVIVES:
             survivors.append(mutant)
-            print(f"survives: {mutant.module}:{mutant.line} {mutant.operator}\n  - {mutant.was}\n  + {mutant.now}")
-        print(f"{name}: {number + 1}/{len(drawn)}, {sum(killed.values())} killed", file=sys.stderr)
-    print(f"{name}: {sum(killed.values())} of {len(drawn)} killed, of {len(every)} in all; the aim is {part.aim} %")
-    write(ROOT / "docs" / "mutation.md", name, part.aim, len(every), drawn, survivors)
+            print(
+                f"survives: {mutant.module}:{mutant.line} {mutant.operator}\n  - {mutant.was}\n  + {mutant.now}",
+                flush=True,
+            )
+        counts = ", ".join(f"{ends[each]} {each.value}" for each in End)
+        print(f"{name}: {number + 1}/{len(drawn)}, {counts}", file=sys.stderr)
+    write(ROOT / "docs" / "mutation.md", name, part.aim, len(every), drawn, survivors, ends[End.HANGS])
 
 
 def _reach(part: Part) -> Reach:
@@ -102,13 +114,16 @@ def _reach(part: Part) -> Reach:
         return load(into)
 
 
-def _is_killed(mutant: Mutant, reach: Reach) -> bool:
+def _end(mutant: Mutant, reach: Reach) -> End:
     file = f"{mutant.module.rsplit('.', 1)[1]}.py"
     tests: Sequence[str] = reach.of(file, mutant.line, _MOST_SECONDS)
     if not tests:
-        return False
+        return End.SURVIVES
     usual = sum(reach.seconds[each] for each in tests)
-    return run(lambda: test_mutant(mutant, tests), seconds=30.0 + 3.0 * usual) != 0
+    code = run(lambda: test_mutant(mutant, tests), seconds=30.0 + 3.0 * usual)
+    if code is None:
+        return End.HANGS
+    return End.FAILS if code else End.SURVIVES
 
 
 if __name__ == "__main__":

@@ -17,16 +17,20 @@ part, `MINUTES=10` stops after so long. The operators are cosmic-ray's. This fil
 """
 
 
-def write(path: Path, part: str, aim: int, every: int, drawn: Sequence[Mutant], survivors: Sequence[Mutant]) -> None:
-    """Replace a part's section of the file."""
+def write(
+    path: Path, part: str, aim: int, every: int, drawn: Sequence[Mutant], survivors: Sequence[Mutant], hanging: int
+) -> None:
+    """Replace a part's section of the file. ``hanging`` of those killed let no test end in time."""
     text = path.read_text("utf-8") if path.exists() else _HEAD
-    section = _section(part, aim, every, drawn, survivors)
+    section = _section(part, aim, every, drawn, survivors, hanging)
     pattern = re.compile(rf"\n## {re.escape(part)}\n.*?(?=\n## |\Z)", re.DOTALL)
     text = pattern.sub(lambda _: section, text) if pattern.search(text) else text + section
     path.write_text(text, "utf-8")
 
 
-def _section(part: str, aim: int, every: int, drawn: Sequence[Mutant], survivors: Sequence[Mutant]) -> str:
+def _section(
+    part: str, aim: int, every: int, drawn: Sequence[Mutant], survivors: Sequence[Mutant], hanging: int
+) -> str:
     killed = len(drawn) - len(survivors)
     lines = [
         f"\n## {part}\n",
