@@ -95,14 +95,14 @@ class Member:
         """A call begins here, and will show how long it takes."""
         return self.estimators[labels.task].trial(labels, self.backend.health().state is HealthState.LOADING)
 
-    def report(self, error: AttemptError, task: Task | None) -> None:
+    def report(self, error: AttemptError, task: Task | None, attempt: object) -> None:
         """Take note of a failed attempt, or of a failed start (no task); a quarantine is said loudly."""
         breaker = self.breaker if task is None else self._lanes[task].breaker
         if error.kind is FailureKind.TIMED_OUT and self.backend.health().state is HealthState.LOADING:
             # A model that takes long to load is no failure; whoever asks later finds it loaded.
-            breaker.abandoned()
+            breaker.abandoned(attempt)
         else:
-            breaker.failed(error)
+            breaker.failed(attempt, error)
         if self._quarantine.note(error, task):
             use = "out of use" if task is None else f"out of use for {task}"
             log.error("backend %r is %s until its configuration is mended: %s", self.name, use, error.sentence)
@@ -207,7 +207,7 @@ class Fleet:
         try:
             await member.backend.start()
         except AttemptError as error:
-            member.report(error, None)
+            member.report(error, None, member)
             log.warning("backend %r did not start: %s", member.name, error.sentence)
         else:
             for estimator in member.estimators.values():

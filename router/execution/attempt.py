@@ -16,7 +16,6 @@ from ...core.failure import AttemptError, FailureKind
 from ...core.request import Task
 from ...policies.plan import Step
 from ..estimates import Trial
-from .breaker import BreakerState
 from .conduct import Run
 
 T = TypeVar("T")
@@ -57,7 +56,6 @@ class Attempt:
         """
         self._settled = False
         self._counted = False
-        self._probes = False
         self._has_slot = False
         self._called_at = 0.0
         self._trial: Trial | None = None
@@ -101,11 +99,10 @@ class Attempt:
         objection = connectivity.objection(self._reach)
         if objection is not None:
             raise AttemptError(FailureKind.PREEMPTED, f"not tried: {objection}")
-        refusal = self._lane.breaker.admit()
+        refusal = self._lane.breaker.admit(self)
         if refusal is not None:
             raise AttemptError(FailureKind.PREEMPTED, f"not tried: {refusal.sentence}")
         self._counted = True
-        self._probes = self._lane.breaker.state is not BreakerState.CLOSED
         self.member.tally.started += 1
         self._refuse_what_cannot_start_in_time()
         await self._lane.slots.take(self.run.request.labels.priority)
@@ -254,7 +251,7 @@ class Attempt:
             if failure.kind in _STOPPED:
                 self._learn_from_stopping()
             if self._counted:
-                self.member.report(failure, self.run.request.labels.task)
+                self.member.report(failure, self.run.request.labels.task, self)
         if self._counted:
             self.member.tally.count(self.record)
         return failure
@@ -325,7 +322,7 @@ class Attempt:
         return self._first_at is not None or failure is None or failure.kind is FailureKind.TIMED_OUT
 
     def _succeeded(self) -> None:
-        self._lane.breaker.succeeded()
+        self._lane.breaker.succeeded(self)
         if self._reach is not None:
             self.run.conduct.connectivity.answered(self._reach)
         if self._trial is not None and self._first_at is not None and self._tokens:
@@ -335,29 +332,24 @@ class Attempt:
         self.record.failure = FailureKind.PREEMPTED
         self.record.sentence = "stopped, because another attempt answered or the request ended"
         if not self._has_slot:
-            self._show_nothing()
+            self._lane.breaker.abandoned(self)
             return
         self._learn_from_stopping()
         if self._first_at is not None:
             # It was at work: whoever leaves a stream early says nothing against its backend.
-            self._lane.breaker.succeeded()
+            self._lane.breaker.succeeded(self)
             return
         if self._resumed is not None:
-            self._show_nothing()
+            self._lane.breaker.abandoned(self)
             return
         silent = self._loop.time() - self._called_at
         if silent <= self.step.prediction.first.quantile_95():
-            self._show_nothing()
+            self._lane.breaker.abandoned(self)
             return
         # Silence for longer than this backend ever takes is a failure, whoever answered in the end.
         late = AttemptError(FailureKind.TIMED_OUT, "stopped after a silence longer than it ever takes")
         self.record.failure, self.record.sentence = late.kind, late.sentence
-        self.member.report(late, self.run.request.labels.task)
-
-    def _show_nothing(self) -> None:
-        """Leave the breaker as it is; one that began before it opened has no say in whose turn it is to probe."""
-        if self._probes:
-            self._lane.breaker.abandoned()
+        self.member.report(late, self.run.request.labels.task, self)
 
     def _learn_from_stopping(self) -> None:
         """What was stopped before its end took at least so long."""

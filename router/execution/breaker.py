@@ -58,7 +58,7 @@ class Breaker:
         self._opened = False
         self._pause = FIRST_PAUSE
         self._open_until = 0.0
-        self._probing = False
+        self._probe: object | None = None
         self._last_failure = ""
 
     @property
@@ -90,28 +90,32 @@ class Breaker:
         wait = self._open_until - self._clock()
         if wait > 0:
             when = f"tried again in {format_duration(wait)}"
-        elif self._probing:
+        elif self._probe is not None:
             when = "being tried by another request now"
         else:
             return None
         often = f"{self._failures} times in a row" if self._failures >= FAILURES_TO_OPEN else "too often of late"
         return NotReady(RefusalCode.UNREACHABLE, f"failed {often}, last: {self._last_failure}; {when}")
 
-    def admit(self) -> NotReady | None:
-        """Take an attempt's place: ``None``, or why there is none. What is admitted ends in one of the next three."""
+    def admit(self, attempt: object) -> NotReady | None:
+        """Take an attempt's place: ``None``, or why there is none. What is admitted ends in one of the next three.
+
+        The attempt is known again by its identity. So one that began before the breaker opened, and ends late, has no
+        say in whose turn it is to probe, nor in how long the pause is.
+        """
         refusal = self.refusal()
         if refusal is None and self._opened:
-            self._probing = True
+            self._probe = attempt
         return refusal
 
     def try_now(self) -> None:
         """The way there works again: what it failed by may be over, so the next attempt may find out."""
         self._open_until = min(self._open_until, self._clock())
 
-    def succeeded(self) -> None:
+    def succeeded(self, attempt: object) -> None:
         """An attempt was answered."""
         self._outcomes.append((self._clock(), False))
-        if self._opened and not self._probing and self._failures < FAILURES_TO_OPEN:
+        if self._opened and self._probe is not attempt and self._failures < FAILURES_TO_OPEN:
             # One that began before. It was opened because such successes are too few.
             self._failures = 0
             return
@@ -120,23 +124,25 @@ class Breaker:
             self._outcomes.clear()
         self._failures = 0
         self._pause = FIRST_PAUSE
-        self._probing = False
+        self._probe = None
 
-    def abandoned(self) -> None:
+    def abandoned(self, attempt: object) -> None:
         """An attempt was stopped before it showed anything."""
-        self._probing = False
+        if self._probe is attempt:
+            self._probe = None
 
-    def failed(self, error: AttemptError) -> None:
+    def failed(self, attempt: object, error: AttemptError) -> None:
         """An attempt failed."""
-        was_probing, self._probing = self._probing, False
+        probed = self._probe is attempt
+        self.abandoned(attempt)
         if not error.disposition.counts_for_breaker:
             return
         self._failures += 1
         self._outcomes.append((self._clock(), True))
         self._last_failure = error.kind.value
-        if was_probing:
+        if probed:
             self._pause = min(self._pause * PAUSE_GROWTH, LONGEST_PAUSE)
-        if self._opened or self._failures >= FAILURES_TO_OPEN or self._fails_too_often():
+        if probed or (not self._opened and (self._failures >= FAILURES_TO_OPEN or self._fails_too_often())):
             self._opened = True
             self._open_until = self._clock() + self._pause * self._random.uniform(2.0 - _MOST_JITTER, _MOST_JITTER)
 

@@ -272,7 +272,7 @@ def test_a_new_beginning_that_shows_nothing_before_it_breaks_is_not_forgotten(ma
             async for chunk in router.stream("Hello", data_class="public", stop="###", stream_failover="restart"):
                 if not shown:
                     for _ in range(FAILURES_TO_OPEN):
-                        fleet["phone"].breaker.failed(BROKEN)
+                        fleet["phone"].breaker.failed(object(), BROKEN)
                     asyncio.get_running_loop().call_later(0.1, fleet["phone"].breaker.try_now)
                 if chunk.seam is not None and chunk.seam.restarts:
                     shown.clear()

@@ -88,7 +88,7 @@ class Judge:
             self.violations.append(f"{len(conduct.under_way)} attempts count as under way")
         for member in conduct.fleet:
             backend = self._backends[member.name]
-            if member.breaker._probing:
+            if member.breaker._probe is not None:
                 self.violations.append(f"{member.name} waits for a probe that has ended")
             if backend.running:
                 self.violations.append(f"{member.name} still runs {backend.running} calls")
