@@ -78,6 +78,7 @@ class Race(Generic[T]):
             # Twenty requests must not all count on one free engine: each is seen by those that plan after it.
             self._slots_of(self._reserve).promised += 1
         self._running: dict[asyncio.Task[T], Attempt] = {}
+        self._silences: dict[Attempt, Silence] = {}
         self._withdrawn: dict[Attempt, AttemptError] = {}
         self._repeated: set[str] = set()
         self._hedge_due = math.inf
@@ -150,21 +151,30 @@ class Race(Generic[T]):
 
     def _silence_due(self) -> float:
         """When to look whether an attempt has fallen silent within its answer."""
+        if not self._somebody_is_left:
+            return math.inf
         now = self._loop.time()
-        dues = [silence.due(attempt.last_token_at or now) for attempt, silence in self._silences()]
-        return min(dues, default=math.inf)
+        return min(self._silence(attempt).due(attempt.last_token_at or now) for attempt in self._running.values())
 
     def _withdraw_the_silent(self, now: float) -> None:
-        for attempt, silence in self._silences():
-            if attempt.has_begun and now >= silence.due(attempt.last_token_at):
+        if not self._somebody_is_left:
+            return
+        for attempt in self._running.values():
+            if attempt.has_begun and now >= self._silence(attempt).due(attempt.last_token_at):
                 self._withdraw(attempt, stalled(attempt))
 
-    def _silences(self) -> list[tuple[Attempt, Silence]]:
-        """How long each attempt may be silent; none where nobody is left to answer in its place."""
-        if self._next_step() is None or not self._run.request.labels.idempotent:
-            return []
-        # The last resort starts at its last safe moment by itself, and beside the silent one.
-        return [(attempt, Silence.of(attempt, math.inf)) for attempt in self._running.values()]
+    @property
+    def _somebody_is_left(self) -> bool:
+        """Whether a step is left to answer in the place of one that is silent."""
+        return self._next_step() is not None and self._run.request.labels.idempotent
+
+    def _silence(self, attempt: Attempt) -> Silence:
+        """How long it may be silent."""
+        silence = self._silences.get(attempt)
+        if silence is None:
+            # The last resort starts at its last safe moment by itself, and beside the silent one.
+            silence = self._silences[attempt] = Silence.of(attempt, math.inf)
+        return silence
 
     def _next_step(self) -> Step | None:
         return self._waiting[0] if self._waiting else self._reserve
