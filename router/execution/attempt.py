@@ -17,6 +17,7 @@ from ...core.request import Task
 from ...policies.plan import Step
 from ..estimates import Trial
 from .conduct import Run
+from .slots import Turn
 
 T = TypeVar("T")
 
@@ -105,7 +106,7 @@ class Attempt:
         self._counted = True
         self.member.tally.started += 1
         self._refuse_what_cannot_start_in_time()
-        await self._lane.slots.take(self.run.request.labels.priority)
+        await self._lane.slots.take(Turn(self.run.request.labels.priority))
         self._has_slot = self.sent = True
         self._called_at = self._loop.time()
         if self._resumed is None:

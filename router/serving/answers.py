@@ -7,21 +7,19 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from ...backends import CallContext
 from ...core.answer import Finish, GenerateEvent
 from ...core.content import ClassifyInput, EmbedInput, GenerateInput, InferInput
 from ...core.failure import AttemptError, FailureKind
 from ...protos.v1 import model_service_pb2 as wire
+from .demand import Demand, first_by
 from .responses import classification_bytes, delta_bytes, embeddings_bytes, finish_bytes, inference_bytes
 from .served import Served
 
 
-async def generated(
-    served: Served, call: GenerateInput, context: CallContext, place: str
-) -> AsyncGenerator[bytes, None]:
+async def generated(served: Served, call: GenerateInput, demand: Demand, place: str) -> AsyncGenerator[bytes, None]:
     """A generation's messages, numbered from 1."""
     clock, sequence = Clock(), 0
-    async with aclosing(events(served, call, context, clock)) as said:
+    async with aclosing(events(served, call, demand, clock)) as said:
         async for event in said:
             sequence += 1
             if isinstance(event, Finish):
@@ -31,14 +29,14 @@ async def generated(
 
 
 async def events(
-    served: Served, call: GenerateInput, context: CallContext, clock: Clock
+    served: Served, call: GenerateInput, demand: Demand, clock: Clock
 ) -> AsyncGenerator[GenerateEvent, None]:
     """A generation from its place in the queue to its `Finish`, which is the last event or a failure."""
-    async with served.admission.place(context.priority, start_by(context)):
+    async with served.admission.place(demand):
         clock.has_place()
-        said = served.backend.generate(call, context)
+        said = served.backend.generate(call, demand.context)
         try:
-            event = await _first(said, context)
+            event = await _first(said, demand)
             while event is not None:
                 if isinstance(event, Finish):
                     yield event
@@ -52,45 +50,38 @@ async def events(
     raise AttemptError(FailureKind.TRUNCATED, "the model stopped without saying why")
 
 
-async def embedded(served: Served, call: EmbedInput, context: CallContext, place: str) -> AsyncGenerator[bytes, None]:
+async def embedded(served: Served, call: EmbedInput, demand: Demand, place: str) -> AsyncGenerator[bytes, None]:
     """The one message with all vectors."""
     clock = Clock()
-    async with served.admission.place(context.priority, start_by(context)):
+    async with served.admission.place(demand):
         clock.has_place()
-        embeddings = await served.backend.embed(call, context)
+        embeddings = await served.backend.embed(call, demand.context)
     yield embeddings_bytes(embeddings, _origin(served, embeddings.model, place), clock.timings())
 
 
-async def classified(
-    served: Served, call: ClassifyInput, context: CallContext, place: str
-) -> AsyncGenerator[bytes, None]:
+async def classified(served: Served, call: ClassifyInput, demand: Demand, place: str) -> AsyncGenerator[bytes, None]:
     """The one message with all scores."""
     clock = Clock()
-    async with served.admission.place(context.priority, start_by(context)):
+    async with served.admission.place(demand):
         clock.has_place()
-        judged = await served.backend.classify(call, context)
+        judged = await served.backend.classify(call, demand.context)
     yield classification_bytes(judged, _origin(served, judged.model, place), clock.timings())
 
 
-async def inferred(served: Served, call: InferInput, context: CallContext, place: str) -> AsyncGenerator[bytes, None]:
+async def inferred(served: Served, call: InferInput, demand: Demand, place: str) -> AsyncGenerator[bytes, None]:
     """The one message with all output tensors."""
     clock = Clock()
-    async with served.admission.place(context.priority, start_by(context)):
+    async with served.admission.place(demand):
         clock.has_place()
-        inference = await served.backend.infer(call, context)
+        inference = await served.backend.infer(call, demand.context)
     yield inference_bytes(inference, _origin(served, inference.model, place), clock.timings())
 
 
-def start_by(context: CallContext) -> float:
-    """Until when a call may wait for its place."""
-    return min(bound.at for bound in (context.deadline, context.first_by, context.start_by) if bound is not None)
-
-
-async def _first(said: AsyncGenerator[GenerateEvent, None], context: CallContext) -> GenerateEvent | None:
-    if context.first_by is None:
+async def _first(said: AsyncGenerator[GenerateEvent, None], demand: Demand) -> GenerateEvent | None:
+    if demand.context.first_by is None:
         return await anext(said, None)
     try:
-        async with asyncio.timeout_at(context.first_by.at):
+        async with demand.until(first_by):
             return await anext(said, None)
     except TimeoutError:
         pass

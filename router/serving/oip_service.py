@@ -17,7 +17,8 @@ from ...core.deadline import Deadline
 from ...core.failure import AttemptError, FailureKind
 from ...core.request import Task
 from ...protos.foreign import oip_pb2 as wire
-from .answers import Clock, events, start_by
+from .answers import Clock, events
+from .demand import Demand
 from .oip_messages import (
     EMBED,
     PROMPT,
@@ -92,7 +93,7 @@ class OipService:
             with self._peers.one_of(context):
                 parsed = parse(wire.ModelInferRequest, request)
                 # Whole, whether or not it asks for a stream.
-                return response(parsed, await self._whole(parsed, _terms(parsed, context))).SerializeToString()
+                return response(parsed, await self._whole(parsed, _demand(parsed, context))).SerializeToString()
 
         return await guard(answer(), context)
 
@@ -108,7 +109,7 @@ class OipService:
             try:
                 with self._peers.one_of(context):
                     parsed = parse(wire.ModelInferRequest, data)
-                    async with aclosing(self._pieces(parsed, _terms(parsed, context))) as pieces:
+                    async with aclosing(self._pieces(parsed, _demand(parsed, context))) as pieces:
                         async for piece in pieces:
                             await say(wire.ModelStreamInferResponse(infer_response=piece))
                 return
@@ -122,41 +123,41 @@ class OipService:
                 answers.create_task(answer(data))
 
     async def _pieces(
-        self, request: wire.ModelInferRequest, terms: CallContext
+        self, request: wire.ModelInferRequest, demand: Demand
     ) -> AsyncGenerator[wire.ModelInferResponse, None]:
         """The responses to one request: several to a text that is wanted piece by piece, else one."""
         inputs = inputs_of(request)
         text = text_request(inputs) if self._generates(request.model_name, inputs) else None
         if text is None or not text.stream:
-            yield response(request, await self._whole(request, terms), final=True)
+            yield response(request, await self._whole(request, demand), final=True)
             return
         served = self._roster.choose(request.model_name, Task.GENERATE)
         if text.echo:
             raise AttemptError(
                 FailureKind.INVALID_REQUEST, "a stream leaves out the prompt; `exclude_input_in_output` is true"
             )
-        async with aclosing(events(served, text.call, terms, Clock())) as said:
+        async with aclosing(events(served, text.call, demand, Clock())) as said:
             async for event in said:
                 if isinstance(event, Delta):
                     yield response(request, text_outputs(text, [event], None), final=False)
                 else:
                     yield response(request, text_outputs(text, [], event), final=True)
 
-    async def _whole(self, request: wire.ModelInferRequest, terms: CallContext) -> dict[str, Tensor]:
+    async def _whole(self, request: wire.ModelInferRequest, demand: Demand) -> dict[str, Tensor]:
         inputs, name = inputs_of(request), request.model_name
         if self._generates(name, inputs):
-            return await self._text(self._roster.choose(name, Task.GENERATE), text_request(inputs), terms)
+            return await self._text(self._roster.choose(name, Task.GENERATE), text_request(inputs), demand)
         if EMBED.texts in inputs and self._can(name, Task.EMBED):
             served = self._roster.choose(name, Task.EMBED)
-            async with served.admission.place(terms.priority, start_by(terms)):
-                return {EMBED.vectors: (await served.backend.embed(embed_request(inputs), terms)).vectors}
+            async with served.admission.place(demand):
+                return {EMBED.vectors: (await served.backend.embed(embed_request(inputs), demand.context)).vectors}
         served, model = self._roster.choose_inference(name)
-        async with served.admission.place(terms.priority, start_by(terms)):
-            return dict((await served.backend.infer(InferInput(model, inputs), terms)).outputs)
+        async with served.admission.place(demand):
+            return dict((await served.backend.infer(InferInput(model, inputs), demand.context)).outputs)
 
-    async def _text(self, served: Served, request: TextRequest, terms: CallContext) -> dict[str, Tensor]:
+    async def _text(self, served: Served, request: TextRequest, demand: Demand) -> dict[str, Tensor]:
         said: list[Delta] = [Delta(request.echo, 0)]
-        async with aclosing(events(served, request.call, terms, Clock())) as stream:
+        async with aclosing(events(served, request.call, demand, Clock())) as stream:
             async for event in stream:
                 if isinstance(event, Finish):
                     return text_outputs(request, said, event)
@@ -170,9 +171,9 @@ class OipService:
         return not name or self._roster.meant(name).can(task)
 
 
-def _terms(request: wire.ModelInferRequest, context: Context) -> CallContext:
+def _demand(request: wire.ModelInferRequest, context: Context) -> Demand:
     """What goes with a call. The protocol's own timeout is in microseconds."""
     given = request.parameters["timeout"].int64_param if "timeout" in request.parameters else 0
     remaining = context.time_remaining()
     seconds = min(LONGEST_CALL if remaining is None else remaining, given / 1e6 if given > 0 else LONGEST_CALL)
-    return CallContext(secrets.token_hex(8), Deadline.after(asyncio.get_running_loop().time(), seconds))
+    return Demand(CallContext(secrets.token_hex(8), Deadline.after(asyncio.get_running_loop().time(), seconds)))

@@ -93,8 +93,7 @@ class ModelService:
         request = parse(wire.GenerateRequest, data)
         call = generate_input(request)
         served = self._roster.choose(request.model, Task.GENERATE)
-        terms = _terms(request.call, context)
-        work = self._work(request, context, terms, lambda: generated(served, call, terms, self._place))
+        work = self._work(request, context, lambda demand: generated(served, call, demand, self._place))
         await _deliver(work, 0, context)
 
     async def _go_on(self, data: bytes, context: Context) -> None:
@@ -116,27 +115,24 @@ class ModelService:
         request = parse(wire.EmbedRequest, data)
         call = embed_input(request)
         served = self._roster.choose(request.model, Task.EMBED)
-        terms = _terms(request.call, context)
-        return await _only(self._work(request, context, terms, lambda: embedded(served, call, terms, self._place)))
+        return await _only(self._work(request, context, lambda demand: embedded(served, call, demand, self._place)))
 
     async def _scores(self, data: bytes, context: Context) -> bytes:
         request = parse(wire.ClassifyRequest, data)
         call = classify_input(request)
         served = self._roster.choose(request.model, Task.CLASSIFY)
-        terms = _terms(request.call, context)
-        return await _only(self._work(request, context, terms, lambda: classified(served, call, terms, self._place)))
+        return await _only(self._work(request, context, lambda demand: classified(served, call, demand, self._place)))
 
     async def _outputs(self, data: bytes, context: Context) -> bytes:
         request = parse(wire.InferRequest, data)
         served, model = self._roster.choose_inference(request.model)
         call = infer_input(request, model)
-        terms = _terms(request.call, context)
-        return await _only(self._work(request, context, terms, lambda: inferred(served, call, terms, self._place)))
+        return await _only(self._work(request, context, lambda demand: inferred(served, call, demand, self._place)))
 
-    def _work(self, request: Request, context: Context, terms: CallContext, produce: Produce) -> Work:
+    def _work(self, request: Request, context: Context, produce: Produce) -> Work:
         if request.call.HasField("permitted"):
             refuse_elsewhere(request.call.permitted, self._place)
-        return self._works.join(caller_of(context), request, produce, terms.deadline)
+        return self._works.join(caller_of(context), request, produce, _terms(request.call, context))
 
 
 async def guard(work: Awaitable[T], context: Context) -> T:

@@ -9,27 +9,27 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 
-from ...core.deadline import Deadline
 from ...core.failure import AttemptError, FailureKind
+from .demand import Demand, deadline
 from .refusals import told
 
 LARGEST_ANSWER = 4 * 1024 * 1024
 """Bytes of one answer that are kept. Of a longer one the beginning is forgotten once it was read, and its engine waits
 for a reader that is so far behind."""
 
-Produce = Callable[[], AsyncGenerator[bytes, None]]
-"""Says an answer, message by message. Raises `AttemptError`."""
+Produce = Callable[[Demand], AsyncGenerator[bytes, None]]
+"""Says an answer, message by message, as it is wanted. Raises `AttemptError`."""
 
 
 class Work:
     """A task that says an answer once, and what it has said.
 
-    It stops by its deadline, and when nobody wants it any more: at once when the last reader has gone, or after
-    ``lives_on`` seconds while it has a name in `names`, by which a reader may come back. ``ended`` is called once, when
-    it has ended.
+    It stops by its ``demand``'s deadline, and when nobody wants it any more: at once when the last reader has gone, or
+    after ``lives_on`` seconds while it has a name in `names`, by which a reader may come back. ``ended`` is called
+    once, when it has ended.
     """
 
-    def __init__(self, produce: Produce, deadline: Deadline, lives_on: float, ended: Callable[[Work], None]) -> None:
+    def __init__(self, produce: Produce, demand: Demand, lives_on: float, ended: Callable[[Work], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._kept: deque[bytes] = deque()
         self._forgotten = 0
@@ -39,6 +39,7 @@ class Work:
         self._readers = 0
         self._waiting: set[asyncio.Future[None]] = set()
         self._farewell: asyncio.TimerHandle | None = None
+        self.demand = demand
         self.names: set[str] = set()
         """The names of its streams that are not released."""
         self.size = 0
@@ -48,7 +49,7 @@ class Work:
         self.done = False
         """Whether it has ended, well or not."""
         self._stopped = False
-        self._task = self._loop.create_task(self._run(produce, deadline), name="edgewise-serve-work")
+        self._task = self._loop.create_task(self._run(produce), name="edgewise-serve-work")
         self._task.add_done_callback(self._end)
 
     @property
@@ -58,7 +59,8 @@ class Work:
 
     def has(self, after: int) -> bool:
         """Whether all that follows the first ``after`` messages is here or will be."""
-        return not self._stopped and self._forgotten <= after <= self.said
+        late = not self.done and self._loop.time() >= deadline(self.demand.context)
+        return not (self._stopped or late) and self._forgotten <= after <= self.said
 
     async def read(self, after: int) -> AsyncGenerator[bytes, None]:
         """The messages that follow the first ``after`` ones, as they come. Raises `AttemptError` where it fails."""
@@ -107,9 +109,9 @@ class Work:
         else:
             self.stop()
 
-    async def _run(self, produce: Produce, deadline: Deadline) -> AttemptError | None:
+    async def _run(self, produce: Produce) -> AttemptError | None:
         try:
-            async with asyncio.timeout_at(deadline.at):
+            async with self.demand.until(deadline):
                 await self._fill(produce)
         except TimeoutError:
             return AttemptError(FailureKind.TIMED_OUT, "the call's time was up")
@@ -127,7 +129,7 @@ class Work:
         self._ended(self)
 
     async def _fill(self, produce: Produce) -> None:
-        messages = produce()
+        messages = produce(self.demand)
         try:
             async for message in messages:
                 self._kept.append(message)

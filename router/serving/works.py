@@ -11,10 +11,11 @@ import secrets
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from ...core.deadline import Deadline
+from ...backends import CallContext
 from ...core.failure import AttemptError, FailureKind
 from ...protos.v1 import model_service_pb2 as wire
 from .callers import Caller
+from .demand import Demand
 from .work import Produce, Work
 
 MOST_KEPT = 4096
@@ -53,8 +54,11 @@ class Works:
         self._by_stream: dict[tuple[Caller, str], Work] = {}
         self._labels: dict[Work, tuple[list[_Key], list[tuple[Caller, str]]]] = {}
 
-    def join(self, caller: Caller, request: Request, produce: Produce, deadline: Deadline) -> Work:
-        """The work that this call asks for: what runs or has run already by its idempotency key, or a new one."""
+    def join(self, caller: Caller, request: Request, produce: Produce, context: CallContext) -> Work:
+        """The work that this call asks for: what runs or has run already by its idempotency key, or a new one.
+
+        What runs goes on for as long as the call that gives it the most time, and as urgently as the most urgent one.
+        """
         name = request.call.stream if self._resume_within > 0 and isinstance(request, wire.GenerateRequest) else ""
         if (caller, name) in self._by_stream:
             raise AttemptError(FailureKind.CONFLICT, "there is a stream of this name already")
@@ -65,12 +69,14 @@ class Works:
             self._labels[work][0].remove(key)
             work = None
         if work is None:
-            work = Work(produce, deadline, self._resume_within, self._ended)
+            work = Work(produce, Demand(context), self._resume_within, self._ended)
             self._running.add(work)
             self._labels[work] = ([], [])
             if key is not None:
                 self._by_key[key] = work
                 self._labels[work][0].append(key)
+        else:
+            work.demand.join(context)
         if name:
             work.names.add(name)
             self._by_stream[caller, name] = work

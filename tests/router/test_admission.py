@@ -11,7 +11,7 @@ from edgewise.backends import Capabilities
 from edgewise.core.failure import AttemptError
 from edgewise.core.request import Priority, Task
 from edgewise.router import AsyncRouter, DeadlineExceeded, Overloaded
-from edgewise.router.execution.slots import MOST_WAITING, Slots
+from edgewise.router.execution.slots import MOST_WAITING, Slots, Turn
 from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
 RouterMaker = Callable[..., AsyncRouter]
@@ -23,7 +23,7 @@ def test_higher_priorities_go_first_and_a_cancelled_wait_leaves_no_gap() -> None
         slots, order = Slots(1), []
 
         async def run(name: str, priority: Priority) -> None:
-            await slots.take(priority)
+            await slots.take(Turn(priority))
             order.append(name)
             await asyncio.sleep(1.0)
             slots.give_back()
@@ -42,8 +42,8 @@ def test_higher_priorities_go_first_and_a_cancelled_wait_leaves_no_gap() -> None
 def test_a_turn_that_comes_together_with_a_cancellation_is_passed_on() -> None:
     async def main() -> None:
         slots = Slots(1)
-        await slots.take(Priority.NORMAL)
-        unlucky, lucky = (asyncio.create_task(slots.take(Priority.NORMAL)) for _ in range(2))
+        await slots.take(Turn(Priority.NORMAL))
+        unlucky, lucky = (asyncio.create_task(slots.take(Turn(Priority.NORMAL))) for _ in range(2))
         await asyncio.sleep(0)
         slots.give_back()  # unlucky's turn
         unlucky.cancel()
@@ -56,11 +56,11 @@ def test_a_turn_that_comes_together_with_a_cancellation_is_passed_on() -> None:
 def test_the_queue_is_bounded() -> None:
     async def main() -> None:
         slots = Slots(1)
-        await slots.take(Priority.NORMAL)
-        tasks = [asyncio.create_task(slots.take(Priority.NORMAL)) for _ in range(MOST_WAITING)]
+        await slots.take(Turn(Priority.NORMAL))
+        tasks = [asyncio.create_task(slots.take(Turn(Priority.NORMAL))) for _ in range(MOST_WAITING)]
         await asyncio.sleep(0)
         with pytest.raises(AttemptError, match="wait"):
-            await slots.take(Priority.HIGH)
+            await slots.take(Turn(Priority.HIGH))
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -20,6 +20,7 @@ from edgewise.core.settings import Seconds, Secret
 from edgewise.protos.v1 import model_service_pb2 as wire
 from edgewise.protos.v1.status_details_pb2 import ErrorInfo, RetryInfo, StatusDetails
 from edgewise.router.serving.admission import Admission
+from edgewise.router.serving.demand import Demand
 
 from .conftest import CALL, Connect, Scripted, Serve, collect, within
 
@@ -79,22 +80,26 @@ async def test_what_cannot_start_in_time_is_sent_on(bound: str, serve: Serve, co
 async def test_who_would_wait_too_long_is_told_so_at_once() -> None:
     admission = Admission(limit=1, max_waiting=8)
     clock = asyncio.get_running_loop().time
-    async with admission.place(Priority.NORMAL, clock() + 10):
+
+    def demand(priority: Priority, seconds: float) -> Demand:
+        return Demand(within(seconds, priority=priority))
+
+    async with admission.place(demand(Priority.NORMAL, 10)):
         await asyncio.sleep(0.05)  # what is learned of the typical time
 
     async def hold(priority: Priority) -> None:
-        async with admission.place(priority, clock() + 10):
+        async with admission.place(demand(priority, 10)):
             await asyncio.sleep(10)
 
     held = [asyncio.create_task(hold(Priority.NORMAL)) for _ in range(6)]
     await asyncio.sleep(0)
     asked = clock()
     with pytest.raises(AttemptError, match="longer than this one can wait"):
-        async with admission.place(Priority.NORMAL, clock() + 0.1):
+        async with admission.place(demand(Priority.NORMAL, 0.1)):
             pass
     assert clock() - asked < 0.05
     with pytest.raises(AttemptError, match="did not come in time"):  # nobody is ahead of it
-        async with admission.place(Priority.HIGH, clock() + 0.1):
+        async with admission.place(demand(Priority.HIGH, 0.1)):
             pass
     for task in held:
         task.cancel()
