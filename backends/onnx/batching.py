@@ -25,6 +25,7 @@ Run = Callable[[str, Tensors, Priority, Deadline], Awaitable[dict[str, Tensor]]]
 _URGENCY = (Priority.LOW, Priority.NORMAL, Priority.HIGH)
 _OF_ONE = (FailureKind.INVALID_REQUEST, FailureKind.INTERNAL)
 """What one request's values may be the reason of."""
+_STOPPED = AttemptError(FailureKind.PREEMPTED, "the batch was stopped")
 
 _Key = tuple[object, ...]
 
@@ -42,10 +43,11 @@ class _Member:
         if not self.result.done():
             self.result.set_result(outputs)
 
-    def fail(self, error: AttemptError) -> None:
-        """With an error of its own, because raising writes a traceback into it."""
+    def fail(self, error: BaseException) -> None:
+        """With an error of its own where that can be, because raising writes a traceback into it."""
         if not self.result.done():
-            self.result.set_exception(AttemptError(error.kind, error.sentence))
+            own = AttemptError(error.kind, error.sentence) if isinstance(error, AttemptError) else error
+            self.result.set_exception(own)
 
 
 @dataclass(slots=True, eq=False)
@@ -110,6 +112,10 @@ class Batcher:
                 # Work that nobody waits for any more is stopped.
                 member.result.add_done_callback(lambda _: _all_done(members) and work.cancel())
             await asyncio.wait({work})
+            # Whatever became of it, nobody waits for ever.
+            if (error := _STOPPED if work.cancelled() else work.exception()) is not None:
+                for member in members:
+                    member.fail(error)
 
     async def _together(self, model: str, members: Sequence[_Member]) -> None:
         if len(members) == 1:
@@ -136,7 +142,7 @@ class Batcher:
     async def _alone(self, model: str, member: _Member) -> None:
         try:
             member.end(await self._run(model, member.tensors, member.context.priority, member.context.deadline))
-        except AttemptError as error:
+        except Exception as error:  # noqa: BLE001  # that of one is not that of the others, who go on
             member.fail(error)
 
 

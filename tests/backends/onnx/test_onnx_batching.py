@@ -41,7 +41,8 @@ class Doubler:
         self.stopped = 0
         self.refuses_value: float | None = None
         self.forgets_rows = False
-        self.failure: AttemptError | None = None
+        self.failure: BaseException | None = None
+        self.fails_alone: BaseException | None = None
 
     async def __call__(
         self, model: str, tensors: Mapping[str, Tensor], priority: Priority, deadline: Deadline
@@ -55,6 +56,8 @@ class Doubler:
             raise
         if self.failure is not None:
             raise self.failure
+        if self.fails_alone is not None and len(x) == 1:
+            raise self.fails_alone
         if self.refuses_value is not None and (x == self.refuses_value).any():
             raise AttemptError(FailureKind.INVALID_REQUEST, "it cannot take this value")
         return {"y": to_tensor((x + x)[:1] if self.forgets_rows and len(x) > 1 else x + x)}
@@ -208,6 +211,31 @@ def test_a_crash_goes_back_to_all_and_is_not_tried_again() -> None:
         assert [failure.kind for failure in failures if isinstance(failure, AttemptError)] == [FailureKind.CRASHED] * 2
         assert failures[0] is not failures[1]
         assert len(doubler.runs) == 1
+
+    batched(test)
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (KeyError("x"), KeyError),  # a mistake of ours, or of an outside engine's
+        (MemoryError(), MemoryError),
+        (asyncio.CancelledError(), AttemptError),  # not asked for by anybody who waits
+    ],
+)
+@pytest.mark.parametrize("forgets_rows", [False, True], ids=["together", "one by one"])
+def test_an_unexpected_exception_leaves_nobody_waiting(
+    failure: BaseException, told: type[BaseException], forgets_rows: bool
+) -> None:
+    async def test(doubler: Doubler, batcher: Batcher) -> None:
+        doubler.forgets_rows = forgets_rows
+        if forgets_rows:
+            doubler.fails_alone = failure
+        else:
+            doubler.failure = failure
+        calls = [asyncio.ensure_future(batcher.infer("m", rows_of(number), context("a"))) for number in range(3)]
+        await asyncio.wait(calls, timeout=10.0)
+        assert [type(call.exception()) for call in calls if call.done()] == [told] * 3
 
     batched(test)
 
