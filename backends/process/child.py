@@ -12,10 +12,11 @@ from collections.abc import Callable
 from itertools import count
 
 from ...core.failure import AttemptError, FailureKind
+from .control_group import Endings
 from .engine import Parcel, Progress
 from .environment import worker_environment
 from .frames import Frame, FrameError, FrameReader, JsonObject, encode
-from .memory import oom_kills, own_memory
+from .memory import own_memory
 from .replies import WINDOW, Replies
 from .shared import LEAST, SharedArea, new_area
 
@@ -68,7 +69,7 @@ class Child(asyncio.Protocol):
         self._lent: dict[int, int] = {}
         self._cancelled: dict[int, int] = {}
         self._progress: Progress = lambda share: None
-        self._oom_kills = oom_kills()
+        self._endings = Endings(process.pid)
         self._unanswered = 0
         self._patience = _PINGS_UNTIL_HUNG
         self._timer: asyncio.TimerHandle | None = None
@@ -254,6 +255,7 @@ class Child(asyncio.Protocol):
         for id_ in self._cancelled:
             self._cancelled[id_] += 1
         self._unanswered += 1
+        self._endings.look()
         self._send({"op": "ping"})
         self._timer = self._loop.call_later(self._hang_after / _PINGS_UNTIL_HUNG, self._tick)
 
@@ -293,7 +295,7 @@ class Child(asyncio.Protocol):
         self._disconnect()
         if self._timer is not None:
             self._timer.cancel()
-        reason = self._verdict or _death(self._name, status, for_memory=oom_kills() > self._oom_kills)
+        reason = self._verdict or _death(self._name, status, self._endings)
         if not self._loaded.done():
             self._loaded.set_exception(reason)
             self._loaded.exception()  # Nobody may be waiting for it.
@@ -303,15 +305,16 @@ class Child(asyncio.Protocol):
         self.died.set_result(reason)
 
 
-def _death(name: str, status: int, *, for_memory: bool) -> WorkerDied:
+def _death(name: str, status: int, endings: Endings) -> WorkerDied:
     if status >= 0:
         return WorkerDied(FailureKind.CRASHED, f"the engine of backend {name!r} exited with status {status}")
     try:
         number = signal.Signals(-status)
     except ValueError:
         return WorkerDied(FailureKind.CRASHED, f"the engine of backend {name!r} died by signal {-status}")
-    if number is signal.SIGKILL and for_memory:
-        sentence = f"the engine of backend {name!r} was ended by the system for want of memory; use less of it"
+    if number is signal.SIGKILL and (of_memory := endings.of_memory()) is not False:
+        why = "by the system for want of memory" if of_memory else "from outside (SIGKILL), likely for want of memory"
+        sentence = f"the engine of backend {name!r} was ended {why}; use a smaller model or context"
         return WorkerDied(FailureKind.CRASHED, sentence)
     sentence = f"the engine of backend {name!r} died by {number.name}"
     return WorkerDied(FailureKind.CRASHED, sentence, native_crash=number in _NATIVE_CRASHES)

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from edgewise.backends import HealthState
-from edgewise.backends.process import memory
 from edgewise.backends.process.engine import Parcel
 from edgewise.backends.process.frames import JsonObject
 from edgewise.backends.process.replies import WINDOW
@@ -135,21 +134,6 @@ async def test_native_code_that_works_on_for_nobody_is_ended_and_the_next_call_w
     await busy.aclose()
     await _echo(worker)
     assert worker.pid != before
-
-
-async def test_a_worker_that_the_system_ends_for_want_of_memory_is_told_apart(
-    worker: WorkerProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    failed = await _failure(worker, {"do": "die", "signal": signal.SIGKILL})
-    assert "SIGKILL" in failed.sentence
-    await _echo(worker)
-    # No machine is made to run out of memory for this: the system's own count of such endings is what changes.
-    counts = tmp_path / "vmstat"
-    counts.write_text("nr_free_pages 1\noom_kill 1000000\n")
-    monkeypatch.setattr(memory, "_VMSTAT", counts)
-    failed = await _failure(worker, {"do": "die", "signal": signal.SIGKILL})
-    assert failed.kind is FailureKind.CRASHED
-    assert "want of memory" in failed.sentence
 
 
 async def test_a_loading_engine_tells_how_far_it_is(tmp_path: Path) -> None:
