@@ -18,6 +18,7 @@ from .environment import worker_environment
 from .frames import Frame, FrameError, FrameReader, JsonObject, encode
 from .memory import own_memory
 from .replies import WINDOW, Replies
+from .scratch import ScratchFolder
 from .shared import LEAST, SharedArea, new_area
 
 _MAIN = "edgewise.backends.process.main"
@@ -53,9 +54,11 @@ class Child(asyncio.Protocol):
         *,
         hang_after: float,
         memory_limit: int | None,
+        scratch: ScratchFolder | None,
         on_death: Callable[[WorkerDied], None],
     ) -> None:
         self._process = process
+        self._scratch = scratch
         self._on_death = on_death
         self._name = name
         self._hang_after = hang_after
@@ -93,6 +96,7 @@ class Child(asyncio.Protocol):
         """Start a process for the engine ``factory``. Raises `AttemptError` when the system starts none."""
         ours, theirs = socket.socketpair()
         areas = [area for area in (new_area(), new_area()) if area is not None]
+        scratch = ScratchFolder.make()
         inherited = (theirs.fileno(), *areas)
         try:
             process = await asyncio.create_subprocess_exec(
@@ -102,18 +106,20 @@ class Child(asyncio.Protocol):
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=inherited,
-                env=worker_environment(os.environ),
+                env=worker_environment(os.environ, None if scratch is None else scratch.path),
                 start_new_session=True,
             )
-            child = cls(process, name, hang_after=hang_after, memory_limit=memory_limit, on_death=on_death)
+            child = cls(
+                process, name, hang_after=hang_after, memory_limit=memory_limit, scratch=scratch, on_death=on_death
+            )
             child._outgoing, child._incoming = map(SharedArea, areas) if areas else (None, None)
             await asyncio.get_running_loop().create_connection(lambda: child, sock=ours)
         except OSError as error:
-            ours.close()
+            _undo(ours, scratch)
             sentence = f"backend {name!r} cannot start its engine's process ({error.strerror})"
             raise AttemptError(FailureKind.INTERNAL, sentence) from None
         except asyncio.CancelledError:
-            ours.close()
+            _undo(ours, scratch)
             raise
         finally:
             theirs.close()
@@ -293,6 +299,8 @@ class Child(asyncio.Protocol):
         # What the worker sent before it died is still in the socket; a forked grandchild may hold that open.
         await asyncio.wait([self._disconnected], timeout=_EXIT_GRACE)
         self._disconnect()
+        if self._scratch is not None:
+            self._scratch.remove()
         if self._timer is not None:
             self._timer.cancel()
         reason = self._verdict or _death(self._name, status, self._endings)
@@ -303,6 +311,13 @@ class Child(asyncio.Protocol):
         for id_ in list(self._calls):
             self._finish(id_, AttemptError(reason.kind, reason.sentence))
         self.died.set_result(reason)
+
+
+def _undo(ours: socket.socket, scratch: ScratchFolder | None) -> None:
+    """What a worker's start leaves when it fails; a process that has begun ends with the socket."""
+    ours.close()
+    if scratch is not None:
+        scratch.remove()
 
 
 def _death(name: str, status: int, endings: Endings) -> WorkerDied:

@@ -8,6 +8,7 @@ what is kept back would not.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 _NAMES = frozenset(
     {
@@ -36,9 +37,10 @@ _PREFIXES = (
 _SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
 
 
-def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables of ``environment`` that a worker gets."""
-    return {name: value for name, value in environment.items() if _passes(name)}
+def worker_environment(environment: Mapping[str, str], scratch: Path | None) -> dict[str, str]:
+    """The variables of ``environment`` that a worker gets; ``scratch`` is its folder for temporary files."""
+    passed = {name: value for name, value in environment.items() if _passes(name)}
+    return passed if scratch is None else passed | {"TMPDIR": str(scratch)}
 
 
 def _passes(name: str) -> bool:

@@ -15,6 +15,7 @@ from .child import Child, WorkerDied
 from .engine import Parcel
 from .frames import JsonObject
 from .replies import Replies
+from .scratch import remove_leftovers
 from .turns import Turns
 
 _CRASHES_TO_GIVE_UP = 5
@@ -164,6 +165,7 @@ class WorkerProcess:
         except ModelUnavailable as error:
             self._give_up(AttemptError(FailureKind.MODEL_UNAVAILABLE, str(error)))
             return
+        await asyncio.to_thread(remove_leftovers)
         clock = asyncio.get_running_loop().time
         crashes: deque[float] = deque(maxlen=_CRASHES_TO_GIVE_UP)
         while True:

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import stat
+import tempfile
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -21,6 +22,8 @@ class ProbeEngine(Engine):
 
     def load(self, settings: JsonObject, progress: Progress) -> JsonObject:
         self._produced = 0
+        if "links" in settings:
+            (Path(tempfile.mkdtemp()) / "link").symlink_to(settings["links"])
         match settings.get("load"):
             case "slowly":
                 progress(0.254)
@@ -120,6 +123,10 @@ class ProbeEngine(Engine):
             if stat.S_ISSOCK(_mode(descriptor)):
                 os.write(descriptor, frame)
         time.sleep(60)
+
+    def scratch(self, call: Parcel, running: RunningCall) -> Generator[Parcel, None, None]:
+        """Where its temporary files lie."""
+        yield Parcel({"folder": tempfile.gettempdir()})
 
     def account(self, call: Parcel, running: RunningCall) -> Generator[Parcel, None, None]:
         """What the process has made of itself."""
