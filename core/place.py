@@ -55,8 +55,12 @@ class PlaceSet:
             if mine.lies_within(theirs) or theirs.lies_within(mine)
         )
 
+    def names(self) -> list[str]:
+        """As it is written, in order."""
+        return ["any"] if self.anywhere else sorted(map(str, self.places))
+
     def __str__(self) -> str:
-        return "[any]" if self.anywhere else "[" + ", ".join(sorted(map(str, self.places))) + "]"
+        return "[" + ", ".join(self.names()) + "]"
 
 
 ANYWHERE = PlaceSet(frozenset(), anywhere=True)

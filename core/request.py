@@ -37,6 +37,25 @@ class Residency:
     store_in: PlaceSet | None = None
     operators: PlaceSet | None = None
 
+    def meet(self, other: Residency) -> Residency:
+        """The narrowing of both."""
+        return Residency(
+            _meet(self.process_in, other.process_in),
+            _meet(self.store_in, other.store_in),
+            _meet(self.operators, other.operators),
+        )
+
+    def names(self) -> dict[str, list[str]]:
+        """The keys that narrow, as a caller would write them."""
+        keys = {"process_in": self.process_in, "store_in": self.store_in, "operators": self.operators}
+        return {key: places.names() for key, places in keys.items() if places is not None}
+
+
+def _meet(one: PlaceSet | None, other: PlaceSet | None) -> PlaceSet | None:
+    if one is None or other is None:
+        return one or other
+    return one.meet(other)
+
 
 @dataclass(frozen=True, slots=True)
 class Labels:

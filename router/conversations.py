@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from ..core.request import Residency
 
 REMEMBERED = 100_000
 
 
 @dataclass(slots=True)
 class Conversation:
-    """One conversation: the data classes that it has had, which only become more, and the backend that keeps it.
+    """One conversation: what has bounded where it may go, which only becomes more, and the backend that keeps it.
 
     No content is here: whoever calls brings the whole history each time. ``backend`` is ``None`` before the first
     answer, and where only a stand-in gave the last one.
@@ -18,7 +21,19 @@ class Conversation:
 
     id: str
     classes: frozenset[str] = frozenset()
+    residency: Residency | None = None
     backend: str | None = None
+
+    def tighten(self, classes: Iterable[str], residency: Residency | None) -> None:
+        """A turn had these data classes and this narrowing. Its content is part of all that follows."""
+        self.classes = self.classes.union(classes)
+        self.residency = self.narrowed(residency)
+
+    def narrowed(self, residency: Residency | None) -> Residency | None:
+        """A turn's narrowing together with those before it."""
+        if self.residency is None or residency is None:
+            return self.residency or residency
+        return self.residency.meet(residency)
 
 
 class Conversations:

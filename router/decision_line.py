@@ -10,7 +10,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ..core.decision import Decision
-from ..core.place import PlaceSet
 from ..core.request import Labels
 from ..policies.facts import BackendFacts, Facts, LogNormal
 
@@ -102,7 +101,7 @@ def line_of(decision: Decision, facts: Facts, policy: Policy, outcome: str, at: 
 
 def _labels_as_dict(labels: Labels, policy: Policy) -> dict[str, Any]:
     models: set[str] = set().union(*(terms.models or () for terms in policy.terms))
-    residency = labels.residency
+    residency = {} if labels.residency is None else labels.residency.names()
     return {
         "data_classes": labels.data_classes,
         "unclassed": labels.unclassed,
@@ -110,21 +109,15 @@ def _labels_as_dict(labels: Labels, policy: Policy) -> dict[str, Any]:
         "first_token_budget": labels.first_token_budget,
         "tags": dict(policy.declared_tags(labels)),
         "backends": labels.backends,
-        "process_in": None if residency is None else _names(residency.process_in),
-        "store_in": None if residency is None else _names(residency.store_in),
-        "operators": None if residency is None else _names(residency.operators),
+        "process_in": residency.get("process_in"),
+        "store_in": residency.get("store_in"),
+        "operators": residency.get("operators"),
         "model": labels.model if labels.model in models else "",
         "continues": labels.continues,
         "constrained": labels.constrained,
         "logprobs": labels.logprobs,
         "idempotent": labels.idempotent,
     }
-
-
-def _names(places: PlaceSet | None) -> list[str] | None:
-    if places is None:
-        return None
-    return ["any"] if places.anywhere else sorted(map(str, places.places))
 
 
 def _backend_as_dict(backend: BackendFacts) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ...core.content import Content, CountTokensInput, GenerateInput, Sealed
 from ...core.decision import Decision, PlannedStep
-from ...core.request import Labels, Request, Task
+from ...core.request import Labels, Request, Residency, Task
 from ...policies.facts import Facts, TimeFacts
 from ...policies.plan import Plan
 from ..conversations import Conversation, Conversations
@@ -76,14 +76,15 @@ class Decider:
         deciding_at = asyncio.get_running_loop().time()
         facts = self._facts(conduct, request_id, labels, conversation)
         plan = self.policy.plan(facts)
-        self._remember(conversation, plan.data_classes)
+        self._remember(conversation, plan.data_classes, labels.residency)
         planning = asyncio.get_running_loop().time() - deciding_at
         return Run(conduct, request, plan, _record(request, plan, planning), facts, conversation)
 
     def announce(self, labels: Labels, options: RequestOptions) -> None:
         """Remember what a request is about that can be decided later only. Raises `InvalidRequest`."""
         conversation = self._conversation(options)
-        self._remember(conversation, self._within(conversation, labels).data_classes)
+        labels = self._within(conversation, labels)
+        self._remember(conversation, labels.data_classes, labels.residency)
 
     def plan(self, conduct: Conduct, labels: Labels, options: RequestOptions) -> Plan:
         """What would be decided now; nothing is remembered of it. Raises `InvalidRequest`."""
@@ -95,17 +96,20 @@ class Decider:
         name = identifier(options.get("conversation"), "conversation")
         return None if name is None else self._conversations.look(name)
 
-    def _remember(self, conversation: Conversation | None, classes: tuple[str, ...]) -> None:
+    def _remember(
+        self, conversation: Conversation | None, classes: tuple[str, ...], residency: Residency | None
+    ) -> None:
         if conversation is not None:
-            conversation.classes = conversation.classes.union(classes)
+            conversation.tighten(classes, residency)
             self._conversations.remember(conversation)
 
     def _within(self, conversation: Conversation | None, labels: Labels) -> Labels:
-        """The labels with the data classes that the conversation has had before."""
+        """The labels with the data classes and the narrowings that the conversation has had before."""
         if conversation is None:
             return labels
         classes = conversation.classes.union(self.policy.effective_classes(labels))
-        return replace(labels, data_classes=tuple(sorted(classes)), unclassed=False)
+        residency = conversation.narrowed(labels.residency)
+        return replace(labels, data_classes=tuple(sorted(classes)), unclassed=False, residency=residency)
 
     def _facts(self, conduct: Conduct, request_id: str, labels: Labels, conversation: Conversation | None) -> Facts:
         now = self._wall_clock()

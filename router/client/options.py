@@ -20,8 +20,9 @@ class RequestOptions(TypedDict, total=False):
         backend: the name of the backend to use, or several; only narrows what the policy permits.
         idempotent: ``False`` forbids everything that could run the request twice.
         idempotency_key: what a server recognises a repeated request by; random where absent. Never content.
-        conversation: an id; what follows under it has at least the data classes that came before, and stays at its
-            backend while that one is good. Give the whole history with each call: none is kept here.
+        conversation: an id; what follows under it has at least the data classes that came before, stays within every
+            ``residency`` that came before, and at its backend while that one is good. Give the whole history with each
+            call: none is kept here.
     """
 
     data_class: str | Sequence[str] | None

@@ -82,6 +82,9 @@ class Queue:
             raise InvalidRequest(f"content of class {classes} is never queued, by the policy; use `generate`")
         if not run.plan.steps and {refusal.code for refusal in run.plan.refusals} <= _FOR_GOOD:
             raise refused(run.plan, run.decision)
+        residency = run.request.labels.residency
+        if residency is not None:  # its conversation's, which the entry leaves behind
+            options = GenerateOptions(**{**options, "residency": residency.names()})
         return await self.outbox.submit(messages, options, run.plan.data_classes, order_key=order_key, ttl=ttl)
 
     def on_result(self, callback: Callback) -> None:

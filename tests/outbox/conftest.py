@@ -76,10 +76,16 @@ def make_router(tmp_path: Path) -> RouterMaker:
     """Makes a router with an outbox over a backend called cloud; ``offline`` adds to that section of its policy."""
 
     def make(
-        cloud: ScriptedBackend, *, personal: str = "[EU]", offline: str = "queue_ttl: 24h", replay: bool = False
+        cloud: ScriptedBackend,
+        *,
+        place: str = "NL",
+        personal: str = "[EU]",
+        offline: str = "queue_ttl: 24h",
+        replay: bool = False,
     ) -> AsyncRouter:
+        text = CONFIGURATION.format(personal=personal, offline=offline)
         return AsyncRouter(
-            loads(CONFIGURATION.format(personal=personal, offline=offline), tmp_path),
+            loads(text.replace("[NL]", f"[{place}]"), tmp_path),
             backends={"cloud": cloud},
             random_source=random.Random(7),
             wall_clock=loop_clock,

@@ -220,6 +220,22 @@ def test_nothing_leaves_where_its_class_is_gone_and_it_leaves_when_it_is_back(
     in_virtual_time(main)
 
 
+def test_a_narrowing_of_an_earlier_turn_is_kept_with_what_is_queued(make_router: RouterMaker) -> None:
+    cloud = ScriptedBackend("cloud")
+
+    async def main() -> None:
+        async with make_router(cloud) as router:
+            await router.generate("Hello", conversation="c", residency={"process_in": ["NL"]})
+            receipt = await router.submit("And now?", conversation="c")
+        async with make_router(cloud, place="US", replay=True) as elsewhere:
+            assert await elsewhere.result(receipt, timeout="1h") is None
+        assert len(cloud.calls) == 1
+        async with make_router(cloud, replay=True) as router:
+            assert isinstance(await router.result(receipt, timeout="1h"), Answer)
+
+    in_virtual_time(main)
+
+
 def test_what_may_not_be_queued_or_can_never_go_is_refused_at_once(make_router: RouterMaker, tmp_path: Path) -> None:
     cloud = ScriptedBackend("cloud")
 

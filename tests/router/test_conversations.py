@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from edgewise.core.content import GenerateInput
-from edgewise.router import Answer, AsyncRouter, AttemptError, FailureKind, Message, RefusalCode
+from edgewise.router import Answer, AsyncRouter, AttemptError, FailureKind, Message, NoBackendPermitted, RefusalCode
 from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
 RouterMaker = Callable[..., AsyncRouter]
@@ -145,3 +146,55 @@ def test_what_is_asked_meanwhile_has_the_classes_of_an_inference_whose_arrays_ar
 
     run_in_virtual_time(main())
     assert not cloud.calls
+
+
+@pytest.mark.parametrize("first", ["generate", "embed", "infer", "count_tokens", "refused"])
+def test_a_caller_s_narrowing_holds_for_all_that_follows(make_router: RouterMaker, first: str) -> None:
+    """The history of that turn goes along with each later one, whatever kind of work had brought it."""
+    cloud, phone = ScriptedBackend("cloud"), ScriptedBackend("phone")
+
+    async def main() -> None:
+        async with make_router(cloud, phone) as router:
+            assert (await router.plan("Hello", data_class="public", conversation="c1")).steps[0].backend == "cloud"
+            options: Any = {"data_class": "public", "conversation": "c1", "residency": {"process_in": ["DE"]}}
+            with contextlib.suppress(NoBackendPermitted):  # it counts whatever became of it
+                if first == "generate":
+                    await router.generate("Hello", **options)
+                elif first == "embed":
+                    await router.embed(["Hello"], **options)
+                elif first == "infer":
+                    await router.infer("model", {"x": [1.0]}, **options)
+                elif first == "count_tokens":
+                    await router.count_tokens("Hello", **options)
+                else:
+                    await router.generate("Hello", **options, backend="cloud")
+            answer = await ask(router)
+            assert answer.backend == "phone"
+            assert [refusal.code for refusal in answer.decision.refusals] == [RefusalCode.RESIDENCY]
+            assert "the caller's residency" in answer.decision.refusals[0].sentence
+            # What a later turn gives narrows further, and never widens.
+            assert (await ask(router, residency={"process_in": ["any"]})).backend == "phone"
+            with pytest.raises(NoBackendPermitted):
+                await ask(router, backend="cloud", residency={"process_in": ["NL", "DE"]})
+            # Neither a plan nor another conversation is bound, or binds.
+            await router.plan("Hello", data_class="public", conversation="c2", residency={"process_in": ["DE"]})
+            assert (await ask(router, conversation="c2")).backend == "cloud"
+        assert len(cloud.calls) == 1
+
+    run_in_virtual_time(main())
+
+
+def test_narrowings_of_several_turns_meet(make_router: RouterMaker) -> None:
+    cloud, phone = ScriptedBackend("cloud"), ScriptedBackend("phone")
+
+    async def main() -> None:
+        async with make_router(cloud, phone) as router:
+            wide: list[dict[str, list[str]]] = [{"process_in": ["NL", "DE"]}, {"operators": ["US"]}]
+            for residency in wide:
+                assert (await ask(router, residency=residency)).backend == "cloud"
+            assert (await ask(router)).backend == "cloud"
+            await ask(router, residency={"process_in": ["DE", "FR"]})
+            refusal = (await ask(router)).decision.refusals[0]
+            assert "permits process_in [DE]" in refusal.sentence
+
+    run_in_virtual_time(main())
