@@ -119,6 +119,13 @@ class Backend(ABC):
         """Open a new connection for the next call: one that stands may lead nowhere. Calls under way keep theirs."""
         return
 
+    def has_new_credentials(self) -> bool:
+        """Whether its credentials have been replaced since it last used them; returns at once.
+
+        Asked of one that is out of use because its service refused them.
+        """
+        return False
+
     async def start(self) -> None:
         """Make ready: load, connect. Calls may come before it ends, and wait. Raises `AttemptError` if it cannot."""
         return

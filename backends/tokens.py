@@ -176,6 +176,10 @@ class Tokens:
         """The service took the token."""
         self._accepted = True
 
+    def has_another(self) -> bool:
+        """Whether the source shows that it has another token than the last one."""
+        return self._fetcher.has_changed()
+
     def refused(self, value: str) -> bool:
         """The service did not take a token. Whether another one may fare better; the next call gets it then."""
         if self._token is not None and self._token.value != value:

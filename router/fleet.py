@@ -63,7 +63,7 @@ class Member:
         self.name = terms.name
         self.breaker = Breaker(clock, random_source)
         self.retry_budget = RetryBudget(clock)
-        self._quarantine = QuarantineWard()
+        self._quarantine = QuarantineWard(backend.has_new_credentials)
         self.estimators = {task: Estimator(priors[task], clock) for task in terms.tasks}
         self.slots = Slots(backend.capabilities.max_concurrency)
         self.tally = Tally()

@@ -13,30 +13,30 @@ import grpc.aio
 
 from ...core.answer import Classification, Embeddings, Finish, GenerateEvent, Inference
 from ...core.content import ClassifyInput, CountTokensInput, EmbedInput, GenerateInput, InferInput
-from ...core.failure import AttemptError, FailureKind
+from ...core.failure import AttemptError, FailureKind, PathFault
 from ...core.request import Task
 from ..backend import CallContext, Capabilities
 from ..endpoint import Endpoint
 from ..remote import RemoteBackend
-from ..tokens import Tokens, tokens_from
+from ..tls_diagnosis import certificate_refused, speaks_tls
+from .call_metadata import CallMetadata
+from .channel import same_trust
 from .connection import Connection, Line
 from .fork import refuse_after_fork
 from .handshake import Handshake
+from .named_streams import NamedStreams
 from .protocols import PROTOCOL_TYPES
-from .settings import GrpcSettings
+from .settings import GrpcSettings, TlsSettings
 from .status import CALL_ERRORS, attempt_error, failure
 from .target import parse_target
 from .tensor_messages import join_embeddings
-from .wire_protocol import Metadata, ReportedFailure, StreamReader
+from .wire_protocol import ReportedFailure, StreamReader
 
 C = TypeVar("C")
 A = TypeVar("A")
 
 _Beginning = tuple[str, bytes, StreamReader]
 """How a stream begins: the method's path, its message, and what reads the answers."""
-
-_RELEASE_WAIT = 0.5
-"""Seconds for which a server is given to hear that a stream is not wanted."""
 
 _HEALTH_PATH = "/grpc.health.v1.Health/Check"
 _NOT_THERE = frozenset({FailureKind.UNREACHABLE, FailureKind.TIMED_OUT})
@@ -61,19 +61,13 @@ class GrpcBackend(RemoteBackend):
             max_concurrency=settings.max_concurrency,
         )
         super().__init__(name, capabilities)
+        self._settings = settings
         self._protocol = protocol
-        self._max_message = settings.max_message
-        self._token = None if settings.credentials is None else settings.credentials.reveal()
-        self._metadata: dict[str, Metadata] = {}
         self._introduced = not protocol.questions()
-        self._tokens = tokens_from(name, settings.credentials_from)
+        self._metadata = CallMetadata(name, settings, protocol)
         self._connection = Connection(settings)
-        pinned = settings.tls is not None and settings.tls.root_certificates is not None
-        # One of several addresses says nothing of the others, which their certificates alone have to prove.
-        asks = bool(protocol.handshake_path) and not settings.balances
-        self._handshake = Handshake(name, protocol, pinned=pinned, asks=asks)
-        self._named: dict[str, Line] = {}
-        self._releasing: set[asyncio.Task[None]] = set()
+        self._handshake = Handshake(name, settings, protocol, self._metadata)
+        self._named = NamedStreams(protocol, self._metadata)
         self._endpoint = parse_target(settings.target).endpoint
 
     @property
@@ -93,26 +87,26 @@ class GrpcBackend(RemoteBackend):
             failed = attempt_error(self.name, error, lambda code, details: None)
         finally:
             await self._leave(line, rpc)
-        if failed is not None and (failed.fault is not None or failed.kind in _NOT_THERE):
-            self._connection.failed(line, failed.kind)
-            raise failed
+        if failed is not None:
+            failed = await self._explained(failed, seconds)
+            if failed.fault is not None or failed.kind in _NOT_THERE:
+                self._connection.failed(line, failed.kind)
+                raise failed
         self._connection.succeeded()
 
     async def network_changed(self) -> None:
         await self._connection.renew()
+
+    def has_new_credentials(self) -> bool:
+        return self._connection.has_new_files() or self._metadata.has_another()
 
     async def start(self) -> None:
         refuse_after_fork()
 
     async def stop(self) -> None:
         self._stopped = True
-        while self._named:
-            stream, line = self._named.popitem()
-            self._release(line, stream)
-        if self._releasing:
-            await asyncio.wait(self._releasing, timeout=_RELEASE_WAIT)
-        if self._tokens is not None:
-            await self._tokens.close()
+        await self._named.release_all()
+        await self._metadata.close()
         await self._connection.close()
 
     def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
@@ -149,20 +143,19 @@ class GrpcBackend(RemoteBackend):
         line: Line | None = None
         rpc: grpc.aio.UnaryStreamCall[bytes, bytes] | None = None
         try:
-            if self._tokens is not None:
-                await self._renew_token(self._tokens, context)
+            await self._metadata.renew(context)
             line = self._take_line()
             if context.bounds.attested:
-                await self._prove(line, context)
-            rpc = line.stream(path)(request, timeout=self._remaining(context), metadata=self._metadata_of(path))
+                await self._handshake.prove(line, context, self._remaining(context))
+            rpc = line.stream(path)(request, timeout=self._remaining(context), metadata=self._metadata.of(path))
             line.calls.add(rpc)
             if stream:
-                self._named[stream] = line
+                self._named.begun(stream, line)
             # Iterating the call instead would put one more generator under every token.
             while isinstance(message := await rpc.read(), bytes):
                 for event in reader.read(message):
                     if type(event) is Finish:
-                        self._named.pop(stream, None)
+                        self._named.finished(stream)
                     yield event
                     if type(event) is Finish:
                         self._succeeded()
@@ -183,13 +176,10 @@ class GrpcBackend(RemoteBackend):
                 raise
             failed = failure(self.name, FailureKind.PREEMPTED)
         finally:
-            # What has ended by itself needs no release. Whoever stops this backend has released it already.
-            if (named := self._named.pop(stream, None)) is not None and rpc is not None and not rpc.done():
-                rpc.cancel()
-                self._release(named, stream)
+            self._named.left(stream, rpc)
             await self._leave(line, rpc)
         # Raised out here, no error of the library's, with its server's text, hangs on it as its context.
-        raise failed
+        raise await self._explained(failed, self._seconds_left(context))
 
     async def embed(self, call: EmbedInput, context: CallContext) -> Embeddings:
         self._require(Task.EMBED)
@@ -271,12 +261,11 @@ class GrpcBackend(RemoteBackend):
         line: Line | None = None
         rpc: grpc.aio.UnaryUnaryCall[bytes, bytes] | None = None
         try:
-            if self._tokens is not None:
-                await self._renew_token(self._tokens, context)
+            await self._metadata.renew(context)
             line = self._take_line()
             if context.bounds.attested:
-                await self._prove(line, context)
-            rpc = line.unary(path)(request, timeout=self._remaining(context), metadata=self._metadata_of(path))
+                await self._handshake.prove(line, context, self._remaining(context))
+            rpc = line.unary(path)(request, timeout=self._remaining(context), metadata=self._metadata.of(path))
             line.calls.add(rpc)
             message = await rpc
             if not isinstance(message, bytes):  # a good end of the call, and no answer
@@ -294,7 +283,7 @@ class GrpcBackend(RemoteBackend):
             failed = failure(self.name, FailureKind.PREEMPTED)
         finally:
             await self._leave(line, rpc)
-        raise failed
+        raise await self._explained(failed, self._seconds_left(context))
 
     def _encode(self, encode: Callable[[C, CallContext, float], bytes], call: C, context: CallContext) -> bytes:
         remaining = self._remaining(context)
@@ -304,32 +293,19 @@ class GrpcBackend(RemoteBackend):
             request = None
         if request is None:
             raise AttemptError(FailureKind.INVALID_REQUEST, "the request holds what cannot be sent (bad Unicode?)")
-        if len(request) > self._max_message:
+        if len(request) > self._settings.max_message:
             raise failure(self.name, FailureKind.CONTEXT_LENGTH)
         return request
 
     def _remaining(self, context: CallContext) -> float | None:
         """Seconds to the deadline; ``None`` for one that never comes. Raises where it has passed."""
-        remaining = context.deadline.remaining(asyncio.get_running_loop().time())
+        remaining = self._seconds_left(context)
         if remaining <= 0.0:
             raise failure(self.name, FailureKind.TIMED_OUT)
         return None if remaining == math.inf else remaining
 
-    async def _prove(self, line: Line, context: CallContext) -> None:
-        metadata = self._metadata_of(self._protocol.handshake_path)
-        await self._handshake.prove(line, context, self._remaining(context), metadata)
-
-    async def _renew_token(self, tokens: Tokens, context: CallContext) -> None:
-        token = await tokens.get(context.deadline.at)
-        if token != self._token:
-            self._token = token
-            self._metadata.clear()
-
-    def _metadata_of(self, path: str) -> Metadata:
-        metadata = self._metadata.get(path)
-        if metadata is None:
-            metadata = self._metadata[path] = self._protocol.metadata(self._token, path)
-        return metadata
+    def _seconds_left(self, context: CallContext) -> float:
+        return context.deadline.remaining(asyncio.get_running_loop().time())
 
     def _take_line(self) -> Line:
         self._refuse_when_stopped()
@@ -339,28 +315,7 @@ class GrpcBackend(RemoteBackend):
         if rpc is not None:
             rpc.cancel()  # does nothing to one that has ended
         if line is not None:
-            await self._connection.ended(line, rpc)
-
-    def _release(self, line: Line, stream: str) -> None:
-        """Tell the server that nobody wants this stream. Where that does not arrive, it stops a little later."""
-        if line.closed:
-            return
-        request = self._protocol.encode_release(stream)
-        path = self._protocol.release_path
-        call = line.unary(path)(request, timeout=_RELEASE_WAIT, metadata=self._metadata_of(path))
-        line.calls.add(call)
-
-        async def end() -> None:
-            try:
-                await call
-            except CALL_ERRORS:
-                pass
-            finally:
-                await self._leave(line, call)
-
-        releasing = asyncio.get_running_loop().create_task(end())
-        self._releasing.add(releasing)
-        releasing.add_done_callback(self._releasing.discard)
+            await line.connection.ended(line, rpc)
 
     def _judged_resumption(self, error: Exception) -> AttemptError:
         """A server that cannot resume is no worse for it."""
@@ -371,24 +326,34 @@ class GrpcBackend(RemoteBackend):
 
     def _judged(self, task: Task, error: Exception) -> AttemptError:
         failed = attempt_error(self.name, error, partial(self._protocol.judge, task))
-        if (
-            failed.kind is FailureKind.CREDENTIALS
-            and self._tokens is not None
-            and self._tokens.refused(self._token or "")
-        ):
+        if failed.kind is FailureKind.CREDENTIALS and self._metadata.refused():
             return AttemptError(FailureKind.CONFLICT, f"backend {self.name!r} wants a new token; the next call has one")
         return failed
 
+    async def _explained(self, failed: AttemptError, seconds_left: float) -> AttemptError:
+        """The same failure; or why a connection was closed before it stood, where its handshake shows that in time."""
+        if failed.fault is not PathFault.BROKEN:
+            return failed
+        patience = min(self._settings.connect_timeout, seconds_left / 2)
+        tls = self._settings.tls or TlsSettings()
+        if self._settings.tls is not None or not self._endpoint.local:
+            refusal = await certificate_refused(self._endpoint, tls, partial(same_trust, tls), patience)
+            if refusal is not None:
+                failed = AttemptError(FailureKind.CREDENTIALS, f"backend {self.name!r} {refusal}")
+        elif await speaks_tls(self._endpoint, patience):
+            sentence = f"backend {self.name!r} speaks TLS, and is called in plaintext; give `tls`"
+            failed = AttemptError(FailureKind.PROTOCOL, sentence)
+        return self._noted(None, failed)
+
     def _succeeded(self) -> None:
         self._last_failure = ""
-        if self._tokens is not None:
-            self._tokens.accepted()
+        self._metadata.accepted()
         self._connection.succeeded()
 
     def _noted(self, line: Line | None, failed: AttemptError) -> AttemptError:
         self._last_failure = failed.sentence
         if line is not None:
-            self._connection.failed(line, failed.kind)
+            line.connection.failed(line, failed.kind)
         return failed
 
     def _ended_by_stop(self, line: Line | None) -> bool:

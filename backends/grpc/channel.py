@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pkgutil
+import ssl
 from functools import lru_cache
 from pathlib import Path
 
@@ -105,6 +106,17 @@ def _credentials(tls: TlsSettings) -> grpc.ChannelCredentials:
     key = None if tls.key is None else _read(tls.key)
     certificate = None if tls.certificate is None else _read(tls.certificate)
     return grpc.ssl_channel_credentials(roots, key, certificate)
+
+
+def same_trust(tls: TlsSettings) -> ssl.SSLContext:
+    """What such a channel trusts and shows, for the standard library. Raises ``OSError`` for files that do not fit."""
+    roots = _public_roots() if tls.root_certificates is None else Path(tls.root_certificates).read_bytes()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=roots.decode(errors="replace"))
+    context.set_alpn_protocols(["h2"])
+    if tls.certificate is not None:
+        context.load_cert_chain(tls.certificate, tls.key, password="")
+    return context
 
 
 @lru_cache(maxsize=1)

@@ -29,9 +29,10 @@ _FILES_SEEN_EVERY = 1.0
 class Line:
     """One channel and the calls on it."""
 
-    __slots__ = ("_streams", "_unaries", "_watching", "calls", "channel", "closed", "place", "retired")
+    __slots__ = ("_streams", "_unaries", "_watching", "calls", "channel", "closed", "connection", "place", "retired")
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, connection: Connection, channel: grpc.aio.Channel) -> None:
+        self.connection = connection
         self.channel = channel
         opened(channel)
         self.calls: set[grpc.aio.Call] = set()
@@ -88,12 +89,12 @@ class Connection:
     """Hands out the line that the next call takes. Belongs to the event loop that first uses it."""
 
     def __init__(self, settings: GrpcSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._current: Line | None = None
         self._lines: set[Line] = set()
         self._broken_in_a_row = 0
         self._files = credential_files(settings)
-        self._versions = versions(())
+        self._versions = versions(self._files)
         self._look_at = 0.0
 
     def take(self) -> Line:
@@ -109,7 +110,7 @@ class Connection:
             quieten()
             self._versions = versions(self._files)
             patience = min(2**self._broken_in_a_row, _MOST_PATIENT)
-            line = Line(open_channel(self._settings, self._settings.connect_timeout * patience))
+            line = Line(self, open_channel(self.settings, self.settings.connect_timeout * patience))
             self._current = line
             self._lines.add(line)
         return line
@@ -119,7 +120,11 @@ class Connection:
         now = asyncio.get_running_loop().time()
         if now >= self._look_at:
             self._look_at = now + _FILES_SEEN_EVERY
-            line.retired = line.retired or versions(self._files) != self._versions
+            line.retired = line.retired or self.has_new_files()
+
+    def has_new_files(self) -> bool:
+        """Whether the TLS files have been replaced since they were last read."""
+        return versions(self._files) != self._versions
 
     async def renew(self) -> None:
         """The next call gets a new line, which does not wait for an old one's failures; what runs ends where it is."""
@@ -140,7 +145,7 @@ class Connection:
         if line.retired or line.closed:
             return
         if kind in {FailureKind.UNREACHABLE, FailureKind.PROTOCOL}:
-            if self._settings.balances and line.connected:
+            if self.settings.balances and line.connected:
                 return  # another address serves, and the channel knows which one failed
             line.retired = True
             self._broken_in_a_row = min(self._broken_in_a_row + 1, _MOST_PATIENT)

@@ -4,41 +4,45 @@ from __future__ import annotations
 
 from ...core.failure import AttemptError, FailureKind
 from ..backend import CallContext
+from .call_metadata import CallMetadata
 from .connection import Line
+from .settings import GrpcSettings
 from .status import CALL_ERRORS, attempt_error, failure
-from .wire_protocol import Metadata, WireProtocol
+from .wire_protocol import WireProtocol
 
 
 class Handshake:
     """One backend's handshakes: at most one on each connection, without content.
 
-    Who answers is proven by certificates alone, so these must be ``pinned``: the configuration's own. What the
-    handshake adds is what a service so proven says of itself: a wrong target behind the right certificates is found
-    before it is sent content. One that was told no place need not name one, and without ``asks`` nobody is asked.
+    Who answers is proven by certificates alone, so these must be the configuration's own. What the handshake adds is
+    what a service so proven says of itself: a wrong target behind the right certificates is found before it is sent
+    content. One that was told no place need not name one.
     """
 
-    def __init__(self, backend: str, protocol: WireProtocol, *, pinned: bool, asks: bool) -> None:
+    def __init__(self, backend: str, settings: GrpcSettings, protocol: WireProtocol, metadata: CallMetadata) -> None:
         self._backend = backend
         self._protocol = protocol
-        self._pinned = pinned
-        self._asks = asks
+        self._metadata = metadata
+        self._pinned = settings.tls is not None and settings.tls.root_certificates is not None
+        # One of several addresses says nothing of the others, which their certificates alone have to prove.
+        self._asks = bool(protocol.handshake_path) and not settings.balances
 
-    async def prove(self, line: Line, context: CallContext, timeout: float | None, metadata: Metadata) -> None:
+    async def prove(self, line: Line, context: CallContext, timeout: float | None) -> None:
         """Raise `AttemptError` unless the service at the end of ``line`` is where the call may go and has the model."""
         if not self._pinned:
             raise self._unproven()
         if not self._asks:
             return
         if line.place is None or not line.connected:
-            line.place = await self._ask(line, context, timeout, metadata)
+            line.place = await self._ask(line, context, timeout)
             line.forget_place_when_it_reconnects()
         places = context.bounds.places
         if line.place and places is not None and line.place not in places:
             raise failure(self._backend, FailureKind.WRONG_PLACE)
 
-    async def _ask(self, line: Line, context: CallContext, timeout: float | None, metadata: Metadata) -> str:
-        request = self._protocol.encode_handshake(context)
-        call = line.unary(self._protocol.handshake_path)(request, timeout=timeout, metadata=metadata)
+    async def _ask(self, line: Line, context: CallContext, timeout: float | None) -> str:
+        request, path = self._protocol.encode_handshake(context), self._protocol.handshake_path
+        call = line.unary(path)(request, timeout=timeout, metadata=self._metadata.of(path))
         line.calls.add(call)
         try:
             return self._protocol.decode_handshake(await call)

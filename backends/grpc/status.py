@@ -78,15 +78,26 @@ _SENTENCES: dict[FailureKind, str] = {
 }
 
 _OTHER_PROTOCOLS = {
-    "certificate has expired": "has an expired TLS certificate",
-    "CERTIFICATE_VERIFY_FAILED": "has a TLS certificate that our roots do not vouch for; check `tls`",
+    "certificate has expired": "has an expired TLS certificate; its server needs a new one",
+    "certificate is not yet valid": "has a TLS certificate that is not valid yet; check the clocks",
+    "CERTIFICATE_VERIFY_FAILED": "has a TLS certificate that our roots do not vouch for; check `target` and `tls`",
     "Hostname Verification Check failed": "has a certificate for another name; check `target` and `tls.server_name`",
     "is not in peer certificate": "has a certificate for another name; check `target` and `tls.server_name`",
     "WRONG_VERSION_NUMBER": "does not speak TLS, and plaintext is for loopback and unix sockets only",
+    "missing selected ALPN property": "speaks TLS there, but no HTTP/2, which gRPC needs; check `target`",
     "Failed parsing HTTP/2": _SENTENCES[FailureKind.PROTOCOL],
     "http1.x server": _SENTENCES[FailureKind.PROTOCOL],
 }
 """Signs in the library's text, from 1.71 to 1.85, of a connection that did not come to stand."""
+
+_ALERT = "_ALERT_"
+"""The sign in it of an alert by which the other side ended a TLS handshake."""
+
+_CLOSED = ("Socket closed", "recvmsg:Connection reset by peer", "Unwrap failed", _ALERT)
+"""Signs in it of a connection that the other side closed."""
+
+_NO_HANDSHAKE = "Failed to create security handshaker"
+"""The sign in it of files that TLS cannot use."""
 
 
 _FAULTS = {
@@ -154,15 +165,27 @@ def _connection_fault(details: str) -> tuple[FailureKind, str]:
     for sign, sentence in _OTHER_PROTOCOLS.items():
         if sign in details:
             return FailureKind.PROTOCOL, sentence
-    if "failed to connect" in details and "Socket closed" in details:
-        return FailureKind.UNREACHABLE, "closes connections at once; it may want a certificate: check `tls.certificate`"
+    if _NO_HANDSHAKE in details:
+        sentence = "cannot be called by TLS: what `tls` names are no certificates, or not the key of the certificate"
+        return FailureKind.CREDENTIALS, sentence
+    if _ALERT in details:
+        return FailureKind.PROTOCOL, "refuses our TLS handshake; check `target` and `tls`"
+    if _closed_early(details):
+        return FailureKind.UNREACHABLE, "closes connections at once; it may want `tls`, or a `tls.certificate` of ours"
     return FailureKind.UNREACHABLE, _SENTENCES[FailureKind.UNREACHABLE]
+
+
+def _closed_early(details: str) -> bool:
+    """Whether a connection was closed before gRPC was heard on it: for want of TLS, a certificate, or a server."""
+    return "failed to connect" in details and any(sign in details for sign in _CLOSED)
 
 
 def _fault(details: str) -> PathFault | None:
     """Where the way is broken, if the library's text says so. A server that says the same is believed at its cost."""
     if any(sign in details for sign in _OTHER_PROTOCOLS):
         return PathFault.INTERCEPTED
+    if _closed_early(details):
+        return PathFault.BROKEN
     return next((fault for sign, fault in _FAULTS.items() if sign in details), None)
 
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Awaitable
+from functools import partial
 from typing import TypeVar
 
 import httpx
 
 from ...core.answer import Embeddings, Finish, GenerateEvent
 from ...core.content import EmbedInput, GenerateInput
-from ...core.failure import AttemptError, FailureKind
+from ...core.failure import AttemptError, FailureKind, PathFault
 from ...core.request import Task
 from ..backend import CallContext, Capabilities
 from ..endpoint import Endpoint
+from ..grpc.settings import TlsSettings
 from ..remote import RemoteBackend
+from ..tls_diagnosis import certificate_refused, speaks_tls
 from ..tokens import tokens_from
-from .client import Clients
+from .client import Clients, tls_context
 from .events import EventReader
 from .failures import ReportedFailure, failure, from_exception, from_response
 from .messages import ChunkReader, embed_body, embeddings, generate_body
@@ -82,6 +85,9 @@ class OpenaiBackend(RemoteBackend):
             await self._clients.leave(client)
         raise failed
 
+    def has_new_credentials(self) -> bool:
+        return self._tokens is not None and self._tokens.has_another()
+
     async def network_changed(self) -> None:
         await self._clients.renew()
 
@@ -118,7 +124,7 @@ class OpenaiBackend(RemoteBackend):
                 await response.aclose()
             await self._clients.leave(client)
         # Raised out here, no error of the library's hangs on it as its context.
-        raise self._noted(failed)
+        raise self._noted(await self._explained(failed, response, context))
 
     async def embed(self, call: EmbedInput, context: CallContext) -> Embeddings:
         self._require(Task.EMBED)
@@ -141,7 +147,7 @@ class OpenaiBackend(RemoteBackend):
             if response is not None:
                 await response.aclose()
             await self._clients.leave(client)
-        raise self._noted(failed)
+        raise self._noted(await self._explained(failed, response, context))
 
     async def _send(
         self, client: httpx.AsyncClient, path: str, body: bytes | None, context: CallContext
@@ -189,6 +195,24 @@ class OpenaiBackend(RemoteBackend):
                 return await work
             finally:
                 self._waits.discard(wait)
+
+    async def _explained(
+        self, failed: AttemptError, response: httpx.Response | None, context: CallContext
+    ) -> AttemptError:
+        """The same failure; or why a connection was closed before it stood, where its handshake shows that in time."""
+        if failed.fault is not PathFault.BROKEN or response is not None:
+            return failed
+        left = context.deadline.remaining(asyncio.get_running_loop().time())
+        patience = min(self._settings.connect_timeout, left / 2)
+        tls = self._settings.tls or TlsSettings()
+        if self._settings.encrypted:
+            refusal = await certificate_refused(self.endpoint, tls, partial(tls_context, tls), patience)
+            if refusal is not None:
+                return AttemptError(FailureKind.CREDENTIALS, f"backend {self.name!r} {refusal}")
+        elif await speaks_tls(self.endpoint, patience):
+            sentence = f"backend {self.name!r} speaks TLS, and is called in plaintext; write `https:` in its `url`"
+            return AttemptError(FailureKind.PROTOCOL, sentence)
+        return failed
 
     def _timed_out(self) -> AttemptError:
         return failure(self.name, FailureKind.PREEMPTED if self._stopped else FailureKind.TIMED_OUT)

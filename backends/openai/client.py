@@ -56,7 +56,7 @@ def open_client(settings: OpenaiSettings) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         base_url=settings.url.rstrip("/") + "/",
         headers=headers,
-        verify=_context(settings.tls or TlsSettings()),
+        verify=tls_context(settings.tls or TlsSettings()),
         # The environment has no say in where content goes: no proxies, no roots, no netrc.
         trust_env=False,
         # A redirect would take content to a place that nobody permitted.
@@ -67,11 +67,12 @@ def open_client(settings: OpenaiSettings) -> httpx.AsyncClient:
     )
 
 
-def _context(tls: TlsSettings) -> ssl.SSLContext:
+def tls_context(tls: TlsSettings) -> ssl.SSLContext:
+    """What is trusted and shown. Raises `AttemptError` where a file cannot be used."""
     try:
         context = ssl.create_default_context(cafile=tls.root_certificates or certifi.where())
         if tls.certificate is not None:
-            context.load_cert_chain(tls.certificate, tls.key)
+            context.load_cert_chain(tls.certificate, tls.key, password="")
     except (OSError, ssl.SSLError) as error:
         reason = type(error).__name__
     else:

@@ -75,6 +75,11 @@ _SENTENCES: dict[FailureKind, str] = {
     FailureKind.PREEMPTED: "was stopped",
 }
 
+_TLS_SENTENCES = {
+    PathFault.INTERCEPTED: "has a TLS certificate that cannot be trusted, or does not speak TLS; check `tls` and `url`",
+    PathFault.BROKEN: "refuses our TLS handshake; check `url` and `tls`",
+}
+
 _BROKEN_OFF = ("Server disconnected", "peer closed connection")
 
 
@@ -102,9 +107,8 @@ def from_exception(backend: str, error: Exception) -> AttemptError:
         return failure(backend, error.kind)
     if isinstance(error, ValueError):
         return failure(backend, FailureKind.PROTOCOL)
-    if isinstance(error, httpx.ConnectError) and _is_certificate(error):
-        sentence = f"backend {backend!r} has a TLS certificate that cannot be trusted; check `tls` and `url`"
-        return AttemptError(FailureKind.PROTOCOL, sentence, fault=PathFault.INTERCEPTED)
+    if isinstance(error, httpx.ConnectError) and (fault := _tls_fault(error)) is not None:
+        return AttemptError(FailureKind.PROTOCOL, f"backend {backend!r} {_TLS_SENTENCES[fault]}", fault=fault)
     if isinstance(error, httpx.RemoteProtocolError) and not str(error).startswith(_BROKEN_OFF):
         return failure(backend, FailureKind.PROTOCOL)
     unreachable = failure(backend, FailureKind.UNREACHABLE)
@@ -138,16 +142,19 @@ def _fault(error: BaseException | None) -> PathFault | None:
             return PathFault.NO_NAME
         if isinstance(error, OSError) and error.errno == errno.ENETUNREACH:
             return PathFault.NO_ROUTE
+        if isinstance(error, httpx.ReadError | httpx.WriteError | httpx.RemoteProtocolError | ssl.SSLError):
+            return PathFault.BROKEN
         error = error.__cause__ or error.__context__
     return None
 
 
-def _is_certificate(error: BaseException | None) -> bool:
+def _tls_fault(error: BaseException | None) -> PathFault | None:
+    """Which side ended a TLS handshake, if one did: ours, or by its alert the other."""
     while error is not None:
         if isinstance(error, ssl.SSLError):
-            return True
+            return PathFault.BROKEN if "_ALERT_" in (error.reason or "") else PathFault.INTERCEPTED
         error = error.__cause__ or error.__context__
-    return False
+    return None
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -38,6 +38,11 @@ class OpenaiSettings:
     connect_timeout: Annotated[Seconds, "how long a connection may take to stand"] = _ONE_SECOND
 
     @property
+    def encrypted(self) -> bool:
+        """Whether it is spoken to by TLS."""
+        return self.url.startswith("https:")
+
+    @property
     def endpoint(self) -> Endpoint:
         """Where it listens."""
         parts = urlsplit(self.url)

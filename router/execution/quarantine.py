@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from ...core.decision import RefusalCode
-from ...core.failure import AttemptError, Quarantine
+from ...core.failure import AttemptError, FailureKind, Quarantine
 from ...core.request import Task
 from ...policies.facts import NotReady
 
 
-class QuarantineWard:
-    """One backend's quarantine, for a kind of work or altogether. It ends with the router."""
+class _Cause(NamedTuple):
+    kind: FailureKind
+    sentence: str
 
-    def __init__(self) -> None:
-        self._reasons: dict[Task | None, str] = {}
+
+class QuarantineWard:
+    """One backend's quarantine, for a kind of work or altogether.
+
+    It ends with the router, and for refused credentials when ``has_new_credentials`` says that others are there.
+    """
+
+    def __init__(self, has_new_credentials: Callable[[], bool]) -> None:
+        self._has_new_credentials = has_new_credentials
+        self._causes: dict[Task | None, _Cause] = {}
 
     def refusal(self, task: Task) -> NotReady | None:
         """Why this kind of work is not given to the backend, or ``None``."""
-        if not self._reasons:
+        if not self._causes:
             return None
-        reason = self._reasons.get(None) or self._reasons.get(task)
-        if reason is None:
+        cause = self._cause(task)
+        if cause is not None and cause.kind is FailureKind.CREDENTIALS and self._has_new_credentials():
+            self._causes = {key: each for key, each in self._causes.items() if each.kind is not FailureKind.CREDENTIALS}
+            cause = self._cause(task)
+        if cause is None:
             return None
-        return NotReady(RefusalCode.QUARANTINED, f"out of use until its configuration is mended: {reason}")
+        sentence = f"out of use until its configuration is mended: {cause.sentence}"
+        return NotReady(RefusalCode.QUARANTINED, sentence)
 
     def reasons(self, tasks: Iterable[Task]) -> dict[Task, str]:
         """Why it is out of use, for each of these kinds of work that it is."""
-        reasons = {task: self._reasons.get(None) or self._reasons.get(task) for task in tasks}
-        return {task: reason for task, reason in reasons.items() if reason is not None}
+        causes = {task: self._cause(task) for task in tasks}
+        return {task: cause.sentence for task, cause in causes.items() if cause is not None}
 
     def note(self, error: AttemptError, task: Task | None) -> bool:
         """Take note of a failure; ``task`` is ``None`` for one at the start. Returns whether it is a new reason."""
@@ -36,6 +50,9 @@ class QuarantineWard:
         if scope is None:
             return False
         key = None if scope is Quarantine.BACKEND else task
-        new = key not in self._reasons
-        self._reasons[key] = error.sentence
+        new = key not in self._causes
+        self._causes[key] = _Cause(error.kind, error.sentence)
         return new
+
+    def _cause(self, task: Task) -> _Cause | None:
+        return self._causes.get(None) or self._causes.get(task)

@@ -6,7 +6,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
@@ -21,8 +20,9 @@ from edgewise.backends.grpc import TlsSettings
 from edgewise.backends.grpc.settings import Balancing, Compression, GrpcSettings, ProtocolName, check
 from edgewise.core.content import GenerateInput, Message
 from edgewise.core.failure import AttemptError, FailureKind
-from edgewise.core.settings import ByteSize, FilePath
+from edgewise.core.settings import ByteSize
 
+from ..certificates import pem, serving
 from .conftest import CALL, Handler, MakeBackend, Servers, collect, delta, finish, two_words, within
 from .test_grpc_connections import tcp_server
 
@@ -168,22 +168,6 @@ def test_foreign_servers_are_pinged_as_rarely_as_they_want() -> None:
         assert GrpcSettings("localhost:1", protocol).ping_interval == 300.0
 
 
-def pem(path: Path, *blobs: trustme.Blob) -> FilePath:
-    """A file, replaced as whoever rotates certificates replaces it."""
-    new = path.with_suffix(".new")
-    new.write_bytes(b"".join(blob.bytes() for blob in blobs))
-    new.rename(path)
-    return FilePath(str(path))
-
-
-def serving(authority: trustme.CA, *, clients: trustme.CA | None = None) -> grpc.ServerCredentials:
-    issued = authority.issue_cert("localhost")
-    chain = b"".join(blob.bytes() for blob in issued.cert_chain_pems)
-    roots = None if clients is None else clients.cert_pem.bytes()
-    pairs = [(issued.private_key_pem.bytes(), chain)]
-    return grpc.ssl_server_credentials(pairs, roots, require_client_auth=clients is not None)
-
-
 async def failure_of(backend: Backend, call: GenerateInput = CALL) -> AttemptError:
     with pytest.raises(AttemptError) as caught:
         await collect(backend.generate(call, within(5)))
@@ -210,56 +194,6 @@ async def test_roots_that_are_replaced_hold_from_then_on(
     await until(refused, 5.0)
     pem(tmp_path / "roots.pem", before.cert_pem)
     assert await collect(backend.generate(CALL, within(5)))
-
-
-async def test_a_clients_certificate_may_be_replaced(
-    servers: Servers, make_backend: MakeBackend, tmp_path: Path
-) -> None:
-    authority, clients = trustme.CA(), trustme.CA()
-    target = await servers.start(listen="localhost:0", credentials=serving(authority, clients=clients))
-    roots = pem(tmp_path / "roots.pem", authority.cert_pem)
-    wrong, right = trustme.CA().issue_cert("device"), clients.issue_cert("device")
-    tls = TlsSettings(
-        root_certificates=roots,
-        certificate=pem(tmp_path / "own.pem", *wrong.cert_chain_pems),
-        key=pem(tmp_path / "own.key", wrong.private_key_pem),
-    )
-    backend = make_backend(target, tls=tls)
-    failed = await failure_of(backend)
-    # The handshake's end is all that a client sees of it: a server that goes away as it is called looks the same.
-    assert failed.kind is FailureKind.UNREACHABLE
-    assert "`tls.certificate`" in failed.sentence
-    pem(tmp_path / "own.pem", *right.cert_chain_pems)
-    pem(tmp_path / "own.key", right.private_key_pem)
-    assert await collect(backend.generate(CALL, within(5)))
-
-
-async def test_a_server_that_wants_a_certificate_and_gets_none_is_named(
-    servers: Servers, make_backend: MakeBackend, tmp_path: Path
-) -> None:
-    authority = trustme.CA()
-    target = await servers.start(listen="localhost:0", credentials=serving(authority, clients=trustme.CA()))
-    tls = TlsSettings(root_certificates=pem(tmp_path / "roots.pem", authority.cert_pem))
-    failed = await failure_of(make_backend(target, tls=tls))
-    # The handshake's end is all that a client sees of it: a server that goes away as it is called looks the same.
-    assert failed.kind is FailureKind.UNREACHABLE
-    assert "`tls.certificate`" in failed.sentence
-
-
-async def test_a_certificate_that_has_expired_is_named(
-    servers: Servers, make_backend: MakeBackend, tmp_path: Path
-) -> None:
-    authority = trustme.CA()
-    yesterday = datetime.now(UTC) - timedelta(days=1)
-    issued = authority.issue_cert("localhost", not_before=yesterday - timedelta(days=1), not_after=yesterday)
-    chain = b"".join(blob.bytes() for blob in issued.cert_chain_pems)
-    credentials = grpc.ssl_server_credentials([(issued.private_key_pem.bytes(), chain)])
-    target = await servers.start(listen="localhost:0", credentials=credentials)
-    tls = TlsSettings(root_certificates=pem(tmp_path / "roots.pem", authority.cert_pem))
-    failed = await failure_of(make_backend(target, tls=tls))
-    assert failed.kind is FailureKind.PROTOCOL
-    assert "expired" in failed.sentence
-    assert not failed.disposition.retry_here
 
 
 @pytest.mark.parametrize("compression", Compression)

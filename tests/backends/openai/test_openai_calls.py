@@ -26,6 +26,7 @@ from edgewise.core.content import EmbedInput, GenerateInput, Message
 from edgewise.core.failure import AttemptError, FailureKind
 from edgewise.core.settings import FilePath, Seconds, Secret
 
+from ..certificates import past, pem, refusing
 from .conftest import (
     CALL,
     DONE,
@@ -325,6 +326,26 @@ async def test_tls_is_held_to_its_roots_and_its_name(
         failed = await failure_of(make_backend(url, tls=wrong))
         assert failed.kind is FailureKind.PROTOCOL
         assert "`tls`" in failed.sentence
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("own", [None, "expired"])
+async def test_a_clients_own_certificate_is_named(
+    own: str | None, version: ssl.TLSVersion, make_backend: MakeBackend, authority: trustme.CA, tmp_path: Path
+) -> None:
+    clients = trustme.CA()
+    tls = TlsSettings(pem(tmp_path / "roots.pem", authority.cert_pem))
+    if own is not None:
+        issued = past(clients, "device")
+        certificate = pem(tmp_path / "own.pem", *issued.cert_chain_pems)
+        tls = replace(tls, certificate=certificate, key=pem(tmp_path / "own.key", issued.private_key_pem))
+    with refusing(authority, clients, version) as target:
+        failed = await failure_of(make_backend(f"https://{target}/v1", tls=tls))
+        plain = await failure_of(make_backend(f"http://{target}/v1"))
+    assert failed.kind is FailureKind.CREDENTIALS
+    assert ("time is over" if own else "wants a certificate") in failed.sentence
+    assert plain.kind is FailureKind.PROTOCOL
+    assert "write `https:`" in plain.sentence
 
 
 async def test_the_environment_has_no_say(servers: Servers) -> None:
