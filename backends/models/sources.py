@@ -8,20 +8,20 @@ from urllib.parse import urlsplit
 
 WAYS = (
     "write `file:PATH`, `package:IMPORT_NAME/FILE`, `https://…`, `hf:OWNER/NAME/FILE@REVISION`, or `store:LABEL` for a "
-    "file that `edgewise models add` brings"
+    "file that `edgewise models add` brings; all but `https:` may name a folder, with a / at its end"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """A file on this device."""
+    """A file, or a folder, on this device."""
 
     path: str
 
 
 @dataclass(frozen=True, slots=True)
 class PackageSource:
-    """A file inside an installed Python package."""
+    """A file, or a folder, inside an installed Python package."""
 
     package: str
     inner: str
@@ -36,7 +36,7 @@ class WebSource:
 
 @dataclass(frozen=True, slots=True)
 class HuggingFaceSource:
-    """A file of a Hugging Face repository, fetched by `edgewise models pull`."""
+    """A file or a folder of a Hugging Face repository, fetched by `edgewise models pull`. No ``file``: all of it."""
 
     repository: str
     file: str
@@ -45,12 +45,23 @@ class HuggingFaceSource:
 
 @dataclass(frozen=True, slots=True)
 class StoreSource:
-    """A file that somebody has put into the store; the label is for people."""
+    """A file or a folder that somebody has put into the store; the label is for people."""
 
     label: str
 
 
 Source = FileSource | PackageSource | WebSource | HuggingFaceSource | StoreSource
+
+
+def is_folder(source: Source) -> bool:
+    """Whether it is all files of a folder: whoever means that writes a / at its end."""
+    match source:
+        case FileSource(path=text) | PackageSource(inner=text) | StoreSource(label=text):
+            return text.endswith("/")
+        case HuggingFaceSource(file=text):
+            return not text or text.endswith("/")
+        case WebSource():
+            return False
 
 
 def parse_source(text: str) -> Source | None:
@@ -89,6 +100,7 @@ def _hugging_face(rest: str) -> HuggingFaceSource | None:
     path, _, revision = rest.partition("@")
     owner, _, named = path.partition("/")
     name, _, file = named.partition("/")
-    if not (owner and name and file) or ".." in path.split("/"):
+    whole = path.endswith("/")
+    if not (owner and name and (file or whole)) or ".." in path.split("/"):
         return None
     return HuggingFaceSource(f"{owner}/{name}", file, revision or "main")

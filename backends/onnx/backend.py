@@ -17,7 +17,7 @@ from ..process.frames import JsonObject
 from .batching import Batcher
 from .settings import OnnxSettings, OnnxTask
 from .wire import pack, unpack
-from .worker_backend import OnnxWorkerBackend
+from .worker_backend import OnnxWorkerBackend, model_fields
 
 _ENGINE = "edgewise.backends.onnx.engine:OnnxEngine"
 _PLACE = "device"
@@ -87,8 +87,10 @@ class OnnxBackend(OnnxWorkerBackend):
         tokenizer = settings.tokenizer
         return {
             "task": settings.task,
-            "models": {name: self._proven(model) for name, model in settings.served.items()},
-            "tokenizer": None if tokenizer is None else {"name": tokenizer, "path": self._proven(tokenizer)},
+            "models": {name: model_fields(self._models[model]) for name, model in settings.served.items()},
+            "tokenizer": None
+            if tokenizer is None
+            else {"name": tokenizer, "path": str(self._models[tokenizer].verify().absolute())},
             "pooling": settings.pooling,
             "normalize": settings.normalize,
             "labels": len(settings.labels),
@@ -97,6 +99,3 @@ class OnnxBackend(OnnxWorkerBackend):
             "threads": settings.threads,
             "providers": settings.providers,
         }
-
-    def _proven(self, model: str) -> str:
-        return str(self._models[model].verify().absolute())

@@ -43,8 +43,8 @@ class OnnxEngine(Engine):
         except ImportError as error:
             raise missing(error, "onnx") from None
         self._sessions = {
-            name: Session(name, path, threads=settings["threads"], providers=settings["providers"])
-            for name, path in settings["models"].items()
+            name: Session(name, files, threads=settings["threads"], providers=settings["providers"])
+            for name, files in settings["models"].items()
         }
         if (tokenizer := settings["tokenizer"]) is not None:
             ((name, session),) = self._sessions.items()

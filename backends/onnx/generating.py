@@ -13,7 +13,7 @@ from ..models import ModelFile
 from ..process.engine import Parcel
 from ..process.frames import JsonObject
 from .settings import OnnxSettings
-from .worker_backend import OnnxWorkerBackend
+from .worker_backend import OnnxWorkerBackend, model_fields
 
 _ENGINE = "edgewise.backends.onnx.generation_engine:OnnxGenerationEngine"
 
@@ -61,10 +61,10 @@ class OnnxGenerateBackend(OnnxWorkerBackend):
         return int((await self.worker.ask(question, context.deadline)).fields["prompt_tokens"])
 
     def _engine_settings(self) -> JsonObject:
-        """What `OnnxGenerationEngine.load` takes. Reads the whole model file, to prove it."""
+        """What `OnnxGenerationEngine.load` takes. Reads all files of the model, to prove them."""
         settings = self._settings
         return {
-            "model": {"name": self._model.name, "path": str(self._model.verify().absolute())},
+            "model": {"name": self._model.name, **model_fields(self._model)},
             "tokenizer": None if self._tokenizer is None else str(self._tokenizer.verify().absolute()),
             "context_tokens": settings.context_tokens,
             "top_k": settings.top_k,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ...core.failure import AttemptError, FailureKind
 from ..process.engine import Engine, Parcel, Progress, RunningCall
 from ..process.frames import JsonObject
+from .external_data import proven_data, require_proven
 from .genai_config import FILE, read_config
 from .runtime import fallback, missing, physical_cores, prepare, require_memory, without_cpu
 from .unavailable import unavailable
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from .genai_native import Model
     from .generation import Writer
 
+TOKENIZER, ABOUT, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+_BESIDE = frozenset({FILE, TOKENIZER, ABOUT, TEMPLATE})
+"""What is read beside a model."""
 _LARGEST = 16 << 20
 _AT_ONCE = 256
 """Tokens of a prompt that the CPU reads together. A call stops between two operators, and one over thousands of tokens
@@ -43,12 +47,16 @@ class OnnxGenerationEngine(Engine):
         except ImportError as error:
             raise missing(error, "onnx-genai") from None
         name, path = settings["model"]["name"], Path(settings["model"]["path"])
-        require_memory(name, path)
+        proven = settings["model"]["proven"]
+        require_memory(name, [path, *proven_data(name, path, proven)])
+        for beside in _BESIDE if settings["tokenizer"] is None else _BESIDE - {TOKENIZER}:
+            if path.with_name(beside).is_file():
+                require_proven(name, beside, proven)
         config = read_config(name, path.with_name(FILE))
         if settings["context_tokens"] > config.context_tokens:
             why = f"it has a context of {config.context_tokens} tokens; lower `context_tokens`"
             raise unavailable(name, why)
-        vocabulary = TokenizerVocabulary(name, settings["tokenizer"] or str(path.with_name("tokenizer.json")))
+        vocabulary = TokenizerVocabulary(name, settings["tokenizer"] or str(path.with_name(TOKENIZER)))
         self._prompts = PromptWriter(vocabulary, _template(name, path.parent))
         threads = settings["threads"] or physical_cores()
         wanted = without_cpu(settings["providers"])
@@ -119,11 +127,11 @@ def _template(model: str, folder: Path) -> ChatTemplate:
     from ..chat.template import CHATML, ChatTemplate
 
     try:
-        about = _json(folder / "tokenizer_config.json")
-        source = _text(folder / "chat_template.jinja") or _default(about.get("chat_template")) or CHATML
+        about = _json(folder / ABOUT)
+        source = _text(folder / TEMPLATE) or _default(about.get("chat_template")) or CHATML
         return ChatTemplate(source, bos=_token(about, "bos_token"), eos=_token(about, "eos_token"))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise unavailable(model, "the tokenizer_config.json beside it cannot be read; get the folder again") from None
+        raise unavailable(model, f"the {ABOUT} beside it cannot be read; get the folder again") from None
 
 
 def _json(path: Path) -> Mapping[str, object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -33,12 +32,9 @@ def missing(error: ImportError, extra: str) -> AttemptError:
     return AttemptError(FailureKind.MODEL_UNAVAILABLE, sentence)
 
 
-def require_memory(model: str, path: Path) -> None:
-    """Raise MODEL_UNAVAILABLE for a model that does not fit, before native code tries: its file, and those of its data.
-
-    External data lies beside a model under its name and an ending, as exporters write it.
-    """
-    size = sum(file.stat().st_size for file in path.parent.glob(f"{glob.escape(path.name)}*") if file.is_file())
+def require_memory(model: str, files: Iterable[Path]) -> None:
+    """Raise MODEL_UNAVAILABLE for a model whose files do not fit, before native code tries."""
+    size = sum(file.stat().st_size for file in files)
     if size > (free := free_memory()):
         why = f"it has {size >> 20} MiB, and {free >> 20} MiB of memory are free; use a smaller one"
         raise unavailable(model, why)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 from ..backend import BackendHealth, HealthState
+from ..models import ModelFile
 from ..process.frames import JsonObject
 from ..process.worker_backend import WorkerBackend
 from ..process.worker_process import WorkerProcess
@@ -40,3 +41,11 @@ class OnnxWorkerBackend(WorkerBackend):
         await super().start()
         if sentence := self.health().sentence:
             log.warning("backend %r: %s", self.name, sentence)
+
+
+def model_fields(model: ModelFile) -> JsonObject:
+    """What an engine is told of a model: its ``path``, and the files beside it that are ``proven``, or None.
+
+    Reads all its files, to prove them. Raises `ModelUnavailable`.
+    """
+    return {"path": str(model.verify().absolute()), "proven": model.proven_beside()}

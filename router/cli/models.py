@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,7 @@ def pull(names: tuple[str, ...], path: Path | None) -> None:
         "edgewise models add hf:owner/name/model.gguf@v1.0 --license apache-2.0",
         "edgewise models add https://models.example.com/small.onnx",
         "edgewise models add file:/media/usb/model.gguf      # also for a device without a network",
+        "edgewise models add hf:owner/name/onnx/@v1.0        # a folder: all files that lie in it",
     )
 )
 @click.argument("source")
@@ -95,15 +97,16 @@ def pull(names: tuple[str, ...], path: Path | None) -> None:
 @click.option("--license", "license_", metavar="SPDX", help="The licence, kept beside the file.")
 @click.option("--name", default="model", show_default=True, metavar="NAME", help="The name in the lines to copy.")
 def add(source: str, sha256: str | None, license_: str | None, name: str) -> None:
-    """Bring a file into the store, and print the lines for the configuration's `models:`.
+    """Bring a model into the store, and print the lines for the configuration's `models:`.
 
-    SOURCE is file:PATH, package:IMPORT_NAME/FILE, https://… or hf:OWNER/NAME/FILE@REVISION.
+    SOURCE is file:PATH, package:IMPORT_NAME/FILE, https://… or hf:OWNER/NAME/FILE@REVISION. With a / at its end (before
+    the @) it is all files of a folder, and so is the sha256.
     """
     model = ModelFile(name, ModelSettings(source, sha256, license_), Path.cwd())
     with _shown(name) as progress:
         entry = _store().add(model, progress)
     click.echo(f"in the store: {entry.path}, {_size(entry.size)}, licence {_licence(license_)}", err=True)
-    written = source if model.fetched else f"store:{Path(source.partition(':')[2]).name}"
+    written = source if model.fetched else f"store:{Path(source.partition(':')[2]).name}{'/' * source.endswith('/')}"
     click.echo(f"models:\n  {name}:\n    source: {json.dumps(written)}\n    sha256: {entry.sha256}")
     if license_ is not None:
         click.echo(f"    license: {json.dumps(license_)}")
@@ -123,8 +126,13 @@ def verify(ctx: click.Context, names: tuple[str, ...], path: Path | None) -> Non
             wrong += 1
             click.echo(str(error))
         else:
-            unpinned = "" if model.pinned else " (it has no sha256 to compare)"
-            click.echo(f"{model.name} is good{unpinned}")
+            if model.pinned:
+                click.echo(f"{model.name} is good")
+            else:
+                with _shown(model.name) as progress:
+                    total = sum(file.stat().st_size for file in model.files())
+                    found = model.sum(partial(progress, "proving", total=total))
+                click.echo(f"{model.name} has no sha256 to compare; that of what is here is {found}")
     for entry in [] if names else _store().entries():
         with _shown(entry.sha256[:_SHORT]) as progress:
             altered = _store().altered(entry, progress)
@@ -186,7 +194,8 @@ def _account(model: ModelFile) -> dict[str, Any]:
         path = model.locate()
     except ModelUnavailable as error:
         return {**account, "here": False, "why_not": str(error), "path": None, "size": None}
-    return {**account, "here": True, "why_not": None, "path": str(path), "size": path.stat().st_size}
+    size = sum(file.stat().st_size for file in model.files())
+    return {**account, "here": True, "why_not": None, "path": str(path), "size": size}
 
 
 def _entry_as_dict(entry: StoredModel) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +17,7 @@ from .conftest import Invoke, process
 
 WEIGHTS = b"weights of a small model" * 1000
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
+FILES = (".gitattributes", "small.bin", "onnx/model.onnx", "onnx/sub/weights")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -29,7 +31,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(WEIGHTS)
 
     def _answer(self, body: bytes) -> None:
-        found = self.path in ("/small.bin", "/owner/name/resolve/v1/small.bin")
+        if self.path.startswith("/api/models/owner/name/revision/"):
+            self._tell_files()
+            return
+        name = re.fullmatch("/owner/name/resolve/(v1|[0-9a-f]{40})/(.+)", self.path)
+        found = self.path == "/small.bin" or (name is not None and name[2] in FILES)
         self.send_response(200 if found else 404)
         self.send_header("Content-Length", str(len(WEIGHTS)) if found else "0")
         self.send_header("ETag", f'"{SHA256}"')
@@ -37,6 +43,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if found:
             self.wfile.write(body)
+
+    def _tell_files(self) -> None:
+        files = [{"rfilename": name, "size": len(WEIGHTS)} for name in FILES]
+        body = json.dumps({"id": "owner/name", "sha": COMMIT, "siblings": files}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing: the command's output is read."""
@@ -198,3 +213,45 @@ def test_a_repository_that_does_not_have_the_file_is_told(tmp_path: Path, store:
     assert pull.returncode == 1
     assert "Hugging Face does not give other.bin of owner/name" in errors
     assert "Traceback" not in errors
+
+
+def test_a_folder_is_added_listed_verified_and_removed(invoke: Invoke, tmp_path: Path, store: Path) -> None:
+    (tmp_path / "many" / "sub").mkdir(parents=True)
+    (tmp_path / "many" / "model.gguf").write_bytes(WEIGHTS)
+    (tmp_path / "many" / "sub" / "words").write_text("words")
+    written = yaml.safe_load(invoke("models", "add", "file:many/").stdout)["models"]["model"]
+    assert written["source"] == "store:many/"
+    configure(tmp_path, written["source"], written["sha256"])
+    assert "small is good" in invoke("models", "verify", "small").output
+    listed = json.loads(invoke("models", "list", "--format", "json").output)["models"][0]
+    assert (listed["here"], listed["size"]) == (True, len(WEIGHTS) + 5)
+    assert listed["path"] == str(store / written["sha256"] / "model.gguf")
+    (store / written["sha256"] / "sub" / "words").write_text("swords")
+    verified = invoke("models", "verify")
+    assert verified.exit_code == 1
+    assert "model 'small' is altered" in verified.output
+    assert "in the store is altered" in verified.output
+    assert invoke("models", "remove", "small").exit_code == 0
+    assert not (store / written["sha256"]).exists()
+
+
+def test_the_sum_of_what_has_none_is_told(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "small.bin").write_bytes(WEIGHTS)
+    configure(tmp_path, "file:small.bin", sha256=None)
+    assert f"has no sha256 to compare; that of what is here is {SHA256}" in invoke("models", "verify").output
+
+
+def test_a_folder_of_a_hugging_face_repository_is_fetched_whole(tmp_path: Path, store: Path, web: str) -> None:
+    environment = {"EDGEWISE_MODELS": str(store), "HF_ENDPOINT": web, "HF_HOME": str(tmp_path / "hf")}
+    for source, files in (
+        ("hf:owner/name/onnx/@v1", ["model.onnx", "sub/weights"]),
+        ("hf:owner/name/@v1", ["onnx/model.onnx", "onnx/sub/weights", "small.bin"]),
+    ):
+        with process("models", "add", source, cwd=tmp_path, environment=environment) as add:
+            printed, errors = add.communicate(timeout=60)
+        assert add.returncode == 0, errors
+        written = yaml.safe_load(printed)["models"]["model"]
+        assert written["source"] == source
+        folder = store / written["sha256"]
+        assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == files
+    assert [path.name for path in (store / "incoming").iterdir() if path.suffix != ".lock"] == []

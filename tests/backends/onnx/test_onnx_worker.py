@@ -133,46 +133,6 @@ async def test_custom_operators_are_not_loaded(start: Start, build: Callable[...
     assert "custom operators are not loaded" in await failed_start(start, path)
 
 
-@pytest.fixture
-def beside(tmp_path: Path, build: Callable[..., Path]) -> Callable[[str], Path]:
-    """A model in a folder of its own that adds what lies in another file."""
-
-    def beside(location: str) -> Path:
-        weights = onnx.TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[3], data_location=TensorProto.EXTERNAL)
-        for key, value in (("location", location), ("offset", "0"), ("length", "12")):
-            weights.external_data.add(key=key, value=value)
-        path = build(
-            "external",
-            [helper.make_node("Add", ["x", "w"], ["y"])],
-            [("x", TensorProto.FLOAT, [1, 3])],
-            [("y", TensorProto.FLOAT, [1, 3])],
-        )
-        model = onnx.load_model_from_string(path.read_bytes())
-        model.graph.initializer.append(weights)
-        (tmp_path / "own").mkdir()
-        (tmp_path / "own" / "m.onnx").write_bytes(model.SerializeToString())
-        for folder in (tmp_path, tmp_path / "own"):
-            (folder / "weights.bin").write_bytes(ONES.tobytes())
-        return tmp_path / "own" / "m.onnx"
-
-    return beside
-
-
-async def test_external_data_is_read_from_the_models_own_folder(
-    start: Start, infer: Infer, beside: Callable[[str], Path]
-) -> None:
-    backend = await start({"m": beside("weights.bin")}, task="infer", model="m")
-    assert (await infer(backend, "m", x=ONES))["y"].tolist() == [[2.0, 2.0, 2.0]]
-
-
-async def test_external_data_by_a_link_to_elsewhere_is_refused(
-    start: Start, beside: Callable[[str], Path], tmp_path: Path
-) -> None:
-    path = beside("link.bin")
-    path.with_name("link.bin").symlink_to(tmp_path / "weights.bin")
-    assert "external data that does not lie in the model's own folder" in await failed_start(start, path)
-
-
 @pytest.mark.parametrize("dims", [[1 << 40, 1 << 20], [-1], [4]])
 async def test_a_constant_of_another_size_than_its_bytes_is_refused(
     start: Start, build: Callable[..., Path], dims: list[int]
@@ -187,14 +147,6 @@ async def test_a_constant_of_another_size_than_its_bytes_is_refused(
     model.graph.initializer.append(onnx.TensorProto(name="w", data_type=TensorProto.FLOAT, dims=dims, raw_data=b"1234"))
     path.write_bytes(model.SerializeToString())
     assert "it is damaged" in await failed_start(start, path)
-
-
-@pytest.mark.parametrize("location", ["../weights.bin", "{root}/weights.bin", "gone.bin"])
-async def test_external_data_from_elsewhere_is_refused(
-    start: Start, beside: Callable[[str], Path], tmp_path: Path, location: str
-) -> None:
-    text = await failed_start(start, beside(location.format(root=tmp_path)))
-    assert "external data that does not lie in the model's own folder" in text
 
 
 async def test_a_missing_package_is_told_with_the_command(
@@ -272,15 +224,6 @@ async def test_an_idle_worker_gives_its_memory_back_and_a_call_brings_it_back(
             await asyncio.sleep(0.01)
         assert backend.health().state is HealthState.LOADING
         assert (await infer(backend, "m", x=ONES))["y"].shape == (1, 3)
-
-
-async def test_a_model_that_does_not_fit_into_memory_is_told_before_it_is_opened(
-    start: Start, beside: Callable[[str], Path]
-) -> None:
-    path = beside("m.onnx.data")
-    with path.with_name("m.onnx.data").open("wb") as sparse:
-        sparse.truncate(1 << 43)
-    assert "8388608 MiB, and" in await failed_start(start, path)
 
 
 async def test_a_failed_start_is_told_by_health_and_to_whoever_calls(
