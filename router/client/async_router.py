@@ -142,16 +142,21 @@ class AsyncRouter:
         under way keep their plans; what they still start is judged by the newest walls, and what runs where these
         forbid it is stopped.
         """
-        from .reload import new_version, withdraw_forbidden
+        from .reload import new_version
 
         self._started()
         loop = asyncio.get_running_loop()
         async with self._reloading:  # an older version must not overtake a newer one
-            self.configuration = await loop.run_in_executor(None, new_version, self.configuration, path)
-            self._decider.policy = self.configuration.policy
-            if self._conduct is not None:
-                self._conduct.fleet.take_terms(self._decider.policy.terms)
-                withdraw_forbidden(self._conduct.under_way, self._decider.policy)
+            self._take(await loop.run_in_executor(None, new_version, self.configuration, path))
+
+    def _take(self, configuration: Configuration) -> None:
+        from .reload import withdraw_forbidden
+
+        self.configuration = configuration
+        self._decider.policy = configuration.policy
+        if self._conduct is not None:
+            self._conduct.fleet.take_terms(configuration.policy.terms)
+            withdraw_forbidden(self._conduct.under_way, configuration.policy)
 
     @property
     def connectivity(self) -> Connectivity:

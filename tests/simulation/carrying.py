@@ -11,18 +11,20 @@ from edgewise.router import Answer, AsyncRouter, Decision, EdgewiseError
 from edgewise.router.client.options import GenerateOptions, RequestOptions
 
 from .requests import STOP, Ask
+from .rules import Bounds
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of one request. Times are the loop's, in seconds.
+    """What came of one request. Times are the loop's, in seconds. ``era`` counts the versions of the policy up to then.
 
     ``end`` is 'answered', 'left', 'cancelled' or an error's type. ``read_for`` is how long the caller kept the stream
     waiting. ``result`` holds what is compared with what the backends said.
     """
 
     ask: Ask
-    classes: set[str]
+    bounds: Bounds
+    era: int
     link: str
     started: float
     ended: float = 0.0
@@ -109,6 +111,16 @@ async def _embed(router: AsyncRouter, outcome: Outcome) -> None:
     outcome.rows, outcome.decision = vectors.tolist(), vectors.decision
 
 
+async def _classify(router: AsyncRouter, outcome: Outcome) -> None:
+    judged = await router.classify([outcome.ask.content], **_options(outcome.ask))
+    outcome.rows, outcome.decision = [[each.score for each in entry] for entry in judged], judged.decision
+
+
+async def _count(router: AsyncRouter, outcome: Outcome) -> None:
+    count = await router.count_tokens(outcome.ask.messages, **_options(outcome.ask))
+    outcome.rows, outcome.decision = [[float(count)]], count.decision
+
+
 async def _infer(router: AsyncRouter, outcome: Outcome) -> None:
     tensors = await router.infer(outcome.ask.content, {"x": [outcome.ask.number]}, **_options(outcome.ask))
     outcome.rows, outcome.decision = [tensors["x"].tolist()], tensors.decision
@@ -119,6 +131,8 @@ _DOINGS: dict[str, Callable[[AsyncRouter, Outcome], Awaitable[None]]] = {
     "stream": _stream,
     "embed": _embed,
     "infer": _infer,
+    "classify": _classify,
+    "count_tokens": _count,
 }
 
 

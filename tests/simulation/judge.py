@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from edgewise.core.content import CountTokensInput, GenerateInput, InferInput
 from edgewise.core.failure import FailureKind
+from edgewise.core.request import Task
 from edgewise.router import AsyncRouter, DeadlineExceeded, PartialAnswer
 from edgewise.router.execution.retry_budget import (
     EARNED_PER_FIRST_ATTEMPT,
@@ -20,7 +21,7 @@ from edgewise.router.execution.retry_budget import (
 
 from .carrying import Outcome
 from .requests import SAID, SECRET, STOP
-from .rules import permitted
+from .rules import own_bounds, permitted, within_walls
 from .simulated import Call, SimulatedBackend
 from .world import TASKS, World
 
@@ -54,9 +55,25 @@ class Judge:
     def __init__(self, world: World, backends: Mapping[str, SimulatedBackend]) -> None:
         self.violations: list[str] = []
         self.pauses: list[tuple[float, float]] = []
-        self._world = world
+        self._eras = [(0.0, world)]
         self._backends = backends
         self._calls: dict[int, list[Call]] | None = None
+
+    def reloaded(self, now: float, world: World) -> None:
+        """From now on the world is configured like this."""
+        self._eras.append((now, world))
+        for backend in self._backends.values():
+            backend.era += 1
+
+    @property
+    def newest(self) -> World:
+        """The world as it is configured now."""
+        return self._eras[-1][1]
+
+    @property
+    def era(self) -> int:
+        """How many reloads there were."""
+        return len(self._eras) - 1
 
     def request(self, outcome: Outcome) -> None:
         """Judge one request, when all is over."""
@@ -88,14 +105,14 @@ class Judge:
             self.violations.append(f"{len(conduct.under_way)} attempts count as under way")
         for member in conduct.fleet:
             backend = self._backends[member.name]
-            if member.breaker._probe is not None:
+            if any(member.lane(task).breaker._probe for task in (Task.GENERATE, Task.COUNT_TOKENS)):
                 self.violations.append(f"{member.name} waits for a probe that has ended")
             if backend.running:
                 self.violations.append(f"{member.name} still runs {backend.running} calls")
-            slots = member.slots
-            if slots.running or slots.waiting or slots.promised:
-                counts = f"{slots.running} running, {slots.waiting} waiting, {slots.promised} promised"
-                self.violations.append(f"{member.name} counts calls that have ended: {counts}")
+            for slots in (member.lane(task).slots for task in (Task.GENERATE, Task.COUNT_TOKENS)):
+                if slots.running or slots.waiting or slots.promised:
+                    counts = f"{slots.running} running, {slots.waiting} waiting, {slots.promised} promised"
+                    self.violations.append(f"{member.name} counts calls that have ended: {counts}")
 
     def budgets(self, router: AsyncRouter, outcomes: Sequence[Outcome]) -> None:
         """Judge what was paid beyond first attempts against what they earned; nothing else makes a token."""
@@ -118,12 +135,29 @@ class Judge:
 
     def _content(self, outcome: Outcome, calls: list[Call]) -> Iterator[str]:
         """Promise 1: where content went."""
+        planned = self._eras[outcome.era][1]
         for name in {call.backend for call in calls}:
-            plan = self._backends[name].plan
-            if not permitted(self._world, plan, outcome.ask, outcome.classes, outcome.link):
+            if not permitted(planned, name, outcome.ask, outcome.bounds, outcome.link):
                 yield f"content went to {name}, which is not permitted"
+        for call in calls:
+            for era in (call.era, *call.again_in):
+                if not self._walls_permit(era, outcome, call.backend):
+                    yield f"content went to {call.backend}, which the walls in force then forbid"
+            for era in range([call.era, *call.again_in][-1] + 1, len(self._eras)):
+                reloaded = self._eras[era][0]
+                last = self._by(reloaded, STOPPED + call.slow_to_stop)
+                on = call.ended is not None and call.ended > last + _TINY
+                if on and not self._walls_permit(era, outcome, call.backend):
+                    yield f"{call.backend} worked on where newer walls forbid it"
         if not outcome.ask.idempotent and len(calls) > 1:
             yield f"sent {len(calls)} times, and must not be repeated"
+
+    def _walls_permit(self, era: int, outcome: Outcome, backend: str) -> bool:
+        """Whether the walls of this version do: by its default class, where a request's content has none of its own."""
+        world, bounds = self._eras[era][1], outcome.bounds
+        if outcome.ask.conversation is None:
+            bounds = own_bounds(world, outcome.ask)
+        return within_walls(world, backend, bounds)
 
     def _time(self, outcome: Outcome, calls: list[Call]) -> Iterator[str]:
         """Promise 2: when it ended, and when the work for it did."""
@@ -185,20 +219,23 @@ class Judge:
         final = {FailureKind.CONTENT_FILTER, FailureKind.INVALID_REQUEST}
         if decision is not None and any(attempt.failure in final for attempt in decision.attempts):
             return
-        if outcome.shown or any(rule.settings for rule in self._world.rules):
+        world = self._eras[outcome.era][1]
+        if outcome.shown or any(rule.settings for rule in world.rules):
+            return
+        if not outcome.bounds.classes <= world.classes.keys():
             return
         for backend in self._backends.values():
             plan = backend.plan
             sound = plan.on_device and not plan.fault_share and not plan.episodes and not plan.load
             roomy = plan.max_concurrency >= 64 and plan.context_tokens >= 4000
             able = plan.logprobs and set(plan.tasks) == set(TASKS)
-            if sound and roomy and able and permitted(self._world, plan, ask, outcome.classes, outcome.link):
+            if sound and roomy and able and permitted(world, plan.name, ask, outcome.bounds, outcome.link):
                 yield f"{plan.name} could have answered"
 
     def _text(self, outcome: Outcome, calls: list[Call]) -> Iterator[str]:
         """The text is what backends said, whole, in order, once; arrays are those of one call."""
         ask = outcome.ask
-        if ask.task in ("embed", "infer"):
+        if ask.task not in ("generate", "stream"):
             if outcome.end == "answered":
                 yield from self._rows(outcome, calls)
             return
@@ -229,11 +266,17 @@ class Judge:
     def _rows(self, outcome: Outcome, calls: list[Call]) -> Iterator[str]:
         assert outcome.decision is not None
         by = outcome.decision.answered_by
-        if outcome.ask.task == "infer":
-            wanted = [[[outcome.ask.number]]]
-        else:
-            texts = (outcome.ask.content, "a second text")
-            wanted = [[[len(text), call.number] for text in texts] for call in calls if call.backend == by]
+        numbers = [call.number for call in calls if call.backend == by]
+        match outcome.ask.task:
+            case "infer":
+                wanted = [[[outcome.ask.number]]]
+            case "classify":
+                wanted = [[[number, -number]] for number in numbers]
+            case "count_tokens":
+                wanted = [[[number]] for number in numbers]
+            case _:
+                texts = (outcome.ask.content, "a second text")
+                wanted = [[[len(text), number] for text in texts] for number in numbers]
         if outcome.rows not in wanted:
             yield "its numbers are not what the backend said"
 

@@ -86,7 +86,7 @@ def _could_go(story: Story, each: Submitted) -> bool:
     for plan in calm.world.backends:
         able = plan.on_device and plan.logprobs and set(plan.tasks) == set(TASKS)
         roomy = plan.max_concurrency >= 8 and plan.context_tokens >= 4000
-        if able and roomy and permitted(calm.world, plan, ask, each.classes, "online"):
+        if able and roomy and permitted(calm.world, plan.name, ask, each.bounds, "online"):
             return True
     return False
 
@@ -95,8 +95,7 @@ def _sent(story: Story, each: Submitted, calls: dict[int, list[tuple[Life, Call]
     """No send went where the walls of that very life forbade it, none after its end, none after its time."""
     entry = story.entries.get(each.receipt)
     for life, call in calls.get(each.ask.number, []):
-        plan = life.backends[call.backend].plan
-        if not any(permitted(life.world, plan, each.ask, each.classes, link) for link in life.links):
+        if not any(permitted(life.world, call.backend, each.ask, each.bounds, link) for link in life.links):
             yield f"in life {life.number} its content went to {call.backend}, which was not permitted"
         at = life.began + call.began
         # What was under way when its time was over, or when it gave way, may go on within its budget.

@@ -24,7 +24,7 @@ from edgewise.testing import VirtualTimeLoop
 from .carrying import _generate_options
 from .configuration import text_of
 from .requests import Ask, make_asks
-from .rules import effective_classes
+from .rules import Bounds, own_bounds
 from .simulated import KINDS, SimulatedBackend
 from .world import BackendPlan, ClassPlan, RulePlan, World, make_world
 
@@ -63,7 +63,7 @@ class Submitted:
     """A request with a receipt. ``at`` is wall-clock time."""
 
     ask: Ask
-    classes: set[str]
+    bounds: Bounds
     receipt: str
     order_key: str | None
     at: float
@@ -172,7 +172,7 @@ async def _live(story: Story, life: Life, outbox: Path, source: random.Random, a
     async with router:
         for at, state in life.world.switches:
             loop.call_at(at, router.connectivity.force, state)
-        conversations: dict[str, set[str]] = {}
+        conversations: dict[str, Bounds] = {}
         for ask in asks:
             await asyncio.sleep(source.uniform(0.0, life.seconds / (len(asks) + 1)))
             await _submit(story, life, router, source, ask, conversations)
@@ -188,12 +188,11 @@ async def _live(story: Story, life: Life, outbox: Path, source: random.Random, a
 
 
 async def _submit(
-    story: Story, life: Life, router: AsyncRouter, source: random.Random, ask: Ask, conversations: dict[str, set[str]]
+    story: Story, life: Life, router: AsyncRouter, source: random.Random, ask: Ask, conversations: dict[str, Bounds]
 ) -> None:
-    classes = effective_classes(life.world, ask)
+    bounds = own_bounds(life.world, ask)
     if ask.conversation is not None:
-        classes = conversations.setdefault(ask.conversation, set()) | classes
-        conversations[ask.conversation] = classes
+        bounds = conversations[ask.conversation] = bounds | conversations.get(ask.conversation, Bounds())
     order_key, ttl = source.choice([None, None, "a", "b"]), source.choice(["30s", "10m", "1d"])
     at = life.began + asyncio.get_running_loop().time()
     try:
@@ -202,7 +201,7 @@ async def _submit(
         story.ends.append(type(error).__name__)
     else:
         story.ends.append("submitted")
-        story.submitted.append(Submitted(ask, classes, receipt, order_key, at))
+        story.submitted.append(Submitted(ask, bounds, receipt, order_key, at))
 
 
 async def _look(story: Story, router: AsyncRouter, source: random.Random) -> None:

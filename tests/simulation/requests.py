@@ -67,11 +67,12 @@ def make_asks(world: World, count: int) -> list[Ask]:
 
 def _ask(source: random.Random, world: World, number: int, at: float) -> Ask:
     task = source.choices(
-        ["generate", "stream", "embed", "infer"], [20, 80, 0, 0] if world.lossy else [35, 40, 15, 10]
+        ["generate", "stream", "embed", "infer", "classify", "count_tokens"],
+        [20, 80, 0, 0, 0, 0] if world.lossy else [35, 40, 8, 7, 5, 5],
     )[0]
     generates = task in ("generate", "stream")
     names = list(world.classes)
-    turns = source.choice([1, 1, 1, 3]) if generates else 0
+    turns = source.choice([1, 1, 1, 3]) if generates else int(task == "count_tokens")
     chance = source.random
     return Ask(
         number=number,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 
 from .requests import Ask
 from .world import EVIDENCE, BackendPlan, ClassPlan, Places, RulePlan, World
@@ -21,7 +22,7 @@ _POINTS = {
 
 _EVERYWHERE = set().union(*_POINTS.values()) | {"elsewhere"}
 
-Condition = Callable[[Ask, set[str], str], bool | None]
+Condition = Callable[[Ask, Collection[str], str], bool | None]
 """Whether it holds for a request, its effective classes and the link's state; ``None`` where it fails."""
 
 CONDITIONS: dict[str, Condition] = {
@@ -38,6 +39,23 @@ CONDITIONS: dict[str, Condition] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What bounds where a request's content may go: its data classes, and what callers narrowed it to."""
+
+    classes: frozenset[str] = frozenset()
+    residencies: frozenset[tuple[str, ...]] = frozenset()
+
+    def __or__(self, other: Bounds) -> Bounds:
+        return Bounds(self.classes | other.classes, self.residencies | other.residencies)
+
+
+def own_bounds(world: World, ask: Ask) -> Bounds:
+    """Those that a request brings with it."""
+    residencies = frozenset() if ask.residency is None else frozenset([tuple(ask.residency)])
+    return Bounds(frozenset(effective_classes(world, ask)), residencies)
+
+
 def effective_classes(world: World, ask: Ask) -> set[str]:
     """The classes that hold for a request by itself: those given, and the default's for content without one."""
     classes = set(ask.classes) | {each for each in ask.message_classes if each is not None}
@@ -47,19 +65,30 @@ def effective_classes(world: World, ask: Ask) -> set[str]:
     return classes
 
 
-def permitted(world: World, backend: BackendPlan, ask: Ask, classes: set[str], link: str) -> bool:
+def permitted(world: World, name: str, ask: Ask, bounds: Bounds, link: str) -> bool:
     """Whether a request's content may go to a backend, as the link stands."""
-    if ask.backends and backend.name not in ask.backends:
+    backend = world.plan_of(name)
+    if ask.backends and name not in ask.backends:
         return False
-    if not backend.on_device:
-        if link == "offline":
-            return False
-        walls = [world.classes[name] for name in _with_narrowed(world, classes)]
-        if not all(_fits(backend, wall) for wall in walls):
-            return False
-        if ask.residency and not _points(backend.location.get("process_in")) <= _points(ask.residency):
-            return False
-    return not any(_takes_away(rule, backend, ask, classes, link) for rule in world.rules)
+    if not backend.on_device and link == "offline":
+        return False
+    if not within_walls(world, name, bounds):
+        return False
+    return not any(_takes_away(rule, backend, ask, bounds.classes, link) for rule in world.rules)
+
+
+def within_walls(world: World, name: str, bounds: Bounds) -> bool:
+    """Whether a world's walls permit a backend."""
+    backend = world.plan_of(name)
+    if backend.on_device:
+        return True
+    if not bounds.classes <= world.classes.keys():  # what nobody knows stays here
+        return False
+    walls = [world.classes[each] for each in _with_narrowed(world, bounds.classes)]
+    process_in = _points(backend.location.get("process_in"))
+    return all(_fits(backend, wall) for wall in walls) and all(
+        process_in <= _points(list(residency)) for residency in bounds.residencies
+    )
 
 
 def _with_narrowed(world: World, classes: Iterable[str]) -> set[str]:
@@ -91,7 +120,7 @@ def _points(places: list[str] | None) -> set[str]:
     return set().union(*(_POINTS[each] for each in places))
 
 
-def _takes_away(rule: RulePlan, backend: BackendPlan, ask: Ask, classes: set[str], link: str) -> bool:
+def _takes_away(rule: RulePlan, backend: BackendPlan, ask: Ask, classes: Collection[str], link: str) -> bool:
     applies = True if rule.condition is None else CONDITIONS[rule.condition](ask, classes, link)
     if applies is False:  # a condition that fails takes away all the same
         return False

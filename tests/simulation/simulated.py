@@ -14,8 +14,27 @@ from typing import Annotated
 from edgewise.backends import Backend, BackendHealth, CallContext, Capabilities, HealthState
 from edgewise.backends.models import ModelFile
 from edgewise.backends.registry import BackendKind
-from edgewise.core.answer import Delta, Embeddings, Finish, FinishReason, GenerateEvent, Inference, TokenLogprob, Usage
-from edgewise.core.content import Content, CountTokensInput, EmbedInput, GenerateInput, InferInput, Role, Tensor
+from edgewise.core.answer import (
+    Classification,
+    Delta,
+    Embeddings,
+    Finish,
+    FinishReason,
+    GenerateEvent,
+    Inference,
+    TokenLogprob,
+    Usage,
+)
+from edgewise.core.content import (
+    ClassifyInput,
+    Content,
+    CountTokensInput,
+    EmbedInput,
+    GenerateInput,
+    InferInput,
+    Role,
+    Tensor,
+)
 from edgewise.core.failure import AttemptError, FailureKind
 from edgewise.core.request import Task
 
@@ -31,6 +50,7 @@ _TO_NOTICE = 0.001
 class Call:
     """A call as the backend received it.
 
+    ``era`` counts the versions of the policy up to then, and ``again_in`` holds those in which it was taken up again.
     ``partial`` is the assistant's text that it is to continue. ``finished``: the backend ended it by itself; ``whole``:
     with a finish.
     """
@@ -41,6 +61,8 @@ class Call:
     content: Content
     partial: str
     began: float
+    era: int
+    again_in: list[int] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     finished: bool = False
     whole: bool = False
@@ -106,6 +128,7 @@ class SimulatedBackend(_Configured):
         self.plan = plan
         self.calls: list[Call] = []
         self.broken: list[str] = []
+        self.era = 0
         self._running: dict[int, Call] = {}
         self._streams: dict[str, tuple[Call, GenerateInput, list[str]]] = {}
         self.resumptions = 0
@@ -200,6 +223,21 @@ class SimulatedBackend(_Configured):
             await self._work(taken)
             return Inference(dict(call.inputs), model=f"{self.name}-model")
 
+    async def classify(self, call: ClassifyInput, context: CallContext) -> Classification:
+        """The call's number, and its negative, for each text."""
+        with self._taken(call, context) as taken:
+            await self._work(taken)
+            scores = Tensor(
+                "float32", (len(call.texts), 2), struct.pack("<2f", -taken.number, taken.number) * len(call.texts)
+            )
+            return Classification(("less", "more"), scores, model=f"{self.name}-model")
+
+    async def count_tokens(self, call: CountTokensInput, context: CallContext) -> int:
+        """The call's number."""
+        with self._taken(call, context) as taken:
+            await self._work(taken)
+            return taken.number
+
     async def _work(self, taken: Call) -> None:
         fault, _ = self._fate(taken, 0)
         await self._loaded(taken)
@@ -216,7 +254,7 @@ class SimulatedBackend(_Configured):
                 self.broken.append("was asked to continue a text, which it cannot")
         now = asyncio.get_running_loop().time()
         number = len(self.calls)
-        taken = Call(number, self.name, context.request_id, content, partial, now)
+        taken = Call(number, self.name, context.request_id, content, partial, now, self.era)
         taken.slow_to_stop = self.plan.slow_to_stop if isinstance(content, GenerateInput) else 0.0
         self.calls.append(taken)
         with self._run(taken):
@@ -228,6 +266,7 @@ class SimulatedBackend(_Configured):
         if taken.number in self._running:
             self.broken.append("was asked to go on with a stream that goes on")
         taken.finished, taken.doom = False, None
+        taken.again_in.append(self.era)
         with self._run(taken):
             yield
 
@@ -235,14 +274,21 @@ class SimulatedBackend(_Configured):
     def _run(self, taken: Call) -> Iterator[None]:
         number = taken.number
         self._running[number] = taken
-        if len(self._running) > self.plan.max_concurrency:
+        alike = self._alike(taken)
+        if len(alike) > self.plan.max_concurrency:
             # Those whose callers have just gone are about to notice; the backend's own limit covers that moment.
-            self._count_later(set(self._running))
+            self._count_later(alike)
         try:
             yield
         finally:
             del self._running[number]
             taken.ended = asyncio.get_running_loop().time()
+
+    def _alike(self, taken: Call) -> set[int]:
+        """What runs in the same lane: counting has its own."""
+        counts = isinstance(taken.content, CountTokensInput)
+        running = self._running.items()
+        return {number for number, call in running if isinstance(call.content, CountTokensInput) == counts}
 
     def _count_later(self, at_once: set[int]) -> None:
         loop = asyncio.get_running_loop()

@@ -11,13 +11,14 @@ from datetime import datetime, timedelta
 
 from edgewise.policies.facts import DeviceFacts
 from edgewise.router import AsyncRouter
+from edgewise.router.config import Configuration
 from edgewise.testing import VirtualTimeLoop
 
 from .carrying import Outcome, carry
 from .configuration import configuration_of
 from .judge import Judge
 from .requests import Ask, make_asks
-from .rules import effective_classes
+from .rules import Bounds, own_bounds
 from .simulated import SimulatedBackend
 from .world import World, make_world
 
@@ -109,7 +110,9 @@ async def _run(world: World, asks: list[Ask], listener: _Listener) -> Report:
             loop.call_at(at, wall.jump, seconds)
         for at, state in world.switches:
             loop.call_at(at, router.connectivity.force, state)
-        outcomes = await _ask_all(router, world, asks)
+        for at, newer in world.reloads:
+            loop.call_at(at, _reload, router, configuration_of(newer), newer, judge)
+        outcomes = await _ask_all(router, judge, asks)
         await asyncio.sleep(_AFTERWARDS)
         judge.nothing_is_left(router)
         judge.budgets(router, outcomes)
@@ -123,25 +126,33 @@ async def _run(world: World, asks: list[Ask], listener: _Listener) -> Report:
     return Report(world.seed, len(asks), attempts, ends, _digest(outcomes), tuple(judge.violations))
 
 
-async def _ask_all(router: AsyncRouter, world: World, asks: list[Ask]) -> list[Outcome]:
+async def _ask_all(router: AsyncRouter, judge: Judge, asks: list[Ask]) -> list[Outcome]:
     loop = asyncio.get_running_loop()
-    conversations: dict[str, set[str]] = {}
-    outcomes: list[Outcome] = []
+    conversations: dict[str, Bounds] = {}
     tasks = []
     for ask in asks:
         if (wait := ask.at - loop.time()) > 0:
             await asyncio.sleep(wait)
-        classes = effective_classes(world, ask)
-        if ask.conversation is not None:
-            classes = conversations.setdefault(ask.conversation, set()) | classes
-            conversations[ask.conversation] = classes
-        outcome = Outcome(ask, classes, router.connectivity.state.value, loop.time())
-        outcomes.append(outcome)
-        tasks.append(asyncio.create_task(carry(router, outcome)))
-    await asyncio.wait(tasks)
-    for task in tasks:
-        task.result()
-    return outcomes
+        tasks.append(asyncio.create_task(_ask(router, judge, ask, conversations)))
+    return [await task for task in tasks]
+
+
+async def _ask(router: AsyncRouter, judge: Judge, ask: Ask, conversations: dict[str, Bounds]) -> Outcome:
+    world = judge.newest
+    bounds = own_bounds(world, ask)
+    if ask.conversation is not None:
+        bounds |= conversations.get(ask.conversation, Bounds())
+        if bounds.classes <= world.classes.keys():  # else it is refused, and leaves no trace
+            conversations[ask.conversation] = bounds
+    outcome = Outcome(ask, bounds, judge.era, router.connectivity.state.value, asyncio.get_running_loop().time())
+    await carry(router, outcome)
+    return outcome
+
+
+def _reload(router: AsyncRouter, configuration: Configuration, newer: World, judge: Judge) -> None:
+    """What `AsyncRouter.reload` does once a file has been read."""
+    judge.reloaded(asyncio.get_running_loop().time(), newer)
+    router._take(configuration)
 
 
 def _pause(loop: _PausingLoop, seconds: float, judge: Judge) -> None:

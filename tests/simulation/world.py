@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .faults import CUT, LASTING, LOST, OVERLOADED, PASSING, SILENT, Fault
 
 Places = dict[str, list[str]]
 """The keys of a location or a data class that are written, each with its places."""
 
-TASKS = ("generate", "embed", "infer")
+TASKS = ("generate", "embed", "classify", "infer", "count_tokens")
 _COUNTRIES = ("NL", "DE", "US", "CH", "NO")
 _SETS: tuple[list[str], ...] = (["any"], ["EU"], ["EU", "CH"], ["EEA", "US"], ["DE", "NL"], ["DE"], ["site:praxis"])
 EVIDENCE = ("declared", "contractual")
@@ -77,7 +77,8 @@ class World:
     """All that one seed stands for, but for its requests.
 
     In a ``lossy`` one answers are long, and break on their way. ``switches`` are (time, state of the link), ``pauses``
-    (time, seconds for which nothing runs), ``clock_jumps`` (time, seconds by which the wall clock is set).
+    (time, seconds for which nothing runs), ``clock_jumps`` (time, seconds by which the wall clock is set), ``reloads``
+    (time, the world as it is configured from then on).
     """
 
     seed: int
@@ -94,6 +95,11 @@ class World:
     switches: tuple[tuple[float, str | None], ...]
     pauses: tuple[tuple[float, float], ...]
     clock_jumps: tuple[tuple[float, float], ...]
+    reloads: tuple[tuple[float, World], ...] = ()
+
+    def plan_of(self, name: str) -> BackendPlan:
+        """The backend of this name."""
+        return next(backend for backend in self.backends if backend.name == name)
 
 
 def make_world(seed: int) -> World:
@@ -103,7 +109,7 @@ def make_world(seed: int) -> World:
     lossy = source.random() < 0.1
     backends = tuple(_backend(source, at, duration, lossy=lossy) for at in range(source.choice([1, 2, 2, 3, 3, 4])))
     classes = _classes(source)
-    return World(
+    world = World(
         seed=seed,
         lossy=lossy,
         backends=backends,
@@ -119,6 +125,35 @@ def make_world(seed: int) -> World:
         pauses=_pauses(source, duration),
         clock_jumps=_clock_jumps(source, duration),
     )
+    return replace(world, reloads=_reloads(world))
+
+
+def _reloads(world: World) -> tuple[tuple[float, World], ...]:
+    source = random.Random(f"reloads {world.seed}")
+    if source.random() < 0.8:
+        return ()
+    times = sorted(source.uniform(0.0, world.duration) for _ in range(source.randint(1, 2)))
+    return tuple((at, _reconfigured(source, world)) for at in times)
+
+
+def _reconfigured(source: random.Random, world: World) -> World:
+    """The same backends, at other places perhaps, with tighter or looser walls, and other rules."""
+    classes = dict(world.classes)
+    for name, each in list(classes.items()):
+        dice = source.random()
+        narrowed = {other.narrows for other in classes.values()} | {world.default_class, "public"}
+        if dice < 0.1 and name not in narrowed:
+            del classes[name]
+        elif dice < 0.6:
+            classes[name] = replace(
+                each, places=_places(source, source.choice(_SETS)), evidence=source.choice(EVIDENCE)
+            )
+    backends = tuple(
+        backend if backend.on_device or source.random() < 0.8 else replace(backend, location=_location(source))
+        for backend in world.backends
+    )
+    rules = tuple(_rule(source, at, backends) for at in range(source.choice([0, 0, 1])))
+    return replace(world, classes=classes, backends=backends, rules=rules)
 
 
 def _backend(source: random.Random, at: int, duration: float, *, lossy: bool) -> BackendPlan:
@@ -180,15 +215,20 @@ def _classes(source: random.Random) -> dict[str, ClassPlan]:
     classes = {"public": ClassPlan({"process_in": ["any"]}, "declared", None)}
     for name in source.sample(["personal", "health", "secret"], source.randint(1, 3)):
         narrows = source.choice([None, None, *classes])
-        places: Places = {}
+        process_in = None
         if narrows is None or source.random() < 0.7:
-            places["process_in"] = [] if name == "secret" else source.choice(_SETS)
-        if source.random() < 0.5:
-            places["store_in"] = source.choice([[], *_SETS])
-        if source.random() < 0.5:
-            places["operators"] = [each for each in source.choice(_SETS) if not each.startswith("site:")]
-        classes[name] = ClassPlan(places, source.choice(EVIDENCE), narrows)
+            process_in = [] if name == "secret" else source.choice(_SETS)
+        classes[name] = ClassPlan(_places(source, process_in), source.choice(EVIDENCE), narrows)
     return classes
+
+
+def _places(source: random.Random, process_in: list[str] | None) -> Places:
+    places: Places = {} if process_in is None else {"process_in": process_in}
+    if source.random() < 0.5:
+        places["store_in"] = source.choice([[], *_SETS])
+    if source.random() < 0.5:
+        places["operators"] = [each for each in source.choice(_SETS) if not each.startswith("site:")]
+    return places
 
 
 def _rule(source: random.Random, at: int, backends: tuple[BackendPlan, ...]) -> RulePlan:
