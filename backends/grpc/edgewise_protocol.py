@@ -17,7 +17,7 @@ from ...core.answer import (
     TokenLogprob,
     Usage,
 )
-from ...core.content import ClassifyInput, EmbedInput, GenerateInput, InferInput, Role
+from ...core.content import ClassifyInput, CountTokensInput, EmbedInput, GenerateInput, InferInput, Message, Role
 from ...core.request import Priority
 from ...protos.v1 import model_service_pb2 as wire
 from ..backend import CallContext
@@ -51,6 +51,7 @@ class EdgewiseProtocol(WireProtocol):
     handshake_path = f"{_SERVICE}/Handshake"
     embed_path = f"{_SERVICE}/Embed"
     classify_path = f"{_SERVICE}/Classify"
+    count_path = f"{_SERVICE}/CountTokens"
     infer_path = f"{_SERVICE}/Infer"
     continues = constrains = logprobs = resumes = True
 
@@ -61,7 +62,7 @@ class EdgewiseProtocol(WireProtocol):
         request = wire.GenerateRequest(
             model=self.model,
             call=_call_info(context, remaining, context.stream),
-            messages=[wire.Message(role=_ROLES[message.role], text=message.text) for message in call.messages],
+            messages=map(_message, call.messages),
             max_output_tokens=call.max_output_tokens,
             temperature=call.temperature,
             top_p=call.top_p,
@@ -113,6 +114,16 @@ class EdgewiseProtocol(WireProtocol):
         origin = response.origin
         return Classification(labels, scores, _usage(response.usage), origin.model, origin.place)
 
+    def encode_count(self, call: CountTokensInput, context: CallContext, remaining: float) -> bytes:
+        info, messages = _call_info(context, remaining), map(_message, call.messages)
+        return wire.CountTokensRequest(model=self.model, call=info, messages=messages).SerializeToString()
+
+    def decode_count(self, message: bytes) -> int:
+        response = wire.CountTokensResponse.FromString(message)
+        if not response.HasField("tokens"):
+            raise ValueError("there is no count")
+        return response.tokens
+
     def encode_infer(self, call: InferInput, context: CallContext, remaining: float) -> bytes:
         request = wire.InferRequest(
             model=call.model or self.model,
@@ -156,6 +167,10 @@ def _finish(finish: wire.Finish) -> Iterable[GenerateEvent]:
     origin = finish.origin
     queue_depth = origin.load.queue_depth if origin.load.HasField("queue_depth") else None
     return (Finish(reason, _usage(finish.usage), origin.model, origin.place, queue_depth),)
+
+
+def _message(message: Message) -> wire.Message:
+    return wire.Message(role=_ROLES[message.role], text=message.text)
 
 
 def _call_info(context: CallContext, remaining: float, stream: str = "") -> wire.CallInfo:

@@ -162,7 +162,7 @@ def _carried(settings: GrpcSettings) -> frozenset[Task]:
         return (settings.oip or OipSettings()).tasks
     if settings.protocol in (ProtocolName.GEMINI, ProtocolName.VERTEX):
         return frozenset({Task.GENERATE, Task.EMBED, Task.COUNT_TOKENS})
-    return frozenset(Task) - {Task.COUNT_TOKENS}
+    return frozenset(Task)
 
 
 def placeless(settings: GrpcSettings) -> bool:

@@ -33,6 +33,7 @@ class Task(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TASK_EMBED: _ClassVar[Task]
     TASK_INFER: _ClassVar[Task]
     TASK_CLASSIFY: _ClassVar[Task]
+    TASK_COUNT_TOKENS: _ClassVar[Task]
 PRIORITY_UNSPECIFIED: Priority
 PRIORITY_LOW: Priority
 PRIORITY_NORMAL: Priority
@@ -49,6 +50,7 @@ TASK_GENERATE: Task
 TASK_EMBED: Task
 TASK_INFER: Task
 TASK_CLASSIFY: Task
+TASK_COUNT_TOKENS: Task
 
 class CallInfo(_message.Message):
     __slots__ = ("request_id", "idempotency_key", "attempt", "priority", "data_classes", "budgets", "stream", "permitted")
@@ -283,6 +285,26 @@ class ClassifyResponse(_message.Message):
     origin: Origin
     timings: Timings
     def __init__(self, labels: _Optional[_Iterable[str]] = ..., scores: _Optional[_Union[Tensor, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., origin: _Optional[_Union[Origin, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+
+class CountTokensRequest(_message.Message):
+    __slots__ = ("model", "call", "messages")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    call: CallInfo
+    messages: _containers.RepeatedCompositeFieldContainer[Message]
+    def __init__(self, model: _Optional[str] = ..., call: _Optional[_Union[CallInfo, _Mapping]] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ...) -> None: ...
+
+class CountTokensResponse(_message.Message):
+    __slots__ = ("tokens", "origin", "timings")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    tokens: int
+    origin: Origin
+    timings: Timings
+    def __init__(self, tokens: _Optional[int] = ..., origin: _Optional[_Union[Origin, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
 
 class Tensor(_message.Message):
     __slots__ = ("dtype", "shape", "data")

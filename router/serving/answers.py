@@ -8,11 +8,11 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from ...core.answer import Finish, GenerateEvent
-from ...core.content import ClassifyInput, EmbedInput, GenerateInput, InferInput
+from ...core.content import ClassifyInput, CountTokensInput, EmbedInput, GenerateInput, InferInput
 from ...core.failure import AttemptError, FailureKind
 from ...protos.v1 import model_service_pb2 as wire
 from .demand import Demand, first_by
-from .responses import classification_bytes, delta_bytes, embeddings_bytes, finish_bytes, inference_bytes
+from .responses import classification_bytes, count_bytes, delta_bytes, embeddings_bytes, finish_bytes, inference_bytes
 from .served import Served
 
 
@@ -75,6 +75,15 @@ async def inferred(served: Served, call: InferInput, demand: Demand, place: str)
         clock.has_place()
         inference = await served.backend.infer(call, demand.context)
     yield inference_bytes(inference, _origin(served, inference.model, place), clock.timings())
+
+
+async def counted(served: Served, call: CountTokensInput, demand: Demand, place: str) -> AsyncGenerator[bytes, None]:
+    """The one message with a count. Counts have places of their own, because models count beside a generation."""
+    clock = Clock()
+    async with served.counting.place(demand):
+        clock.has_place()
+        tokens = await served.backend.count_tokens(call, demand.context)
+    yield count_bytes(tokens, _origin(served, "", place), clock.timings())
 
 
 async def _first(said: AsyncGenerator[GenerateEvent, None], demand: Demand) -> GenerateEvent | None:

@@ -13,7 +13,7 @@ from google.protobuf.message import Message as ProtobufMessage
 
 from ...backends import CallContext
 from ...backends.grpc.tensor_messages import from_message
-from ...core.content import ClassifyInput, EmbedInput, GenerateInput, InferInput, Message, Role
+from ...core.content import ClassifyInput, CountTokensInput, EmbedInput, GenerateInput, InferInput, Message, Role
 from ...core.deadline import Deadline
 from ...core.failure import AttemptError, FailureKind
 from ...core.request import Priority
@@ -106,6 +106,13 @@ def classify_input(request: wire.ClassifyRequest) -> ClassifyInput:
     if not request.texts:
         raise _invalid("there are no texts to classify")
     return ClassifyInput(tuple(request.texts))
+
+
+def count_input(request: wire.CountTokensRequest) -> CountTokensInput:
+    """The content of a request to count."""
+    if not request.messages:
+        raise _invalid("there are no messages to count")
+    return CountTokensInput(tuple(_message(message) for message in request.messages))
 
 
 def infer_input(request: wire.InferRequest, model: str) -> InferInput:

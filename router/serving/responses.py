@@ -14,6 +14,7 @@ TASKS = {
     Task.EMBED: wire.TASK_EMBED,
     Task.CLASSIFY: wire.TASK_CLASSIFY,
     Task.INFER: wire.TASK_INFER,
+    Task.COUNT_TOKENS: wire.TASK_COUNT_TOKENS,
 }
 
 
@@ -50,6 +51,11 @@ def inference_bytes(inference: Inference, origin: wire.Origin, timings: wire.Tim
     """Named tensors on the wire."""
     outputs = {name: to_message(tensor) for name, tensor in inference.outputs.items()}
     return wire.InferResponse(outputs=outputs, origin=origin, timings=timings).SerializeToString()
+
+
+def count_bytes(tokens: int, origin: wire.Origin, timings: wire.Timings) -> bytes:
+    """A prompt's tokens on the wire."""
+    return wire.CountTokensResponse(tokens=tokens, origin=origin, timings=timings).SerializeToString()
 
 
 def _usage(usage: Usage) -> wire.Usage:

@@ -16,11 +16,15 @@ from .responses import TASKS
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A model that is offered: its name here, who does the work, the places there, and how fast it has been lately."""
+    """A model that is offered: its name here, who does the work, the places there, and how fast it has been lately.
+
+    ``counting`` are the places of those who only have tokens counted.
+    """
 
     name: str
     backend: Backend
     admission: Admission
+    counting: Admission
     pace: Pace
 
     def can(self, task: Task) -> bool:
@@ -58,9 +62,11 @@ class Roster:
     """All that is offered."""
 
     def __init__(self, backends: Mapping[str, Backend], max_waiting: int) -> None:
+        def places(backend: Backend) -> Admission:
+            return Admission(backend.capabilities.max_concurrency, max_waiting)
+
         self._served = {
-            name: Served(name, backend, Admission(backend.capabilities.max_concurrency, max_waiting), Pace())
-            for name, backend in backends.items()
+            name: Served(name, backend, places(backend), places(backend), Pace()) for name, backend in backends.items()
         }
 
     def descriptions(self) -> list[wire.Model]:

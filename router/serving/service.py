@@ -13,11 +13,20 @@ import grpc.aio
 from ...backends import CallContext
 from ...core.request import Task
 from ...protos.v1 import model_service_pb2 as wire
-from .answers import classified, embedded, generated, inferred
+from .answers import classified, counted, embedded, generated, inferred
 from .callers import caller_of
 from .peers import PeerLimit
 from .refusals import refuse, told
-from .requests import call_context, classify_input, embed_input, generate_input, infer_input, parse, refuse_elsewhere
+from .requests import (
+    call_context,
+    classify_input,
+    count_input,
+    embed_input,
+    generate_input,
+    infer_input,
+    parse,
+    refuse_elsewhere,
+)
 from .served import Roster
 from .settings import ServeSettings
 from .work import Produce, Work
@@ -54,6 +63,7 @@ class ModelService:
                 "Release": grpc.unary_unary_rpc_method_handler(self._release),
                 "Embed": grpc.unary_unary_rpc_method_handler(self._embed),
                 "Classify": grpc.unary_unary_rpc_method_handler(self._classify),
+                "CountTokens": grpc.unary_unary_rpc_method_handler(self._count_tokens),
                 "Infer": grpc.unary_unary_rpc_method_handler(self._infer),
                 "Handshake": grpc.unary_unary_rpc_method_handler(self._handshake),
                 "ListModels": grpc.unary_unary_rpc_method_handler(self._list_models),
@@ -71,6 +81,9 @@ class ModelService:
 
     async def _classify(self, request: bytes, context: Context) -> bytes:
         return await guard(self._counted(self._scores(request, context), context), context)
+
+    async def _count_tokens(self, request: bytes, context: Context) -> bytes:
+        return await guard(self._counted(self._tokens(request, context), context), context)
 
     async def _infer(self, request: bytes, context: Context) -> bytes:
         return await guard(self._counted(self._outputs(request, context), context), context)
@@ -122,6 +135,12 @@ class ModelService:
         call = classify_input(request)
         served = self._roster.choose(request.model, Task.CLASSIFY)
         return await _only(self._work(request, context, lambda demand: classified(served, call, demand, self._place)))
+
+    async def _tokens(self, data: bytes, context: Context) -> bytes:
+        request = parse(wire.CountTokensRequest, data)
+        call = count_input(request)
+        served = self._roster.choose(request.model, Task.COUNT_TOKENS)
+        return await _only(self._work(request, context, lambda demand: counted(served, call, demand, self._place)))
 
     async def _outputs(self, data: bytes, context: Context) -> bytes:
         request = parse(wire.InferRequest, data)

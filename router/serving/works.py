@@ -22,7 +22,7 @@ MOST_KEPT = 4096
 MOST_BYTES_KEPT = 64 * 1024 * 1024
 """Bounds of all answers that are kept after their end: the oldest make room."""
 
-Request = wire.GenerateRequest | wire.EmbedRequest | wire.ClassifyRequest | wire.InferRequest
+Request = wire.GenerateRequest | wire.EmbedRequest | wire.ClassifyRequest | wire.CountTokensRequest | wire.InferRequest
 
 
 @dataclass(frozen=True, slots=True)

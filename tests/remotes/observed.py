@@ -20,7 +20,15 @@ from edgewise.backends.grpc.settings import ProtocolName
 from edgewise.backends.openai import OpenaiSettings
 from edgewise.backends.openai.backend import OpenaiBackend
 from edgewise.core.answer import Delta, Finish, FinishReason, GenerateEvent, TokenLogprob, Usage
-from edgewise.core.content import CountTokensInput, EmbedInput, GenerateInput, Message
+from edgewise.core.content import (
+    ClassifyInput,
+    CountTokensInput,
+    EmbedInput,
+    GenerateInput,
+    InferInput,
+    Message,
+    Tensor,
+)
 from edgewise.core.deadline import Deadline
 from edgewise.core.failure import DISPOSITIONS, AttemptError, FailureKind
 from edgewise.core.request import Task
@@ -37,6 +45,7 @@ from .openai_server import OpenaiServer
 from .service import Context
 
 OWN = GenerateTensors(max_output_tokens="max_tokens")
+TENSORS = {"x": Tensor("float32", (2,), bytes(8))}
 
 
 @dataclass(frozen=True)
@@ -74,11 +83,11 @@ class _Counting(ScriptedBackend):
 @asynccontextmanager
 async def edgewise() -> AsyncIterator[Column]:
     words = tuple(f"{number} " for number in range(1, 200))
-    can = Capabilities(frozenset({Task.GENERATE, Task.EMBED}), logprobs=True, max_concurrency=8)
+    can = Capabilities(frozenset(Task), logprobs=True, max_concurrency=8)
     scripted = _Counting("model", Script(words, first_after=0.0, every=0.005), capabilities=can)
     server = ModelServer(ServeSettings(listen="127.0.0.1:0", place="NL"), {"model": scripted})
     await server.start()
-    backend = GrpcBackend("edgewise", GrpcSettings(server.address))
+    backend = GrpcBackend("edgewise", GrpcSettings(server.address, tasks=tuple(Task)))
 
     async def idle() -> None:
         while not all(each.outcome for each in scripted.calls):  # noqa: ASYNC110  # a script's end is no event
@@ -152,7 +161,7 @@ COLUMNS: Mapping[str, Callable[[], Any]] = {
 async def carried(column: Column) -> dict[str, bool]:
     """What came with real answers."""
     backend, can = column.backend, column.backend.capabilities
-    events = [event async for event in backend.generate(call(), context())]
+    events = await generation(backend)
     deltas, finish = [each for each in events if isinstance(each, Delta)], events[-1]
     assert isinstance(finish, Finish)
     seen = {
@@ -164,19 +173,44 @@ async def carried(column: Column) -> dict[str, bool]:
         "place": bool(finish.place),
         "load": finish.queue_depth is not None,
         "embeddings": await _succeeds((column.embedder or backend).embed(EmbedInput(("a",)), context())),
+        "classifying": await _succeeds(backend.classify(ClassifyInput(("a",)), context())),
+        "tensors": await _succeeds(backend.infer(InferInput("", TENSORS), context())),
         "counting tokens": await _succeeds(backend.count_tokens(CountTokensInput(call().messages), context())),
-        "resuming a lost stream": can.resumes,
+        "resuming a lost stream": await _goes_on(backend),
         "continuing a text exactly": can.continues,
         "health": await _succeeds(backend.probe(5.0)),
     }
     seen["log-probabilities"] = can.logprobs and await _has_logprobs(backend)
-    seen["response formats"] = can.constrains
+    seen["response formats"] = can.constrains and await _has_formats(backend)
     seen["cancel stops the work"] = await _stops(column)
     return seen
 
 
+async def generation(backend: Backend, **options: Any) -> list[GenerateEvent]:
+    """A whole answer."""
+    return [event async for event in backend.generate(call(**options), context())]
+
+
+async def _goes_on(backend: Backend) -> bool:
+    """Whether a stream that is under way can be had once more from its second event, and ends."""
+    terms = context()
+    stream = backend.generate(call(), terms)
+    await anext(stream)
+    try:
+        rest = [event async for event in backend.resume(1, terms)]
+    except AttemptError:
+        return False
+    finally:
+        await stream.aclose()
+    return isinstance(rest[0], Delta) and isinstance(rest[-1], Finish)
+
+
+async def _has_formats(backend: Backend) -> bool:
+    return await _succeeds(generation(backend, response_format={"type": "json_object"}))
+
+
 async def _has_logprobs(backend: Backend) -> bool:
-    events = [event async for event in backend.generate(call(logprobs=1), context())]
+    events = await generation(backend, logprobs=1)
     return any(event.logprobs for event in events if isinstance(event, Delta))
 
 

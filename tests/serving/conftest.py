@@ -26,7 +26,16 @@ from edgewise.core.answer import (
     TokenLogprob,
     Usage,
 )
-from edgewise.core.content import ClassifyInput, Content, EmbedInput, GenerateInput, InferInput, Message, Tensor
+from edgewise.core.content import (
+    ClassifyInput,
+    Content,
+    CountTokensInput,
+    EmbedInput,
+    GenerateInput,
+    InferInput,
+    Message,
+    Tensor,
+)
 from edgewise.core.deadline import Deadline
 from edgewise.core.request import Task
 from edgewise.core.settings import FilePath
@@ -89,6 +98,10 @@ class Scripted(Backend):
     async def infer(self, call: InferInput, context: CallContext) -> Inference:
         await self._begin(call, context)
         return Inference(dict(call.inputs), "scripted-1")
+
+    async def count_tokens(self, call: CountTokensInput, context: CallContext) -> int:
+        await self._begin(call, context)
+        return 7
 
     async def _begin(self, call: Content, context: CallContext) -> None:
         self.seen.append((call, context))

@@ -15,7 +15,16 @@ import pytest
 
 from edgewise.backends import CallContext, HealthState
 from edgewise.core.answer import Delta, Finish, FinishReason, GenerateEvent, TokenLogprob, Usage
-from edgewise.core.content import ClassifyInput, EmbedInput, GenerateInput, InferInput, Message, Role, Tensor
+from edgewise.core.content import (
+    ClassifyInput,
+    CountTokensInput,
+    EmbedInput,
+    GenerateInput,
+    InferInput,
+    Message,
+    Role,
+    Tensor,
+)
 from edgewise.core.failure import AttemptError, FailureKind
 from edgewise.core.request import Priority, Task
 from edgewise.protos.v1 import model_service_pb2 as wire
@@ -92,6 +101,27 @@ async def test_what_does_not_classify_says_so(serve: Serve, connect: Connect) ->
     assert refused.value.kind is FailureKind.UNSUPPORTED
 
 
+async def test_tokens_are_counted_beside_a_generation_that_has_the_only_place(serve: Serve, connect: Connect) -> None:
+    backend = Scripted("m")
+    backend.hold = asyncio.Event()
+    remote = connect(await serve(backend, max_waiting=0))
+    generating = asyncio.create_task(collect(remote.generate(CALL, within(20))))
+    await asyncio.wait_for(backend.started.wait(), 5)
+    prompt = (Message.system("be brief"), Message.user("why?"), Message.assistant(""))
+    assert await remote.count_tokens(CountTokensInput(prompt), within(5)) == 7
+    sent, _ = backend.seen[-1]
+    assert sent == CountTokensInput(prompt)
+    backend.hold.set()
+    await generating
+
+
+async def test_what_does_not_count_says_so_and_no_count_is_made_up(serve: Serve, connect: Connect) -> None:
+    server = await serve(Scripted("m", frozenset({Task.GENERATE})))
+    with pytest.raises(AttemptError) as refused:
+        await connect(server).count_tokens(CountTokensInput(CALL.messages), within(5))
+    assert refused.value.kind is FailureKind.UNSUPPORTED
+
+
 @pytest.mark.parametrize(
     "tensor",
     [
@@ -130,7 +160,7 @@ async def test_list_models(serve: Serve) -> None:
     answer = wire.ListModelsResponse.FromString(await raw(server.address, "ListModels", b""))
     assert answer.place == "NL"
     assert [(model.name, model.ready, len(model.tasks)) for model in answer.models] == [
-        ("m", True, 4),
+        ("m", True, 5),
         ("down", False, 1),
     ]
     assert (answer.models[0].context_tokens, answer.models[0].continues, answer.models[0].constrains) == (
@@ -240,6 +270,8 @@ HELLO = [said("hello")]
         ("Generate", wire.GenerateRequest(messages=HELLO, response_format=wire.ResponseFormat())),
         ("Generate", wire.GenerateRequest(messages=HELLO, response_format=wire.ResponseFormat(json_schema="{"))),
         ("Embed", wire.EmbedRequest()),
+        ("CountTokens", wire.CountTokensRequest()),
+        ("CountTokens", wire.CountTokensRequest(messages=[said("hello", wire.ROLE_UNSPECIFIED)])),
         ("Infer", wire.InferRequest()),
         ("Infer", wire.InferRequest(inputs=tensor("float32", [2, 2], bytes(15)))),
         ("Infer", wire.InferRequest(inputs=tensor("float32", [-1, -4], bytes(16)))),
@@ -251,7 +283,9 @@ HELLO = [said("hello")]
     ],
 )
 async def test_bad_input_reaches_no_backend(
-    method: str, request_message: wire.GenerateRequest | wire.EmbedRequest | wire.InferRequest, serve: Serve
+    method: str,
+    request_message: wire.GenerateRequest | wire.EmbedRequest | wire.CountTokensRequest | wire.InferRequest,
+    serve: Serve,
 ) -> None:
     backend = Scripted("m")
     server = await serve(backend)
@@ -261,7 +295,7 @@ async def test_bad_input_reaches_no_backend(
     assert not backend.seen
 
 
-@pytest.mark.parametrize("method", ["Generate", "Embed", "Infer"])
+@pytest.mark.parametrize("method", ["Generate", "Embed", "Classify", "CountTokens", "Infer"])
 async def test_garbage_reaches_no_backend(method: str, serve: Serve) -> None:
     backend = Scripted("m")
     server = await serve(backend)

@@ -166,6 +166,7 @@ class TestGrpc(
     EmbeddingTests,
     ClassificationTests,
     InferenceTests,
+    CountingTests,
 ):
     """Against the true server, in this process, through a wire that can be cut."""
 
