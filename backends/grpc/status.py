@@ -70,7 +70,7 @@ _SENTENCES: dict[FailureKind, str] = {
     FailureKind.UNKNOWN_MODEL: "does not have a model of the name that the request gives",
     FailureKind.UNSUPPORTED: "cannot do this; check `protocol` and `tasks`",
     FailureKind.NOT_PERMITTED: "may not do this",
-    FailureKind.WRONG_PLACE: "is at a place that the request may not go to, whatever its `location` says; correct that",
+    FailureKind.WRONG_PLACE: "is not known to be where the request may go; correct `location`, or its `serve.place`",
     FailureKind.CONTEXT_LENGTH: "cannot take a request of this length",
     FailureKind.CONTENT_FILTER: "refuses this content",
     FailureKind.INVALID_REQUEST: "finds the request invalid",

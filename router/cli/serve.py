@@ -65,6 +65,9 @@ async def _serve(configuration: Configuration, settings: ServeSettings) -> ExitC
         server = ModelServer(settings, backends)
         await server.start()
         click.echo(f"serving {', '.join(backends)} on {server.address}")
+        if not settings.place:
+            warning = "calls that may not be processed everywhere are refused: set `serve.place`, or give --place"
+            click.echo(warning, err=True)
         await stop.first.wait()
         click.echo("stopping: running calls may end; signal again to end them now", err=True)
         drained = asyncio.create_task(server.stop())

@@ -179,4 +179,5 @@ _SERVE = """\
 # `edgewise serve` offers this device's backends to other routers.
 serve:
   listen: 127.0.0.1:50051         # another address needs `certificate` and `key`
+  # place: NL                     # where this device is; without it, calls that may not go everywhere are refused
 """

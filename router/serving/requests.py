@@ -66,8 +66,13 @@ def _after(now: float, milliseconds: int) -> Deadline:
 
 
 def refuse_elsewhere(permitted: wire.PermittedPlaces, place: str) -> None:
-    """Raise `AttemptError` (wrong place) where this server, if it knows its place, is at none of the permitted ones."""
-    if place and place not in permitted.places:
+    """Raise `AttemptError` (wrong place) unless this server knows that it is at one of the permitted places."""
+    if not place:
+        sentence = (
+            "this call may not be processed everywhere, and this server was not told where it is; set `serve.place`"
+        )
+        raise AttemptError(FailureKind.WRONG_PLACE, sentence)
+    if place not in permitted.places:
         raise AttemptError(FailureKind.WRONG_PLACE, f"this server is at {place}, where this call may not be processed")
 
 

@@ -24,7 +24,11 @@ class ServeSettings:
     listen: Annotated[str, "`host:port` or `unix:/path`; another host than loopback needs a certificate"] = (
         "127.0.0.1:50051"
     )
-    place: Annotated[str, "where this device is, told to clients: a country such as `NL`, or `site:NAME`"] = ""
+    place: Annotated[
+        str,
+        "where this device is, told to clients: a country such as `NL`, or `site:NAME`; without it, what may not be "
+        "processed everywhere is refused",
+    ] = ""
     certificate: Annotated[FilePath | None, "a PEM file of the server's certificate chain, for TLS"] = None
     key: Annotated[FilePath | None, "a PEM file of that certificate's private key"] = None
     client_roots: Annotated[

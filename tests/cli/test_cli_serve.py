@@ -63,8 +63,9 @@ def test_a_stream_that_runs_when_the_server_is_told_to_stop_ends_whole(invoke: I
             chunks += stream
         assert chunks[-1].answer is not None
         assert [attempt.failure for attempt in chunks[-1].answer.decision.attempts] == [None]
-        server.communicate(timeout=60)
+        _, err = server.communicate(timeout=60)
         assert server.returncode == 0
+        assert "set `serve.place`, or give --place" in err
 
 
 def test_a_port_in_use_is_said_in_one_sentence(invoke: Invoke, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ class Site:
         self.model = ScriptedBackend("model", self._script)
         self.failures: list[AttemptError] = []
         self.sent = bytearray()
-        self._server = ModelServer(ServeSettings(listen="127.0.0.1:0"), {"model": self.model})
+        self._server = ModelServer(ServeSettings(listen="127.0.0.1:0", place="NL"), {"model": self.model})
         self._relay: asyncio.Server | None = None
         self._pipes: set[asyncio.Task[None]] = set()
 

@@ -45,9 +45,25 @@ async def test_a_server_at_another_place_refuses(serve: Serve, connect: Connect)
     assert len(backend.seen) == 1
 
 
-async def test_a_server_that_was_told_no_place_takes_the_callers_word(serve: Serve, connect: Connect) -> None:
-    remote = connect(await serve(Scripted("m"), place=""))
-    assert await collect(remote.generate(CALL, bound("DE")))
+async def test_a_server_that_was_told_no_place_takes_only_what_may_go_anywhere(serve: Serve, connect: Connect) -> None:
+    backend = Scripted("m")
+    remote = connect(await serve(backend, place=""))
+    with pytest.raises(AttemptError, match=r"`serve\.place`") as caught:
+        await collect(remote.generate(CALL, bound("DE")))
+    assert caught.value.kind is FailureKind.WRONG_PLACE
+    assert not backend.seen
+    assert await collect(remote.generate(CALL, within(5)))
+
+
+async def test_the_refusal_of_a_server_that_was_told_no_place_names_the_key(serve: Serve) -> None:
+    server = await serve(Scripted("m"), place="")
+    permitted = wire.PermittedPlaces(places=["DE"])
+    request = wire.EmbedRequest(texts=["a"], call=wire.CallInfo(permitted=permitted)).SerializeToString()
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        embed: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/edgewise.v1.ModelService/Embed")
+        with pytest.raises(grpc.aio.AioRpcError, match=r"set `serve\.place`") as caught:
+            await embed(request, timeout=5)
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
 class Place(grpc.GenericRpcHandler):
