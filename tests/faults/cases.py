@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pickle
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from edgewise.router import AsyncRouter, Decision, FailureKind, RequestError, Se
 from edgewise.router.client.options import RequestOptions
 from edgewise.testing import Script, ScriptedBackend
 
-from .catalogue import FAULTS, SECRET, Where
+from .catalogue import FAULTS, ONE_SLOW_STREAM, SECRET, Where
+from .own_network import observed
 
 BUDGET = 1.5
 """Seconds: enough that a device in reserve does not start before a server that answers has begun to."""
@@ -23,6 +25,8 @@ SHORT_BUDGET = 0.6
 """For what lasts until the deadline anyway, so that the run does not."""
 
 SILENT_TO_THE_END = {
+    "look-up that hangs, in c-ares",
+    "look-up that hangs, in getaddrinfo",
     "accepts, then silence",
     "silence within the TLS handshake",
     "SETTINGS, then silence",
@@ -33,6 +37,9 @@ SILENT_TO_THE_END = {
     "slow drip",
     "SIGSTOP when asked",
 }
+
+RESOLVERS = {"look-up that hangs, in c-ares": "ares", "look-up that hangs, in getaddrinfo": "native"}
+"""gRPC's own resolver for the faults of name servers, which are met in a network of their own."""
 
 LATE = 0.05
 """Seconds after its deadline by which a request has ended."""
@@ -95,6 +102,15 @@ class Row:
 
 async def observe(fault: str, call: str, folder: Path) -> Row:
     """Meet a fault twice: with a device that may answer, and without."""
+    if fault in RESOLVERS:
+        row = pickle.loads(await observed(fault, call, RESOLVERS[fault], folder))
+        assert isinstance(row, Row)
+        return row
+    return await observe_here(fault, call, folder)
+
+
+async def observe_here(fault: str, call: str, folder: Path) -> Row:
+    """The same within this process."""
     async with FAULTS[fault](folder) as where:
         budget = SHORT_BUDGET if fault in SILENT_TO_THE_END else BUDGET
         async with _router(where, folder) as one, _router(where, folder) as other:
@@ -103,6 +119,36 @@ async def observe(fault: str, call: str, folder: Path) -> Row:
                 _ask(other, call, RequestOptions(data_class="public", latency_budget=budget, backend="cloud")),
             )
     return Row(fault, call, with_device, alone)
+
+
+CROWD = 8
+CROWD_BUDGET = 0.9
+"""So many calls at once, on so many seconds, at a server that has the time for three of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """A call, and what became of several at once: with a device beside the server, and with the server alone."""
+
+    call: str
+    with_device: list[Outcome]
+    alone: list[Outcome]
+
+    def line(self) -> str:
+        """The row of its table."""
+        cells = (self.call, *(" or ".join(sorted(set(map(_told, each)))) for each in (self.with_device, self.alone)))
+        return "| " + " | ".join(cells) + " |"
+
+
+async def observe_crowd(call: str, folder: Path) -> Crowd:
+    """Meet a server that takes one stream at a time with several calls at once, twice."""
+    async with ONE_SLOW_STREAM(folder) as where, _router(where, folder) as router:
+        options = RequestOptions(data_class="public", latency_budget=CROWD_BUDGET)
+        with_device = await asyncio.gather(*(_ask(router, call, options) for _ in range(CROWD)))
+    async with ONE_SLOW_STREAM(folder) as where, _router(where, folder) as router:
+        options = RequestOptions(data_class="public", latency_budget=CROWD_BUDGET, backend="cloud")
+        alone = await asyncio.gather(*(_ask(router, call, options) for _ in range(CROWD)))
+    return Crowd(call, with_device, alone)
 
 
 @asynccontextmanager

@@ -15,9 +15,8 @@ import trustme
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
-from edgewise.protos.v1 import model_service_pb2 as wire
-
 from .h2_server import Session, Talk, listening
+from .right_answers import EMBEDDED, GENERATED, TIME_TO_READ
 
 SECRET = "plover"
 """Stands in every request. No error and no decision may hold it."""
@@ -25,9 +24,6 @@ SECRET = "plover"
 ROOT = Path(__file__).parents[2]
 
 LARGEST_STREAM = 2**31 - 1
-_TIME_TO_READ = 0.15
-"""Seconds from a message to the reset after it: a client drops what it has not read by then."""
-
 _INTERNAL, _UNAVAILABLE, _OK = 13, 14, 0
 
 Where = tuple[str, str]
@@ -38,15 +34,6 @@ Fault = Callable[[Path], AbstractAsyncContextManager[Where]]
 
 Answer = Callable[[Session, int, list[bytes]], Awaitable[None]]
 """What a server does with a request: its session, its stream, and the messages of a right answer."""
-
-GENERATED = [
-    wire.GenerateResponse(delta=wire.Delta(text="one ", tokens=1)).SerializeToString(),
-    wire.GenerateResponse(delta=wire.Delta(text="two ", tokens=1)).SerializeToString(),
-    wire.GenerateResponse(finish=wire.Finish(reason=wire.FINISH_REASON_STOP)).SerializeToString(),
-]
-EMBEDDED = [
-    wire.EmbedResponse(vectors=wire.Tensor(dtype="float32", shape=[1, 2], data=bytes(8))).SerializeToString(),
-]
 
 
 async def _for_ever() -> None:
@@ -86,6 +73,11 @@ async def refuses(folder: Path) -> AsyncIterator[Where]:
 @asynccontextmanager
 async def has_no_address(folder: Path) -> AsyncIterator[Where]:
     yield "nowhere.invalid:50051", ""
+
+
+@asynccontextmanager
+async def hangs_while_looked_up(folder: Path) -> AsyncIterator[Where]:
+    yield "service.example:50051", ""  # in the network of `own_network`, whose name server is silent
 
 
 async def _accept_and_be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -137,13 +129,13 @@ async def stalls_in_tls(folder: Path) -> AsyncIterator[Where]:
 # ---- a process of its own
 
 
-def _process(signal_name: str) -> Fault:
-    """A real process, stopped or killed when it is asked."""
+def _process(signal_name: str, when: str) -> Fault:
+    """A real process, stopped or killed when it is asked, or within its answer."""
 
     @asynccontextmanager
     async def fault(folder: Path) -> AsyncIterator[Where]:
         server = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.faults.dying_server", signal_name),
+            *(sys.executable, "-m", "tests.faults.dying_server", signal_name, when),
             cwd=ROOT,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -198,7 +190,7 @@ async def _reset_within_data(session: Session, stream: int, messages: list[bytes
     for message in messages[:-1]:
         session.message(stream, message)
     session.part_of_a_message(stream, messages[-1])
-    await asyncio.sleep(_TIME_TO_READ)
+    await asyncio.sleep(TIME_TO_READ)
     session.reset(stream, ErrorCodes.INTERNAL_ERROR)
 
 
@@ -206,7 +198,7 @@ async def _reset_after_data(session: Session, stream: int, messages: list[bytes]
     session.headers(stream)
     for message in messages:
         session.message(stream, message)
-    await asyncio.sleep(_TIME_TO_READ)
+    await asyncio.sleep(TIME_TO_READ)
     session.reset(stream, ErrorCodes.INTERNAL_ERROR)
 
 
@@ -275,9 +267,22 @@ async def _answer_as_a_proxy(session: Session, stream: int, messages: list[bytes
     session.send()
 
 
+async def _answer_slowly(session: Session, stream: int, messages: list[bytes]) -> None:
+    await asyncio.sleep(SLOW)
+    await _answer_rightly(session, stream, messages)
+
+
+SLOW = 0.25
+"""Seconds that each answer of the server takes which takes one stream at a time."""
+
+ONE_SLOW_STREAM = _server(_answering(_answer_slowly, {SettingCodes.MAX_CONCURRENT_STREAMS: 1}))
+"""For several calls at once. The library keeps those to itself that the server does not take."""
+
 FAULTS: dict[str, Fault] = {
     "connection refused": refuses,
     "name without an address": has_no_address,
+    "look-up that hangs, in c-ares": hangs_while_looked_up,
+    "look-up that hangs, in getaddrinfo": hangs_while_looked_up,
     "accepts, then silence": _server(_accept_and_be_silent),
     "accepts, then closes": _server(_accept_and_close),
     "HTTP/1 instead of HTTP/2": _server(_speak_http_1),
@@ -309,6 +314,8 @@ FAULTS: dict[str, Fault] = {
     "INTERNAL, quoting the request": _server(_answering(_fail(_INTERNAL))),
     "UNAVAILABLE, quoting the request": _server(_answering(_fail(_UNAVAILABLE))),
     "a proxy's 503": _server(_answering(_answer_as_a_proxy)),
-    "kill -9 when asked": _process("SIGKILL"),
-    "SIGSTOP when asked": _process("SIGSTOP"),
+    "kill -9 when asked": _process("SIGKILL", "asked"),
+    "kill -9 within the answer": _process("SIGKILL", "within"),
+    "SIGSTOP when asked": _process("SIGSTOP", "asked"),
+    "SIGSTOP within the answer": _process("SIGSTOP", "within"),
 }

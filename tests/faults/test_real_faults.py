@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .cases import CALLS, LATE, Outcome, observe
+from .cases import CALLS, LATE, Outcome, observe, observe_crowd
 from .catalogue import FAULTS
 from .write_table import TABLE
 
@@ -29,8 +29,19 @@ async def test_a_fault_breaks_no_promise(fault: str, call: str, tmp_path: Path) 
     assert row.line() in TABLE.read_text("utf-8").splitlines(), "run: python -m tests.faults.write_table"
 
 
+@pytest.mark.parametrize("call", CALLS)
+async def test_those_that_wait_behind_the_only_stream_end_in_time(call: str, tmp_path: Path) -> None:
+    crowd = await observe_crowd(call, tmp_path)
+    assert all(outcome.late <= LATE and not outcome.leak for outcome in crowd.with_device + crowd.alone)
+    assert {outcome.end for outcome in crowd.with_device} == {"answered"}
+    assert sum(outcome.answered_by == "cloud" for outcome in crowd.alone) >= 2
+    assert {outcome.end for outcome in crowd.alone} == {"answered", "DeadlineExceeded"}
+    assert crowd.line() in TABLE.read_text("utf-8").splitlines(), "run: python -m tests.faults.write_table"
+
+
 def test_the_table_has_a_row_for_each_fault_and_call_and_no_other() -> None:
-    rows = [line for line in TABLE.read_text("utf-8").splitlines() if line.startswith("| ")][2:]
+    faults, _ = TABLE.read_text("utf-8").split("\n## ")
+    rows = [line for line in faults.splitlines() if line.startswith("| ")][2:]
     assert [tuple(cell.strip() for cell in row.split("|")[1:3]) for row in rows] == [
         (fault, call) for fault in FAULTS for call in CALLS
     ]
