@@ -31,6 +31,8 @@ class LlamaCppEngine(Engine):
         # llama.cpp's threads wait for each other 500 times a token. By default they spin for long, and on a busy
         # machine keep the one they wait for from running: 3 s a token instead of 40 ms. On an idle one it is all one.
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        # Else a failed assertion starts a debugger on this process.
+        os.environ.setdefault("GGML_NO_BACKTRACE", "1")
         try:
             # Here, because only this knows what to say when they are missing.
             from ..chat.prompt import PromptWriter

@@ -9,10 +9,29 @@ from typing import Any
 from llama_cpp.llama_grammar import json_schema_to_gbnf
 
 from ...core.failure import AttemptError, FailureKind
+from ..process.bounds import Bounds
+from .gbnf import require_readable
+from .schema import kept_whole
+
+_ANY, _UNESCAPED = r'[^"\\]', r'[^"\\\x7F\x00-\x1F]'
+_OR_ESCAPED = r' | "\\" (["\\/bfnrt] | "u" [0-9a-fA-F] [0-9a-fA-F] [0-9a-fA-F] [0-9a-fA-F])'
+_CORRECTED = {
+    f"{rule}\n": f"{corrected}\n"
+    for rule, corrected in (
+        (f"char ::= {_ANY}{_OR_ESCAPED}", f"char ::= {_UNESCAPED}{_OR_ESCAPED}"),
+        (r"dot ::= [^\x0A\x0D]", f"dot ::= {_UNESCAPED}"),
+    )
+}
+"""Rules of the converter by which a text may hold what JSON does not allow in one."""
+_BOUNDS = Bounds(seconds=2.0, memory=256 << 20)
 
 
-def grammar_of(response_format: Mapping[str, Any]) -> str:
+def grammar_of(response_format: Mapping[str, Any]) -> bytes:
     """The grammar that an answer must follow. Raises INVALID_REQUEST for a format or schema that has none."""
+    return require_readable(_grammar_of(response_format))
+
+
+def _grammar_of(response_format: Mapping[str, Any]) -> str:
     match response_format.get("type"):
         case "json_object":
             return _from_schema({"type": "object"})
@@ -31,11 +50,13 @@ def _from_schema(schema: object) -> str:
     if any(not reference.startswith("#/") for reference in _references(schema)):
         sentence = "response_format's schema refers to another document; only references that begin with #/ are read"
         raise AttemptError(FailureKind.INVALID_REQUEST, sentence)
+    known = kept_whole(schema)
     try:
-        return str(json_schema_to_gbnf(json.dumps(schema)))
+        made = _BOUNDS.run(lambda: str(json_schema_to_gbnf(json.dumps(known))))
     except Exception:  # noqa: BLE001  # the converter raises whatever its walk through an odd schema runs into
         sentence = "response_format's schema has no grammar; simplify it"
         raise AttemptError(FailureKind.INVALID_REQUEST, sentence) from None
+    return "".join(_CORRECTED.get(rule, rule) for rule in made.splitlines(keepends=True))
 
 
 def _references(node: object) -> Iterator[str]:

@@ -78,9 +78,8 @@ def _seed(seed: int | None) -> int:
     return seed % int(_RANDOM)
 
 
-def _grammar(context: Context, grammar: str) -> _Pointer:
-    rules = grammar.encode("utf-8", "replace")
-    made = llama_cpp.llama_sampler_init_grammar(context.vocabulary.handle, rules, b"root")
+def _grammar(context: Context, grammar: bytes) -> _Pointer:
+    made = llama_cpp.llama_sampler_init_grammar(context.vocabulary.handle, grammar, b"root")
     if not made:
         sentence = "the response format's grammar cannot be read; GBNF needs a rule `root` and no left recursion"
         raise AttemptError(FailureKind.INVALID_REQUEST, sentence)

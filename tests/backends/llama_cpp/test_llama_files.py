@@ -16,7 +16,7 @@ from edgewise.backends.llama_cpp import LlamaCppSettings
 from edgewise.backends.llama_cpp.backend import LlamaCppBackend
 from edgewise.backends.models import ModelFile, ModelSettings
 from edgewise.core.answer import Delta, Finish
-from edgewise.core.content import GenerateInput, Message
+from edgewise.core.content import CountTokensInput, GenerateInput, Message
 from edgewise.core.deadline import Deadline
 from edgewise.core.failure import AttemptError, FailureKind
 from edgewise.core.settings import ModelName
@@ -112,16 +112,32 @@ async def test_a_template_runs_no_code_and_reads_no_file(template: str, tmp_path
     assert not mark.exists()
 
 
-async def test_a_template_without_end_holds_its_worker_and_nobody_else(tmp_path: Path) -> None:
-    endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}" + "{% endfor %}" * 3
-    async with loaded(tmp_path, TinyModel(template=endless)) as backend:
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{% set all = namespace(x='aaaaaaaa') %}{% for n in range(60) %}{% set all.x = all.x ~ all.x %}{% endfor %}",
+        "{{ 'a' * 10 ** 10 }}",
+        "{{ '%10000000000d' % 1 }}",
+        "{{ 'a'.ljust(10 ** 10) }}",
+        "{{ ('x' * 100000).replace('x', 'y' * 100000) }}",
+        "{{ 9 ** (9 ** 9) }}",
+        "{{ 10.0 ** messages | length ** 9999 }}",
+        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
+        "{{ lipsum(n=10 ** 9) }}",
+        "{{ [[1] * 99999] * 99999 | sum(start=[]) }}",
+    ],
+)
+async def test_a_template_without_end_or_measure_is_refused_and_its_worker_lives(template: str, tmp_path: Path) -> None:
+    async with loaded(tmp_path, TinyModel(template=template)) as backend:
         before = backend.worker.pid
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.5):
+        with pytest.raises(AttemptError) as caught:
+            async with asyncio.timeout(20):
                 _ = [event async for event in backend.generate(HELLO, CONTEXT)]
-        async with asyncio.timeout(30):
-            while backend.worker.pid in (before, None):  # noqa: ASYNC110  # a new process is no event
-                await asyncio.sleep(0.01)
+        assert caught.value.kind is FailureKind.INTERNAL
+        with pytest.raises(AttemptError):
+            await backend.count_tokens(CountTokensInput(HELLO.messages), CONTEXT)
+        assert backend.worker.pid == before
 
 
 async def test_text_of_any_bytes_is_continued(tmp_path: Path) -> None:
