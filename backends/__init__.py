@@ -1,5 +1,13 @@
 """Adapters that do the work. They know nothing of policies."""
 
-from .backend import Backend, BackendHealth, CallContext, Capabilities, HealthState
+from .backend import Backend, BackendHealth, CallContext, Capabilities, HealthState, ModelSignature, TensorSpec
 
-__all__ = ["Backend", "BackendHealth", "CallContext", "Capabilities", "HealthState"]
+__all__ = [
+    "Backend",
+    "BackendHealth",
+    "CallContext",
+    "Capabilities",
+    "HealthState",
+    "ModelSignature",
+    "TensorSpec",
+]

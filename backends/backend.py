@@ -38,6 +38,23 @@ class Capabilities:
     model_version: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A named tensor of a model, before there is one. An axis that may have any extent is ``None``."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSignature:
+    """The tensors that a model takes and gives."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
 class HealthState(StrEnum):
     """How ready a backend is."""
 
@@ -118,6 +135,13 @@ class Backend(ABC):
     async def network_changed(self) -> None:
         """Open a new connection for the next call: one that stands may lead nowhere. Calls under way keep theirs."""
         return
+
+    def signature(self, model: str) -> ModelSignature | None:
+        """What one of the models that `infer` may name takes and gives; ``None`` where that is not known.
+
+        Returns at once: nobody is asked for it.
+        """
+        return None
 
     def has_new_credentials(self) -> bool:
         """Whether its credentials have been replaced since it last used them; returns at once.

@@ -16,7 +16,8 @@ InputTensor = wire.ModelInferRequest.InferInputTensor
 OutputTensor = wire.ModelInferResponse.InferOutputTensor
 T = TypeVar("T", InputTensor, OutputTensor)
 
-_NAMES = {dtype: datatype for datatype, dtype in DATATYPES.items()}
+DATATYPE_OF = {dtype: datatype for datatype, dtype in DATATYPES.items()}
+"""The protocol's element types, by numpy's names for them."""
 
 _FIELDS = {
     "bool": ("bool_contents", "?"),
@@ -36,7 +37,7 @@ _FIELDS = {
 
 def described(kind: type[T], name: str, tensor: Tensor) -> T:
     """The tensor's name, type and shape, without its contents. Raises ``ValueError`` for a type it does not have."""
-    datatype = _NAMES.get(tensor.dtype)
+    datatype = DATATYPE_OF.get(tensor.dtype)
     if datatype is None:
         raise ValueError("a tensor's type is none of the protocol's")
     return kind(name=name, datatype=datatype, shape=tensor.shape)

@@ -9,7 +9,7 @@ from ...core.content import ClassifyInput, EmbedInput, InferInput, Tensor
 from ...core.deadline import Deadline
 from ...core.failure import AttemptError, FailureKind
 from ...core.request import Priority, Task
-from ..backend import CallContext, Capabilities
+from ..backend import CallContext, Capabilities, ModelSignature, TensorSpec
 from ..chat.call import require_unicode
 from ..models import ModelFile
 from ..process.engine import Parcel
@@ -39,6 +39,16 @@ class OnnxBackend(OnnxWorkerBackend):
         models = frozenset(self._settings.served) if self._settings.task is OnnxTask.INFER else None
         together = 1 if self._batcher is None else self._settings.max_batch
         return Capabilities(frozenset({Task(self._settings.task.value)}), models=models, max_concurrency=together)
+
+    def signature(self, model: str) -> ModelSignature | None:
+        """The model's own, from when it was last loaded."""
+        found = self.worker.info.get("signatures", {}).get(model)
+        if found is None or self._settings.task is not OnnxTask.INFER:
+            return None
+        inputs, outputs = (
+            tuple(TensorSpec(name, dtype, tuple(shape)) for name, dtype, shape in ports) for ports in found
+        )
+        return ModelSignature(inputs, outputs)
 
     async def embed(self, call: EmbedInput, context: CallContext) -> Embeddings:
         """One vector a text. A text beyond the model's limit is CONTEXT_LENGTH; none is cut."""

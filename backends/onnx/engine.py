@@ -33,8 +33,8 @@ class OnnxEngine(Engine):
     def load(self, settings: JsonObject, progress: Progress) -> JsonObject:
         """Open all models, so that one that does not load is known before the first request.
 
-        Returns ``fallback``, a sentence where a provider is not there, and ``rows``: the models that take any number
-        of rows.
+        Returns ``fallback``, a sentence where a provider is not there, ``rows``: the models that take any number
+        of rows, and ``signatures``: for each, its inputs and its outputs.
         """
         prepare(settings["threads"])
         try:
@@ -53,6 +53,10 @@ class OnnxEngine(Engine):
         return {
             "fallback": next((session.fallback for session in self._sessions.values() if session.fallback), ""),
             "rows": [name for name, session in self._sessions.items() if session.has_rows],
+            "signatures": {
+                name: [[port.described() for port in ports] for ports in (session.inputs, session.outputs)]
+                for name, session in self._sessions.items()
+            },
         }
 
     def run(self, call: Parcel, running: RunningCall) -> Generator[Parcel, None, None]:

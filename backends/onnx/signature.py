@@ -58,6 +58,10 @@ class Port:
         axes = (axis if isinstance(axis, int) and axis >= 0 else None for axis in argument.shape)
         return cls(argument.name, dtype, tuple(axes))
 
+    def described(self) -> list[str | list[int | None]]:
+        """Name, type and shape, as JSON has them: the fields of a `TensorSpec`."""
+        return [self.name, self.dtype, list(self.shape)]
+
     @property
     def has_rows(self) -> bool:
         """Whether its first axis may have any extent."""

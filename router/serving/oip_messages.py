@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from ...backends import TensorSpec
 from ...backends.grpc.oip_settings import VLLM, EmbedTensors
-from ...backends.grpc.oip_tensors import OutputTensor, described, from_wire, strings, texts_of, typed
+from ...backends.grpc.oip_tensors import DATATYPE_OF, OutputTensor, described, from_wire, strings, texts_of, typed
 from ...core.answer import Delta, Finish
 from ...core.content import EmbedInput, GenerateInput, Message, Role, Tensor
 from ...core.failure import AttemptError, FailureKind
@@ -120,7 +121,7 @@ def response(
 
 
 def metadata(served: Served, name: str) -> wire.ModelMetadataResponse:
-    """What a model takes and gives. Of a model that infers, this server knows no more than its name."""
+    """What a model takes and gives. One that infers and does not tell its tensors has only its name."""
     answer = wire.ModelMetadataResponse(name=name, versions=["1"], platform="edgewise")
     if served.can(Task.GENERATE):
         answer.inputs.extend(_described(_GENERATE_INPUTS, [1]))
@@ -128,7 +129,16 @@ def metadata(served: Served, name: str) -> wire.ModelMetadataResponse:
     elif served.can(Task.EMBED):
         answer.inputs.extend(_described({EMBED.texts: "BYTES"}, [-1]))
         answer.outputs.extend(_described({EMBED.vectors: "FP32"}, [-1, -1]))
+    elif served.can(Task.INFER) and (signature := served.signature(name)) is not None:
+        answer.inputs.extend(map(_specified, signature.inputs))
+        answer.outputs.extend(map(_specified, signature.outputs))
     return answer
+
+
+def _specified(tensor: TensorSpec) -> wire.ModelMetadataResponse.TensorMetadata:
+    shape = [-1 if axis is None else axis for axis in tensor.shape]
+    datatype = DATATYPE_OF[tensor.dtype]
+    return wire.ModelMetadataResponse.TensorMetadata(name=tensor.name, datatype=datatype, shape=shape)
 
 
 def _described(datatypes: Mapping[str, str], shape: list[int]) -> list[wire.ModelMetadataResponse.TensorMetadata]:

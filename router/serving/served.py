@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ...backends import Backend, HealthState
+from ...backends import Backend, HealthState, ModelSignature
 from ...core.failure import AttemptError, FailureKind
 from ...core.request import Task
 from ...protos.v1 import model_service_pb2 as wire
@@ -30,6 +30,12 @@ class Served:
     def can(self, task: Task) -> bool:
         """Whether it does this kind of work."""
         return task in self.backend.capabilities.tasks
+
+    def signature(self, name: str) -> ModelSignature | None:
+        """The tensors of its model of this name, or of its only one; ``None`` where they are not known."""
+        models = self.backend.capabilities.models or frozenset()
+        meant = name if name in models or len(models) != 1 else next(iter(models))
+        return self.backend.signature(meant)
 
     def is_ready(self) -> bool:
         """Whether it takes calls now."""
