@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from ..core.failure import AttemptError, FailureKind, PathFault
 from .endpoint import Endpoint
 from .grpc.settings import TlsSettings
 
@@ -33,40 +34,56 @@ _NOT_NOW = (
 )
 
 
-async def speaks_tls(endpoint: Endpoint, patience: float) -> bool:
-    """Whether a service that closed a connection in plaintext speaks TLS, found within so many seconds."""
-    try:
-        async with asyncio.timeout(patience):
-            seen = await _shake_hands(endpoint, _unverified(), None)
-    except (OSError, TimeoutError):
-        return False
-    return seen.heard[:1] in (bytes([_ALERT]), bytes([_HANDSHAKE]))
+class TlsDiagnosis:
+    """Why one backend's service closes connections before they stand.
 
-
-async def certificate_refused(
-    endpoint: Endpoint, tls: TlsSettings, trusting: Callable[[], ssl.SSLContext], patience: float
-) -> str | None:
-    """Why a service closed a connection, if it was for our certificate or the want of one. Looks so many seconds.
-
-    ``trusting`` makes a context that trusts whom the connection trusted and has our certificate. ``None``: it did not.
+    ``trusting`` makes a context that trusts whom the backend's connections trust, and has its certificate. ``tls`` is
+    ``None`` where it calls in plaintext; ``mend`` says what to write where the service wants TLS after all.
     """
-    try:
-        async with asyncio.timeout(patience):
-            return await _judge_of_ours(endpoint, tls, trusting)
-    except (OSError, TimeoutError):
-        return None
 
+    def __init__(
+        self,
+        backend: str,
+        endpoint: Endpoint,
+        tls: TlsSettings | None,
+        trusting: Callable[[TlsSettings], ssl.SSLContext],
+        *,
+        mend: str,
+    ) -> None:
+        self._backend = backend
+        self._endpoint = endpoint
+        self._tls = tls
+        self._trusting = trusting
+        self._mend = mend
 
-async def _judge_of_ours(endpoint: Endpoint, tls: TlsSettings, trusting: Callable[[], ssl.SSLContext]) -> str | None:
-    for version in _VERSIONS:
-        context = trusting()
-        context.maximum_version = version
-        seen = await _shake_hands(endpoint, context, tls.server_name or endpoint.host)
-        if seen.certificate_refused:
-            return _refusal(tls)
-        if "PROTOCOL_VERSION" not in seen.alert:
+    async def of(self, failed: AttemptError, patience: float) -> AttemptError:
+        """The same failure, or why a connection was closed, where its handshake shows that within so many seconds."""
+        if failed.fault is not PathFault.BROKEN:
+            return failed
+        try:
+            async with asyncio.timeout(patience):
+                found = await (self._called_in_plaintext() if self._tls is None else self._refused(self._tls))
+        except (OSError, TimeoutError):
+            return failed
+        return failed if found is None else found
+
+    async def _called_in_plaintext(self) -> AttemptError | None:
+        seen = await _shake_hands(self._endpoint, _unverified(), None)
+        if seen.heard[:1] not in (bytes([_ALERT]), bytes([_HANDSHAKE])):
             return None
-    return None
+        sentence = f"backend {self._backend!r} speaks TLS, and is called in plaintext; {self._mend}"
+        return AttemptError(FailureKind.PROTOCOL, sentence)
+
+    async def _refused(self, tls: TlsSettings) -> AttemptError | None:
+        for version in _VERSIONS:
+            context = self._trusting(tls)
+            context.maximum_version = version
+            seen = await _shake_hands(self._endpoint, context, tls.server_name or self._endpoint.host)
+            if seen.certificate_refused:
+                return AttemptError(FailureKind.CREDENTIALS, f"backend {self._backend!r} {_refusal(tls)}")
+            if "PROTOCOL_VERSION" not in seen.alert:
+                return None
+        return None
 
 
 def _refusal(tls: TlsSettings) -> str:

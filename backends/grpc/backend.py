@@ -13,18 +13,19 @@ import grpc.aio
 
 from ...core.answer import Classification, Embeddings, Finish, GenerateEvent, Inference
 from ...core.content import ClassifyInput, CountTokensInput, EmbedInput, GenerateInput, InferInput
-from ...core.failure import AttemptError, FailureKind, PathFault
+from ...core.failure import AttemptError, FailureKind
 from ...core.request import Task
 from ..backend import CallContext, Capabilities
 from ..endpoint import Endpoint
 from ..remote import RemoteBackend
-from ..tls_diagnosis import certificate_refused, speaks_tls
+from ..tls_diagnosis import TlsDiagnosis
 from .call_metadata import CallMetadata
 from .channel import same_trust
 from .connection import Connection, Line
+from .each_address import EachAddress
 from .fork import refuse_after_fork
 from .handshake import Handshake
-from .named_streams import NamedStreams
+from .named_streams import NamedStreams, first_to_speak
 from .protocols import PROTOCOL_TYPES
 from .settings import GrpcSettings, TlsSettings
 from .status import CALL_ERRORS, attempt_error, failure
@@ -56,19 +57,22 @@ class GrpcBackend(RemoteBackend):
             continues=settings.continues and protocol.continues,
             constrains=settings.constrains and protocol.constrains,
             logprobs=settings.logprobs and protocol.logprobs,
-            # Spread over several addresses, neither the wish to go on nor the release would find the stream.
-            resumes=settings.resumes and protocol.resumes and not settings.balances,
+            resumes=settings.resumes and protocol.resumes,
             max_concurrency=settings.max_concurrency,
         )
         super().__init__(name, capabilities)
         self._settings = settings
+        self._endpoint = parse_target(settings.target).endpoint
         self._protocol = protocol
         self._introduced = not protocol.questions()
         self._metadata = CallMetadata(name, settings, protocol)
         self._connection = Connection(settings)
         self._handshake = Handshake(name, settings, protocol, self._metadata)
-        self._named = NamedStreams(protocol, self._metadata)
-        self._endpoint = parse_target(settings.target).endpoint
+        several = settings.balances and self._endpoint.port is not None
+        self._each = EachAddress(settings) if several and capabilities.resumes else None
+        self._named = NamedStreams(protocol, self._metadata, self._each)
+        tls = settings.tls or (None if self._endpoint.local else TlsSettings())
+        self._diagnosis = TlsDiagnosis(name, self._endpoint, tls, same_trust, mend="give `tls`")
 
     @property
     def endpoint(self) -> Endpoint:
@@ -77,7 +81,7 @@ class GrpcBackend(RemoteBackend):
     async def probe(self, seconds: float) -> None:
         """Ask for its health on a new connection. Any status of the server's own shows that it is there."""
         await self._connection.renew()
-        line = self._take_line()
+        line = self._take_line(self._connection)
         rpc = line.unary(_HEALTH_PATH)(b"", timeout=seconds)
         line.calls.add(rpc)
         failed: AttemptError | None = None
@@ -96,6 +100,8 @@ class GrpcBackend(RemoteBackend):
 
     async def network_changed(self) -> None:
         await self._connection.renew()
+        if self._each is not None:
+            await self._each.renew()
 
     def has_new_credentials(self) -> bool:
         return self._connection.has_new_files() or self._metadata.has_another()
@@ -108,6 +114,8 @@ class GrpcBackend(RemoteBackend):
         await self._named.release_all()
         await self._metadata.close()
         await self._connection.close()
+        if self._each is not None:
+            await self._each.close()
 
     def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
         if context.stream and not self._capabilities.resumes:
@@ -120,7 +128,7 @@ class GrpcBackend(RemoteBackend):
             request = self._encode(self._protocol.encode_generate, call, context)
             return self._protocol.generate_path, request, self._protocol.generate_reader(call)
 
-        return self._stream(begin, partial(self._judged, Task.GENERATE), context)
+        return self._stream(begin, partial(self._judged, Task.GENERATE), context, self._connection)
 
     def resume(self, after: int, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
         if not self._capabilities.resumes:
@@ -130,13 +138,40 @@ class GrpcBackend(RemoteBackend):
             request = self._protocol.encode_resume(context.stream, after)
             return self._protocol.resume_path, request, self._protocol.resume_reader(after)
 
-        return self._stream(begin, self._judged_resumption, context)
+        if self._each is None:
+            return self._stream(begin, self._judged_resumption, context, self._connection)
+        return self._found(begin, context, self._each)
+
+    async def _found(
+        self, begin: Callable[[], Awaitable[_Beginning]], context: CallContext, each: EachAddress
+    ) -> AsyncGenerator[GenerateEvent, None]:
+        """The stream, from the address that has it. All are asked at once, without content: a miss is a round trip."""
+        unnamed = replace(context, stream="")  # who is asked and does not have it has nothing to release
+        connections = await each.connections()
+        if not connections:
+            raise failure(self.name, FailureKind.UNREACHABLE)
+        asked = [self._stream(begin, self._judged_resumption, unnamed, connection) for connection in connections]
+        event, rest = await first_to_speak(asked)
+        self._named.begun(context.stream, None)
+        try:
+            yield event
+            async for event in rest:
+                if type(event) is Finish:
+                    self._named.ended(context.stream)
+                yield event
+        except AttemptError:
+            self._named.ended(context.stream)
+            raise
+        finally:
+            await rest.aclose()
+            self._named.left(context.stream)
 
     async def _stream(
         self,
         begin: Callable[[], Awaitable[_Beginning]],
         judged: Callable[[Exception], AttemptError],
         context: CallContext,
+        connection: Connection,
     ) -> AsyncGenerator[GenerateEvent, None]:
         path, request, reader = await begin()
         stream = context.stream if self._capabilities.resumes else ""
@@ -144,7 +179,7 @@ class GrpcBackend(RemoteBackend):
         rpc: grpc.aio.UnaryStreamCall[bytes, bytes] | None = None
         try:
             await self._metadata.renew(context)
-            line = self._take_line()
+            line = self._take_line(connection)
             if context.bounds.attested:
                 await self._handshake.prove(line, context, self._remaining(context))
             rpc = line.stream(path)(request, timeout=self._remaining(context), metadata=self._metadata.of(path))
@@ -155,7 +190,7 @@ class GrpcBackend(RemoteBackend):
             while isinstance(message := await rpc.read(), bytes):
                 for event in reader.read(message):
                     if type(event) is Finish:
-                        self._named.finished(stream)
+                        self._named.ended(stream)
                     yield event
                     if type(event) is Finish:
                         self._succeeded()
@@ -176,7 +211,11 @@ class GrpcBackend(RemoteBackend):
                 raise
             failed = failure(self.name, FailureKind.PREEMPTED)
         finally:
-            self._named.left(stream, rpc)
+            if rpc is not None and rpc.done():
+                self._named.ended(stream)
+            elif rpc is not None:
+                rpc.cancel()
+                self._named.left(stream)
             await self._leave(line, rpc)
         # Raised out here, no error of the library's, with its server's text, hangs on it as its context.
         raise await self._explained(failed, self._seconds_left(context))
@@ -262,7 +301,7 @@ class GrpcBackend(RemoteBackend):
         rpc: grpc.aio.UnaryUnaryCall[bytes, bytes] | None = None
         try:
             await self._metadata.renew(context)
-            line = self._take_line()
+            line = self._take_line(self._connection)
             if context.bounds.attested:
                 await self._handshake.prove(line, context, self._remaining(context))
             rpc = line.unary(path)(request, timeout=self._remaining(context), metadata=self._metadata.of(path))
@@ -307,9 +346,9 @@ class GrpcBackend(RemoteBackend):
     def _seconds_left(self, context: CallContext) -> float:
         return context.deadline.remaining(asyncio.get_running_loop().time())
 
-    def _take_line(self) -> Line:
+    def _take_line(self, connection: Connection) -> Line:
         self._refuse_when_stopped()
-        return self._connection.take()
+        return connection.take()
 
     async def _leave(self, line: Line | None, rpc: grpc.aio.Call | None) -> None:
         if rpc is not None:
@@ -331,19 +370,9 @@ class GrpcBackend(RemoteBackend):
         return failed
 
     async def _explained(self, failed: AttemptError, seconds_left: float) -> AttemptError:
-        """The same failure; or why a connection was closed before it stood, where its handshake shows that in time."""
-        if failed.fault is not PathFault.BROKEN:
-            return failed
-        patience = min(self._settings.connect_timeout, seconds_left / 2)
-        tls = self._settings.tls or TlsSettings()
-        if self._settings.tls is not None or not self._endpoint.local:
-            refusal = await certificate_refused(self._endpoint, tls, partial(same_trust, tls), patience)
-            if refusal is not None:
-                failed = AttemptError(FailureKind.CREDENTIALS, f"backend {self.name!r} {refusal}")
-        elif await speaks_tls(self._endpoint, patience):
-            sentence = f"backend {self.name!r} speaks TLS, and is called in plaintext; give `tls`"
-            failed = AttemptError(FailureKind.PROTOCOL, sentence)
-        return self._noted(None, failed)
+        explained = await self._diagnosis.of(failed, min(self._settings.connect_timeout, seconds_left / 2))
+        self._last_failure = explained.sentence
+        return explained
 
     def _succeeded(self) -> None:
         self._last_failure = ""

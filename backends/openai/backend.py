@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Awaitable
-from functools import partial
 from typing import TypeVar
 
 import httpx
 
 from ...core.answer import Embeddings, Finish, GenerateEvent
 from ...core.content import EmbedInput, GenerateInput
-from ...core.failure import AttemptError, FailureKind, PathFault
+from ...core.failure import AttemptError, FailureKind
 from ...core.request import Task
 from ..backend import CallContext, Capabilities
 from ..endpoint import Endpoint
 from ..grpc.settings import TlsSettings
 from ..remote import RemoteBackend
-from ..tls_diagnosis import certificate_refused, speaks_tls
+from ..tls_diagnosis import TlsDiagnosis
 from ..tokens import tokens_from
 from .client import Clients, tls_context
 from .events import EventReader
@@ -49,6 +48,9 @@ class OpenaiBackend(RemoteBackend):
         super().__init__(name, capabilities)
         self._settings = settings
         self._clients = Clients(settings)
+        tls = settings.tls or TlsSettings() if settings.encrypted else None
+        mend = "write `https:` in its `url`"
+        self._diagnosis = TlsDiagnosis(name, settings.endpoint, tls, tls_context, mend=mend)
         self._waits: set[asyncio.Timeout] = set()
         self._token = "" if settings.credentials is None else settings.credentials.reveal()
         self._tokens = tokens_from(name, settings.credentials_from)
@@ -199,20 +201,10 @@ class OpenaiBackend(RemoteBackend):
     async def _explained(
         self, failed: AttemptError, response: httpx.Response | None, context: CallContext
     ) -> AttemptError:
-        """The same failure; or why a connection was closed before it stood, where its handshake shows that in time."""
-        if failed.fault is not PathFault.BROKEN or response is not None:
+        if response is not None:
             return failed
         left = context.deadline.remaining(asyncio.get_running_loop().time())
-        patience = min(self._settings.connect_timeout, left / 2)
-        tls = self._settings.tls or TlsSettings()
-        if self._settings.encrypted:
-            refusal = await certificate_refused(self.endpoint, tls, partial(tls_context, tls), patience)
-            if refusal is not None:
-                return AttemptError(FailureKind.CREDENTIALS, f"backend {self.name!r} {refusal}")
-        elif await speaks_tls(self.endpoint, patience):
-            sentence = f"backend {self.name!r} speaks TLS, and is called in plaintext; write `https:` in its `url`"
-            return AttemptError(FailureKind.PROTOCOL, sentence)
-        return failed
+        return await self._diagnosis.of(failed, min(self._settings.connect_timeout, left / 2))
 
     def _timed_out(self) -> AttemptError:
         return failure(self.name, FailureKind.PREEMPTED if self._stopped else FailureKind.TIMED_OUT)

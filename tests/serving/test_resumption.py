@@ -12,7 +12,6 @@ import trustme
 from edgewise.backends import Capabilities
 from edgewise.backends.grpc import TlsSettings, channel
 from edgewise.backends.grpc.backend import GrpcBackend
-from edgewise.backends.grpc.settings import Balancing
 from edgewise.core.answer import Delta, Finish
 from edgewise.core.failure import AttemptError, FailureKind
 from edgewise.core.request import Task
@@ -151,20 +150,6 @@ async def test_a_lost_stream_is_worked_on_for_a_while_and_no_longer(serve: Serve
     assert worked_on >= 0.29
     with pytest.raises(AttemptError):
         await anext(events)
-
-
-async def test_what_is_spread_over_addresses_is_not_resumed_and_stops_at_once(serve: Serve, connect: Connect) -> None:
-    """Another address would be asked, which does not know the stream."""
-    backend = Scripted("m")
-    backend.hold = asyncio.Event()
-    server = await serve(backend, resume_within=Seconds(60.0))
-    remote = connect(server, balancing=Balancing.ROUND_ROBIN)
-    assert not remote.capabilities.resumes
-    events = remote.generate(CALL, within(60, stream="0123"))
-    await anext(events)
-    await asyncio.wait_for(backend.started.wait(), 5)
-    await events.aclose()
-    await asyncio.wait_for(backend.stopped.wait(), 1)
 
 
 async def test_a_certificate_is_an_identity_too(
