@@ -168,19 +168,20 @@ class _ResponseReader(StreamReader):
 
     def __init__(self, messages: ModuleType) -> None:
         self._messages = messages
+        self._parse = messages.GenerateContentResponse.FromString
         self._usage = Usage()
 
     def read(self, message: bytes) -> Iterable[GenerateEvent]:
-        response = self._messages.GenerateContentResponse.FromString(message)
-        if response.prompt_feedback.block_reason:
+        response = self._parse(message)
+        if response.HasField("prompt_feedback") and response.prompt_feedback.block_reason:
             raise ReportedFailure(FailureKind.CONTENT_FILTER)
         if response.HasField("usage_metadata"):
             usage = response.usage_metadata
             self._usage = Usage(usage.prompt_token_count, usage.candidates_token_count + usage.thoughts_token_count)
         events: list[GenerateEvent] = []
         for candidate in response.candidates[:1]:
-            text = "".join(part.text for part in candidate.content.parts if not part.thought)
-            logprobs = _logprobs(candidate.logprobs_result)
+            text = "".join([part.text for part in candidate.content.parts if not part.thought])
+            logprobs = _logprobs(candidate.logprobs_result) if candidate.HasField("logprobs_result") else ()
             if text or logprobs:
                 events.append(Delta(text, len(logprobs) or 1, logprobs))
             reason = self._reason(candidate)

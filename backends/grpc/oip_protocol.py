@@ -21,7 +21,7 @@ from ..backend import CallContext
 from .chat_format import chat_format
 from .oip_discovery import dialect_of, embed_tensors_of, generate_tensors_of
 from .oip_settings import DATATYPES, DISCOVER, Dialect, EmbedTensors, GenerateTensors, OipSettings
-from .oip_tensors import InputTensor, as_vectors, described, from_wire, strings, texts_of, typed
+from .oip_tensors import InputTensor, Outputs, as_vectors, described, from_wire, strings, typed
 from .settings import GrpcSettings
 from .tensor_messages import checked
 from .wire_protocol import Metadata, ReportedFailure, StreamReader, WireProtocol, bearer
@@ -159,8 +159,9 @@ class _TextReader(StreamReader):
         if self._bare is None:
             self._bare = _is_bare(message)  # a server does not change its form within a stream
         response = _response(self._bare, message)
-        outputs = from_wire(response.outputs, response.raw_output_contents)
-        self._model = _name(response) or self._model
+        outputs = Outputs(response.outputs, response.raw_output_contents)
+        if not self._model:
+            self._model = _name(response)
         events: list[GenerateEvent] = []
         text = self._new_text(outputs)
         self._prompt_tokens = _count(outputs, self._tensors.prompt_tokens, self._prompt_tokens)
@@ -183,19 +184,20 @@ class _TextReader(StreamReader):
     def _finish(self, reason: FinishReason) -> Finish:
         return Finish(reason, Usage(self._prompt_tokens, self._output_tokens), self._model)
 
-    def _new_text(self, outputs: Mapping[str, Tensor]) -> str:
-        tensor = outputs.get(self._tensors.text)
-        text = "" if tensor is None else "".join(texts_of(tensor))
-        if not self._tensors.cumulative or tensor is None:
+    def _new_text(self, outputs: Outputs) -> str:
+        texts = outputs.texts(self._tensors.text)
+        if texts is None:
+            return ""
+        text = "".join(texts)
+        if not self._tensors.cumulative:
             return text
         if not text.startswith(self._so_far):
             raise ValueError("a text that should only grow has changed")
         new, self._so_far = text[len(self._so_far) :], text
         return new
 
-    def _reason(self, outputs: Mapping[str, Tensor]) -> FinishReason | None:
-        tensor = outputs.get(self._tensors.finish_reason or "")
-        said = "" if tensor is None else "".join(texts_of(tensor))
+    def _reason(self, outputs: Outputs) -> FinishReason | None:
+        said = "".join(outputs.texts(self._tensors.finish_reason) or ())
         if said in _STILL_RUNNING:
             return None
         if said == "content_filter":
@@ -278,8 +280,8 @@ def _sampling_parameters(call: GenerateInput) -> str:
     return json.dumps(given)
 
 
-def _count(outputs: Mapping[str, Tensor], name: str | None, otherwise: int) -> int:
-    tensor = outputs.get(name or "")
+def _count(outputs: Outputs, name: str | None, otherwise: int) -> int:
+    tensor = outputs.tensor(name)
     if tensor is None:
         return otherwise
     if "int" not in tensor.dtype:

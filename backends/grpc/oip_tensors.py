@@ -10,7 +10,7 @@ from typing import TypeVar
 from ...core.content import Tensor
 from ...protos.foreign import oip_pb2 as wire
 from .oip_settings import DATATYPES
-from .tensor_messages import checked
+from .tensor_messages import checked, strings_in
 
 InputTensor = wire.ModelInferRequest.InferInputTensor
 OutputTensor = wire.ModelInferResponse.InferOutputTensor
@@ -18,6 +18,8 @@ T = TypeVar("T", InputTensor, OutputTensor)
 
 DATATYPE_OF = {dtype: datatype for datatype, dtype in DATATYPES.items()}
 """The protocol's element types, by numpy's names for them."""
+
+_NOT_AS_MANY = "there are not as many raw contents as tensors"
 
 _FIELDS = {
     "bool": ("bool_contents", "?"),
@@ -60,7 +62,7 @@ def typed(kind: type[T], name: str, tensor: Tensor) -> T:
 def from_wire(tensors: Sequence[T], raw: Sequence[bytes]) -> dict[str, Tensor]:
     """The tensors of a message, by name. Raises ``ValueError``, without content, where they do not fit their shapes."""
     if raw and len(raw) != len(tensors):
-        raise ValueError("there are not as many raw contents as tensors")
+        raise ValueError(_NOT_AS_MANY)
     return {each.name: _tensor(each, raw[at] if raw else None) for at, each in enumerate(tensors)}
 
 
@@ -111,7 +113,34 @@ def texts_of(tensor: Tensor) -> list[str]:
     """The elements of a string tensor. Raises ``ValueError`` for another."""
     if tensor.dtype != "string":
         raise ValueError("a tensor of text is not BYTES")
-    return [each.decode() for each in _elements(tensor.data)]
+    return strings_in(tensor.data, math.prod(tensor.shape))
+
+
+class Outputs:
+    """A response's tensors, each read when it is asked for: a stream has one message a token."""
+
+    def __init__(self, tensors: Sequence[OutputTensor], raw: Sequence[bytes]) -> None:
+        if raw and len(raw) != len(tensors):
+            raise ValueError(_NOT_AS_MANY)
+        self._tensors = tensors
+        self._raw = raw
+        self._at = {each.name: at for at, each in enumerate(tensors)}
+
+    def texts(self, name: str | None) -> list[str] | None:
+        """The elements of a tensor of texts, or ``None`` where it is not there. Raises ``ValueError`` for another."""
+        at = self._at.get(name or "")
+        if at is None:
+            return None
+        tensor = self._tensors[at]
+        if tensor.datatype != "BYTES":
+            raise ValueError("a tensor of text is not BYTES")
+        data = self._raw[at] if self._raw else joined(tensor.contents.bytes_contents)
+        return strings_in(data, math.prod(tensor.shape))
+
+    def tensor(self, name: str | None) -> Tensor | None:
+        """Any tensor, or ``None`` where it is not there. Raises ``ValueError`` where it does not fit its shape."""
+        at = self._at.get(name or "")
+        return None if at is None else _tensor(self._tensors[at], self._raw[at] if self._raw else None)
 
 
 def as_vectors(tensor: Tensor | None) -> Tensor:

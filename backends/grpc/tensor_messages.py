@@ -42,7 +42,7 @@ def checked(dtype: str, shape: tuple[int, ...], data: bytes) -> Tensor:
         raise ValueError("a tensor's shape has a negative length")
     count = math.prod(shape)
     if dtype == "string":
-        _check_strings(data, count)
+        strings_in(data, count)
     elif dtype not in _ITEM_BYTES:
         raise ValueError("a tensor's dtype is unknown; use numpy's names, or `string`")
     elif count * _ITEM_BYTES[dtype] != len(data):
@@ -69,27 +69,25 @@ def join_embeddings(parts: Sequence[Embeddings]) -> Embeddings | None:
     return Embeddings(vectors, usage, parts[0].model, parts[0].place)
 
 
-def _check_strings(data: bytes, count: int) -> None:
-    offset = 0
-    elements = 0
-    while offset < len(data):
-        if len(data) - offset < 4:
-            raise ValueError("a string tensor ends inside an element's length")
-        (length,) = struct.unpack_from("<I", data, offset)
-        element = data[offset + 4 : offset + 4 + length]
-        if len(element) != length:
+def strings_in(data: bytes, count: int) -> list[str]:
+    """The elements of a string tensor. Raises ``ValueError``, without content, where they are not whole, or too few."""
+    texts, at, end = [], 0, len(data)
+    while at < end:
+        begin = at + 4
+        at = begin + int.from_bytes(data[at:begin], "little")
+        if begin > end or at > end:
             raise ValueError("a string tensor ends inside an element")
-        if not _is_utf8(element):
+        text = _utf8(data[begin:at])
+        if text is None:
             raise ValueError("a string tensor's element is not UTF-8")
-        offset += 4 + length
-        elements += 1
-    if elements != count:
+        texts.append(text)
+    if len(texts) != count:
         raise ValueError("a string tensor's elements do not fit its shape")
+    return texts
 
 
-def _is_utf8(element: bytes) -> bool:
+def _utf8(element: bytes) -> str | None:
     try:
-        element.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+        return element.decode()
+    except UnicodeDecodeError:  # not raised from: it holds the element
+        return None
