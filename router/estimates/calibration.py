@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ...policies.facts import LogNormal
 from ..snapshot import JsonValue, number, table
 
@@ -18,6 +20,10 @@ _FEWEST, _MOST = 0.1, 8.0
 class Calibration:
     """Learns from hits and misses how many deviations above the mean 95 % of what comes lies under.
 
+    ``lag`` is how many predictions are made, in the mean, before it is known how one of them came out. All of them may
+    miss by the same bad news, and a full step for each would raise the percentile as often. So a step is the shorter
+    by the root of that, as in online learning from delayed feedback (Joulani, György & Szepesvári 2013).
+
     Adaptive conformal inference (Gibbs & Candès 2021), in the form that moves the quantile of the scores itself
     (Angelopoulos, Candès & Tibshirani 2023): a miss raises it, a hit lowers it by a nineteenth of that. So 95 % are
     covered in the long run whatever is observed, where a log-normal alone is too short for heavy tails and too long
@@ -33,16 +39,16 @@ class Calibration:
         """The prediction with its spread set so that its 95th percentile is the calibrated one."""
         return LogNormal(predicted.mu, predicted.sigma * self.deviations / _NORMAL)
 
-    def observe(self, predicted: LogNormal, seconds: float) -> None:
+    def observe(self, predicted: LogNormal, seconds: float, lag: float) -> None:
         """What had been predicted by `apply` took so long."""
-        self._learn(1.0 if seconds > predicted.quantile_95() else 0.0)
+        self._learn(1.0 if seconds > predicted.quantile_95() else 0.0, lag)
 
-    def observe_at_least(self, predicted: LogNormal, seconds: float) -> None:
+    def observe_at_least(self, predicted: LogNormal, seconds: float, lag: float) -> None:
         """It was stopped after so long: a miss if that is longer, else one as likely as it then was to become one."""
         if seconds > predicted.quantile_95():
-            self._learn(1.0)
+            self._learn(1.0, lag)
         else:
-            self._learn(_MISSES / (1.0 - predicted.probability_within(seconds)))
+            self._learn(_MISSES / (1.0 - predicted.probability_within(seconds)), lag)
 
     def forget(self, share: float) -> None:
         """Let ``share`` of what was learned fade, from 0 to 1."""
@@ -56,5 +62,6 @@ class Calibration:
         """Take a snapshot back. Raises `Unreadable`."""
         self.deviations = number(table(value), "deviations", _FEWEST, _MOST)
 
-    def _learn(self, missed: float) -> None:
-        self.deviations = min(_MOST, max(_FEWEST, self.deviations + _STEP * (missed - _MISSES)))
+    def _learn(self, missed: float, lag: float) -> None:
+        step = _STEP / math.sqrt(1.0 + lag)
+        self.deviations = min(_MOST, max(_FEWEST, self.deviations + step * (missed - _MISSES)))

@@ -34,6 +34,10 @@ IDLE_AFTER = 10.0
 KNOWN = 5.0
 """From so many observations a backend counts as known, and its prediction as measured."""
 
+_LAG_MEMORY = 200.0
+"""Over so many outcomes the lag of what is learned is averaged. A shorter memory would give those that come in a crowd,
+which are the late ones, less weight than the others."""
+
 _AGE_EVERY = 1.0
 _SHORTEST_LOAD = 0.001
 _LENGTH_MEDIAN = 100.0
@@ -70,6 +74,8 @@ class Estimator:
         self._first_calibrations = {state: Calibration() for state in State}
         self._total_calibrations = {state: Calibration() for state in State}
         self._per_token_calibration = Calibration()
+        self._begun = 0
+        self._lag = 0.0
         self._passed_over = 0
         self._predicted: dict[tuple[int, int, bool], Prediction] = {}
 
@@ -81,7 +87,8 @@ class Estimator:
         avoided = self._avoided(now)
         self._called_at = now
         self._passed_over = 0
-        return Trial(self, state, expected, labels, avoided)
+        self._begun += 1
+        return Trial(self, self._begun, state, expected, labels, avoided)
 
     def observe_load(self, seconds: float) -> None:
         """A cold load took so long."""
@@ -184,7 +191,7 @@ class Estimator:
 
     def _learn_first(self, trial: Trial, seconds: float) -> None:
         self._predicted.clear()
-        self._first_calibrations[trial.state].observe(trial.expected.first, seconds)
+        self._first_calibrations[trial.state].observe(trial.expected.first, seconds, self._lag_since(trial))
         posterior, value = self._lesson(trial, seconds)
         if posterior is self._first and posterior.score(value) < RECOVERED:
             posterior.forget(REDEEMED if trial.avoided else 0.5)
@@ -194,8 +201,9 @@ class Estimator:
 
     def _learn_no_first(self, trial: Trial, seconds: float) -> None:
         self._predicted.clear()
-        self._first_calibrations[trial.state].observe_at_least(trial.expected.first, seconds)
-        self._total_calibrations[trial.state].observe_at_least(trial.expected.total, seconds)
+        lag = self._lag_since(trial)
+        self._first_calibrations[trial.state].observe_at_least(trial.expected.first, seconds, lag)
+        self._total_calibrations[trial.state].observe_at_least(trial.expected.total, seconds, lag)
         if trial.state is State.COLD:
             self._load.observe_at_least(self._load_within(trial, seconds))
             return
@@ -219,14 +227,14 @@ class Estimator:
     def _learn_whole(self, trial: Trial, tokens: int, rest: float, total: float) -> None:
         self._predicted.clear()
         self._called_at = self._clock()
-        self._total_calibrations[trial.state].observe(trial.expected.total, total)
+        self._total_calibrations[trial.state].observe(trial.expected.total, total, self._lag_since(trial))
         self._learn_rate(tokens - 1, rest)
         self._length.observe(max(1, tokens))
 
     def _learn_cut(self, trial: Trial, tokens: int, rest: float, total: float) -> None:
         self._predicted.clear()
         self._called_at = self._clock()
-        self._total_calibrations[trial.state].observe_at_least(trial.expected.total, total)
+        self._total_calibrations[trial.state].observe_at_least(trial.expected.total, total, self._lag_since(trial))
         self._learn_rate(tokens - 1, rest)
 
     def _learn_rate(self, tokens: int, seconds: float) -> None:
@@ -234,8 +242,13 @@ class Estimator:
         if posterior is None or tokens <= 0 or seconds <= 0:
             return
         expected = self._per_token_calibration.apply(LogNormal(posterior.mu, posterior.sigma))
-        self._per_token_calibration.observe(expected, seconds / tokens)
+        self._per_token_calibration.observe(expected, seconds / tokens, 0.0)
         posterior.observe(seconds / tokens)
+
+    def _lag_since(self, trial: Trial) -> float:
+        """How many calls begin, in the mean, before one's outcome is known; ``trial``'s is known now."""
+        self._lag += (self._begun - trial.number - self._lag) / _LAG_MEMORY
+        return self._lag
 
     def _age(self, now: float) -> None:
         elapsed = now - self._aged_at
@@ -283,10 +296,13 @@ class Trial:
     `first` or `no_first` once; after `first`, for work that comes in tokens, `whole` or `cut` once.
     """
 
-    __slots__ = ("_estimator", "avoided", "expected", "labels", "state")
+    __slots__ = ("_estimator", "avoided", "expected", "labels", "number", "state")
 
-    def __init__(self, estimator: Estimator, state: State, expected: Prediction, labels: Labels, avoided: bool) -> None:
+    def __init__(
+        self, estimator: Estimator, number: int, state: State, expected: Prediction, labels: Labels, avoided: bool
+    ) -> None:
         self._estimator = estimator
+        self.number = number
         self.state = state
         self.expected = expected
         self.labels = labels

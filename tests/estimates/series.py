@@ -61,6 +61,7 @@ def made() -> Series:
             (source.lognormvariate(2.0, 0.3) for source in _each("slow")), spacing=30.0
         ),
         "a radio that sleeps": _radio(random.Random("radio")),
+        "a crowd that comes and goes": _queued(_crowd(random.Random("crowd")), slots=20),
     }
 
 
@@ -73,7 +74,10 @@ def recorded(folder: Path) -> Series:
         "the services one after another": _joined(list(services.values())),
         **{name: _long(calls) for name, calls in network.items()},
         "the networks one after another": _joined(list(network.values())),
-        "Azure's requests at 30 slots": _queued(folder / "AzureLLMInferenceTrace_conv.csv", slots=30),
+        **{
+            f"Azure's requests at {slots} slots": _queued(_arrivals(folder / "AzureLLMInferenceTrace_conv.csv"), slots)
+            for slots in (26, 30)
+        },
     }
 
 
@@ -151,21 +155,33 @@ def _transfers(path: Path) -> list[Call]:
     return calls
 
 
-def _queued(path: Path, slots: int) -> list[Call]:
-    """The recorded requests at a service of so many slots, with the waiting that their own arrivals make."""
-    free = [0.0] * slots
-    calls: list[Call] = []
+def _crowd(source: random.Random) -> Iterator[tuple[float, int, int]]:
+    """Half a minute of more than 20 slots can take, and half a minute of less, in turn."""
+    now = 0.0
+    for _ in range(2 * _LENGTH):
+        now += source.expovariate(7.0 if now % 60.0 < 30.0 else 4.0)
+        yield now, source.randint(50, 2000), max(2, round(source.lognormvariate(5.0, 0.6)))
+
+
+def _arrivals(path: Path) -> Iterator[tuple[float, int, int]]:
+    """When each recorded request came, its prompt's tokens and its answer's."""
     begun: datetime | None = None
     with path.open() as lines:
         for row in csv.DictReader(lines):
             arrived = datetime.fromisoformat(row["TIMESTAMP"][:26])
             begun = begun or arrived
-            at = (arrived - begun).total_seconds()
-            prompt, tokens = int(row["ContextTokens"]), int(row["GeneratedTokens"])
-            start = max(at, heapq.heappop(free))
-            first, last = start + 0.05 + 0.0002 * prompt, start + 0.05 + 0.0002 * prompt + 0.02 * (tokens - 1)
-            heapq.heappush(free, last)
-            calls.append(Call(at, first - at, last - at, prompt, tokens))
+            yield (arrived - begun).total_seconds(), int(row["ContextTokens"]), int(row["GeneratedTokens"])
+
+
+def _queued(arrivals: Iterator[tuple[float, int, int]], slots: int) -> list[Call]:
+    """Requests at a service of so many slots, with the waiting that their own arrivals make."""
+    free = [0.0] * slots
+    calls: list[Call] = []
+    for at, prompt, tokens in arrivals:
+        start = max(at, heapq.heappop(free))
+        first, last = start + 0.05 + 0.0002 * prompt, start + 0.05 + 0.0002 * prompt + 0.02 * (tokens - 1)
+        heapq.heappush(free, last)
+        calls.append(Call(at, first - at, last - at, prompt, tokens))
     return calls
 
 
