@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import AsyncGenerator, Awaitable
-from typing import TypeVar
+from collections.abc import AsyncGenerator
+from functools import partial
 
 import httpx
 
@@ -23,9 +22,8 @@ from .client import Clients, tls_context
 from .events import EventReader
 from .failures import ReportedFailure, failure, from_exception, from_response
 from .messages import ChunkReader, embed_body, embeddings, generate_body
+from .patience import Patience
 from .settings import OpenaiSettings
-
-T = TypeVar("T")
 
 _LARGEST_BODY = 64 * 1024 * 1024
 _LARGEST_ERROR = 64 * 1024
@@ -51,7 +49,7 @@ class OpenaiBackend(RemoteBackend):
         tls = settings.tls or TlsSettings() if settings.encrypted else None
         mend = "write `https:` in its `url`"
         self._diagnosis = TlsDiagnosis(name, settings.endpoint, tls, tls_context, mend=mend)
-        self._waits: set[asyncio.Timeout] = set()
+        self._under_way: set[Patience] = set()
         self._token = "" if settings.credentials is None else settings.credentials.reveal()
         self._tokens = tokens_from(name, settings.credentials_from)
         server_name = None if settings.tls is None else settings.tls.server_name
@@ -59,8 +57,8 @@ class OpenaiBackend(RemoteBackend):
 
     async def stop(self) -> None:
         self._stopped = True
-        for wait in self._waits:
-            wait.reschedule(asyncio.get_running_loop().time())
+        for patience in self._under_way:
+            patience.end()
         if self._tokens is not None:
             await self._tokens.close()
         await self._clients.close()
@@ -99,13 +97,13 @@ class OpenaiBackend(RemoteBackend):
             body: bytes | None = generate_body(self._settings, call)
         except (ValueError, TypeError, RecursionError):  # their texts may quote the request
             body = None
-        client = self._take_client()
+        client, patience = self._begin(context)
         response: httpx.Response | None = None
         try:
-            response = await self._send(client, "chat/completions", body, context)
-            pieces = response.aiter_bytes()
+            response = await self._send(client, "chat/completions", body, context, patience)
             events, chunks = EventReader(), ChunkReader()
-            while (piece := await self._in_time(anext(pieces, None), context)) is not None:
+            next_piece = partial(anext, response.aiter_bytes(), None)
+            while (piece := await patience.wait(next_piece)) is not None:
                 for data in events.feed(piece):
                     for event in chunks.read(data):
                         yield event
@@ -124,7 +122,7 @@ class OpenaiBackend(RemoteBackend):
         finally:
             if response is not None:
                 await response.aclose()
-            await self._clients.leave(client)
+            await self._end(client, patience)
         # Raised out here, no error of the library's hangs on it as its context.
         raise self._noted(await self._explained(failed, response, context))
 
@@ -134,11 +132,11 @@ class OpenaiBackend(RemoteBackend):
             body: bytes | None = embed_body(self._settings, call)
         except (ValueError, TypeError):
             body = None
-        client = self._take_client()
+        client, patience = self._begin(context)
         response: httpx.Response | None = None
         try:
-            response = await self._send(client, "embeddings", body, context)
-            answer = embeddings(await self._in_time(_whole(response, _LARGEST_BODY), context), len(call.texts))
+            response = await self._send(client, "embeddings", body, context, patience)
+            answer = embeddings(await patience.wait(partial(_whole, response, _LARGEST_BODY)), len(call.texts))
             self._last_failure = ""
             return answer
         except TimeoutError:
@@ -148,11 +146,11 @@ class OpenaiBackend(RemoteBackend):
         finally:
             if response is not None:
                 await response.aclose()
-            await self._clients.leave(client)
+            await self._end(client, patience)
         raise self._noted(await self._explained(failed, response, context))
 
     async def _send(
-        self, client: httpx.AsyncClient, path: str, body: bytes | None, context: CallContext
+        self, client: httpx.AsyncClient, path: str, body: bytes | None, context: CallContext, patience: Patience
     ) -> httpx.Response:
         """The beginning of a good answer."""
         if body is None:
@@ -168,13 +166,13 @@ class OpenaiBackend(RemoteBackend):
         if context.idempotency_key:
             headers["idempotency-key"] = context.idempotency_key
         request = client.build_request("POST", path, content=body, headers=headers, extensions=self._extensions)
-        response = await self._in_time(client.send(request, stream=True), context)
+        response = await patience.wait(partial(client.send, request, stream=True))
         if response.status_code == httpx.codes.OK:
             if self._tokens is not None:
                 self._tokens.accepted()
             return response
         try:
-            text = await self._in_time(_beginning(response, _LARGEST_ERROR), context)
+            text = await patience.wait(partial(_beginning, response, _LARGEST_ERROR))
         finally:
             await response.aclose()
         failed = from_response(self.name, response.status_code, response.headers, text)
@@ -188,15 +186,15 @@ class OpenaiBackend(RemoteBackend):
         self._refuse_when_stopped()
         return self._clients.take()
 
-    async def _in_time(self, work: Awaitable[T], context: CallContext) -> T:
-        """Wait for ``work`` until the deadline, or until the backend is stopped; then raise ``TimeoutError``."""
-        at = context.deadline.at
-        async with asyncio.timeout_at(None if at == math.inf else at) as wait:
-            self._waits.add(wait)
-            try:
-                return await work
-            finally:
-                self._waits.discard(wait)
+    def _begin(self, context: CallContext) -> tuple[httpx.AsyncClient, Patience]:
+        client, patience = self._take_client(), Patience(context.deadline.at)
+        self._under_way.add(patience)
+        return client, patience
+
+    async def _end(self, client: httpx.AsyncClient, patience: Patience) -> None:
+        patience.close()
+        self._under_way.discard(patience)
+        await self._clients.leave(client)
 
     async def _explained(
         self, failed: AttemptError, response: httpx.Response | None, context: CallContext

@@ -76,7 +76,7 @@ class ChunkReader:
         if data == b"[DONE]":
             return self.end()
         try:
-            return self._events(json.loads(data))
+            return self._events(json.loads(data.decode()))  # from bytes it would guess the encoding
         except _MISFITS:
             pass
         raise ValueError("this is no chunk of an answer")
