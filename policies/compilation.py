@@ -14,7 +14,8 @@ from ..core.problem import Path, Problem, Severity
 from ..core.suggestion import one_of
 from .assertions import judge_assertions
 from .classes import build_walls, own_walls, without
-from .conditions import Condition, ConditionSet, Vocabulary, compile_condition
+from .conditions import Condition, Vocabulary, compile_condition
+from .evaluation import ConditionSet
 from .facts import BackendTerms
 from .futility import judge_futility
 from .gaps import Gaps

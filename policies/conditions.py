@@ -1,19 +1,13 @@
-"""Conditions: CEL over declared, typed facts.
-
-Compiled one by one, so that each mistake has its place; evaluated all at once, because a call into the library
-costs more than most conditions do.
-"""
+"""Conditions: CEL over declared, typed facts, compiled one by one, so that each mistake has its place."""
 
 from __future__ import annotations
 
 import re
-from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from operator import attrgetter
 from typing import Any
 
 from cel_expr_python import cel
@@ -25,7 +19,6 @@ from .expression import Node, read_tree
 from .facts import Facts, LinkState
 
 _LONGEST = 4000
-_REMEMBERED = 1024
 
 
 @dataclass(slots=True)
@@ -137,72 +130,18 @@ def compile_condition(text: str, path: Path, vocabulary: Vocabulary, problems: l
     return None if any(problem.severity is Severity.ERROR for problem in mistakes) else condition
 
 
-class ConditionSet:
-    """All conditions of a policy, evaluated together: once for each combination of facts that they can tell apart."""
-
-    def __init__(self, conditions: Sequence[Condition]) -> None:
-        self._conditions = tuple(conditions)
-        self.reads = tuple(sorted({name for condition in conditions for name in condition.reads}))
-        """The variables that some condition looks at."""
-        # The last two are there so that the result is a tuple, however few names there are.
-        paths = [VARIABLES[name].path for name in self.reads]
-        self._read = attrgetter(*paths, "facts", "facts")
-        self._conversions = tuple(
-            (name, convert) for name in self.reads if (convert := VARIABLES[name].convert) is not None
-        )
-        self._numbers = tuple(
-            (at, _bounds(numbers))
-            for at, name in enumerate(self.reads)
-            if (numbers := _compared_with(name, conditions))
-        )
-        self._joined = _join(self._conditions)
-        self._remembered: dict[tuple[object, ...], tuple[bool | None, ...]] = {}
-
-    @property
-    def reads_data_class(self) -> bool:
-        """Whether any condition looks at the one class, rather than at the list of them."""
-        return "request.data_class" in self.reads
-
-    def outcomes(self, situation: Situation) -> tuple[bool | None, ...]:
-        """Each condition's outcome, in order; ``None`` where evaluating it failed."""
-        values = self._read(situation)[:-2]
-        key = list(values)
-        for at, numbers in self._numbers:
-            key[at] = bisect(numbers, 2 * values[at])
-        remembered = tuple(key)
-        known = self._remembered.get(remembered)
-        if known is None:
-            if len(self._remembered) >= _REMEMBERED:
-                self._remembered.clear()
-            known = self._remembered[remembered] = self.evaluate(values)
-        return known
-
-    def evaluate(self, values: tuple[Any, ...]) -> tuple[bool | None, ...]:
-        """The outcomes for these values of the variables that are read, in the order of their names."""
-        data = dict(zip(self.reads, values, strict=True))
-        for name, convert in self._conversions:
-            data[name] = convert(data[name])
-        if self._joined is not None:
-            results = self._joined.eval(data=data).plain_value()
-            # One error poisons the whole list: its value is then a text.
-            if isinstance(results, list):
-                return tuple(results)
-        return tuple(condition.outcome(data) for condition in self._conditions)
+def join(conditions: Iterable[Condition]) -> Any:  # cel.Expression
+    """One program whose value is the list of theirs; ``None`` where they are too deep or too long taken together."""
+    try:
+        # The newlines end a comment that a condition may close with.
+        return _environment().compile("[" + ",\n".join(f"({condition.text}\n)" for condition in conditions) + "]")
+    except RuntimeError:
+        return None
 
 
 @cache
 def _environment() -> Any:  # cel.Env
     return cel.NewEnv(variables={name: variable.type for name, variable in VARIABLES.items()})
-
-
-def _join(conditions: Sequence[Condition]) -> Any:  # cel.Expression, or None where there is nothing to join
-    if not conditions:
-        return None
-    try:
-        # The newlines end a comment that a condition may close with.
-        return _environment().compile("[" + ",\n".join(f"({condition.text}\n)" for condition in conditions) + "]")
-    except RuntimeError:  # too deep or too long taken together, though each alone compiles
-        return None
 
 
 _COMPARISONS = frozenset({"_<_", "_<=_", "_>_", "_>=_", "_==_", "_!=_"})
@@ -220,23 +159,6 @@ def _reads(tree: Node) -> dict[str, frozenset[int] | None]:
                     compared[side.value] += 1
     names = Counter(node.value for node in tree.walk() if node.kind == "name" and node.value in VARIABLES)
     return {name: frozenset(numbers[name]) if compared[name] == count else None for name, count in names.items()}
-
-
-def _compared_with(name: str, conditions: Sequence[Condition]) -> list[int]:
-    """All numbers that the conditions compare this variable with; empty if one of them looks at it otherwise."""
-    found: set[int] = set()
-    for condition in conditions:
-        if name in condition.reads:
-            numbers = condition.reads[name]
-            if numbers is None:
-                return []
-            found |= numbers
-    return sorted(found)
-
-
-def _bounds(numbers: Sequence[int]) -> list[int]:
-    """What parts twice the values that these numbers tell apart: between two neighbours, and at one, all are alike."""
-    return [bound for number in numbers for bound in (2 * number, 2 * number + 1)]
 
 
 def _constant(condition: Condition, path: Path) -> Problem:

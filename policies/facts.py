@@ -12,6 +12,8 @@ from ..core.place import Location
 from ..core.price import Price
 from ..core.request import Labels, Task
 
+# Python 3.11 runs code to look an enum's member up, which is much beside what planning costs.
+_COUNT_TOKENS = Task.COUNT_TOKENS
 _ROOT_OF_2 = math.sqrt(2.0)
 
 
@@ -83,11 +85,7 @@ class LogNormal:
 
     def probability_within(self, seconds: float) -> float:
         """The probability of at most so many seconds."""
-        return self.probability_below(math.log(seconds)) if seconds > 0.0 else 0.0
-
-    def probability_below(self, log_seconds: float) -> float:
-        """The same of a time's natural logarithm, for who compares many with one time."""
-        return 0.5 * erfc((self.mu - log_seconds) / (self.sigma * _ROOT_OF_2))
+        return 0.5 * erfc((self.mu - math.log(seconds)) / (self.sigma * _ROOT_OF_2)) if seconds > 0.0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +99,20 @@ class Prediction:
     first: LogNormal
     total: LogNormal
     known: bool = True
+
+    def p_done(self, log_total: float, log_first: float | None) -> float:
+        """The smaller of the probabilities that ``total`` and ``first`` take at most so long.
+
+        Times are natural logarithms of seconds, for who compares many predictions with one budget.
+        """
+        total = self.total
+        deviations = (total.mu - log_total) / total.sigma
+        if log_first is not None:
+            first = self.first
+            of_first = (first.mu - log_first) / first.sigma
+            if of_first > deviations:
+                deviations = of_first
+        return 0.5 * erfc(deviations / _ROOT_OF_2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +144,12 @@ class BackendTerms:
     logprobs: bool = False
     works_offline: bool = False
     models: frozenset[str] | None = None
+
+    def cost(self, labels: Labels) -> float:
+        """What such a request would cost at most, in US dollars. Nobody is charged for counting."""
+        if self.price is None or labels.task is _COUNT_TOKENS:
+            return 0.0
+        return self.price.of(labels.prompt_tokens, labels.max_output_tokens)
 
 
 @dataclass(frozen=True, slots=True)

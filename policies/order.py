@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 from operator import attrgetter
+from typing import NamedTuple
 
+from ..core.request import Labels
 from .facts import BackendTerms, Prediction
 from .settings import Objective
 
-LIKELY = 0.95
+ENOUGH = 0.95
 """From this probability of finishing within the budget, more of it makes no difference."""
 
-LIKELY_UNTRIED = 0.2
+ENOUGH_UNTRIED = 0.2
 """The same for a backend that is not known yet: a cautious guess must not keep it from ever being tried."""
 
 QUALITY_TOLERANCE = 0.05
@@ -26,42 +29,71 @@ _BETTER = {Objective.QUALITY: "higher quality", Objective.LATENCY: "faster", Obj
 _WORSE = {Objective.QUALITY: "lower quality", Objective.LATENCY: "slower", Objective.COST: "costs more"}
 
 
-@dataclass(slots=True)
-class Candidate:
-    """A permitted backend with all that its place in the order depends on.
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A backend that neither labels nor rules refuse, and what the rules make of it.
 
-    ``shortfall`` is how far its quality is from 1, ``latency`` seconds, ``cost`` US dollars: less is better of each.
-    ``strength`` is 0 if no rule prefers it. ``kept``: it has the conversation so far. ``separated_by`` is the objective
-    that put it after the one before.
+    ``index`` is its position in the configuration. ``shortfall`` is how far its quality is from 1. ``strength`` is 0
+    where no rule prefers it.
     """
 
     index: int
+    name: str
     terms: BackendTerms
-    prediction: Prediction
-    p_done: float
     shortfall: float
-    latency: float
-    cost: float
-    strength: int
-    preferred_by: str
-    avoided_by: str | None
+    strength: int = 0
+    preferred_by: str = ""
+    avoided_by: str | None = None
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A permitted backend with all that its place in the order depends on. ``index`` counts candidates as they come.
+
+    ``likely``: it is likely to finish in time, as far as that is known. ``kept``: it has the conversation so far.
+    ``separated_by`` is the objective that put it after the one before.
+    """
+
+    index: int
+    standing: Standing
+    prediction: Prediction
+    labels: Labels
+    likely: bool
     kept: bool
     separated_by: Objective | None = None
 
     @property
-    def likely(self) -> bool:
-        """Whether it is likely to finish in time, as far as that is known."""
-        return self.p_done >= (LIKELY if self.prediction.known else LIKELY_UNTRIED)
+    def rank(self) -> tuple[bool, bool, int, bool]:
+        """What counts before the objectives: less is better."""
+        return self.standing.avoided_by is not None, not self.likely, -self.standing.strength, not self.kept
+
+    @property
+    def latency(self) -> float:
+        """The seconds that it would typically take, to the first token where they are streamed."""
+        return (self.prediction.first if self.labels.streaming else self.prediction.total).median()
+
+    @property
+    def cost(self) -> float:
+        """US dollars."""
+        return self.standing.terms.cost(self.labels)
+
+
+class _Measure(NamedTuple):
+    """How an objective is read; what is no more than ``scale`` times the best plus ``slack`` counts as equal to it."""
+
+    read: Callable[[Candidate], float]
+    scale: float
+    slack: float
 
 
 # By the texts of the objectives, because an enum's hash is slow.
-_MEASURE = {
-    str(Objective.QUALITY): attrgetter("shortfall"),
-    str(Objective.LATENCY): attrgetter("latency"),
-    str(Objective.COST): attrgetter("cost"),
+_MEASURES = {
+    str(Objective.QUALITY): _Measure(attrgetter("standing.shortfall"), 1.0, QUALITY_TOLERANCE + _ROUNDING),
+    str(Objective.LATENCY): _Measure(attrgetter("latency"), _RELATIVE_TOLERANCE, _ROUNDING),
+    str(Objective.COST): _Measure(attrgetter("cost"), _RELATIVE_TOLERANCE, _ROUNDING),
 }
-_QUALITY = Objective.QUALITY
 _INDEX = attrgetter("index")
+_QUALITY = Objective.QUALITY
 
 
 def in_order(candidates: Sequence[Candidate], objectives: tuple[Objective, ...]) -> list[Candidate]:
@@ -72,29 +104,38 @@ def in_order(candidates: Sequence[Candidate], objectives: tuple[Objective, ...])
     """
     groups: dict[tuple[bool, bool, int, bool], list[Candidate]] = {}
     for each in candidates:
-        key = (each.avoided_by is not None, not each.likely, -each.strength, not each.kept)
-        if key in groups:
-            groups[key].append(each)
-        else:
-            groups[key] = [each]
+        groups.setdefault(each.rank, []).append(each)
     ordered: list[Candidate] = []
-    for key in sorted(groups):
-        group = groups[key]
+    for rank in sorted(groups):
+        group = groups[rank]
         ordered += group if len(group) == 1 else _refined(group, objectives)
     return ordered
 
 
-def reasons(ordered: Sequence[Candidate]) -> list[str]:
+def lasts(ordered: Sequence[Candidate], objectives: tuple[Objective, ...]) -> bool:
+    """Whether it is the order whenever the same candidates are likely and kept: only their qualities were compared."""
+    quality_first = objectives[:1] == (_QUALITY,)
+    return all(
+        before.rank != after.rank or (quality_first and after.separated_by is _QUALITY)
+        for before, after in pairwise(ordered)
+    )
+
+
+class Reason(NamedTuple):
+    """Why a candidate stands where it does. ``tells_chance``: its probability of finishing in time is to be added."""
+
+    text: str
+    tells_chance: bool = False
+
+
+def reasons(ordered: Sequence[Candidate]) -> list[Reason]:
     """For each candidate, why it stands where it does."""
     if len(ordered) == 1:
-        return ["the only one permitted and ready"]
+        return [Reason("the only one permitted and ready")]
     if not ordered:
         return []
     first, second = ordered[0], ordered[1]
-    return [
-        f"before {second.terms.name}: {_advantage(first, second)}",
-        *[f"after {before.terms.name}: {_drawback(before, after)}" for before, after in pairwise(ordered)],
-    ]
+    return [_advantage(first, second), *[_drawback(before, after) for before, after in pairwise(ordered)]]
 
 
 def _refined(group: list[Candidate], objectives: tuple[Objective, ...]) -> list[Candidate]:
@@ -105,52 +146,50 @@ def _refined(group: list[Candidate], objectives: tuple[Objective, ...]) -> list[
     if not objectives:
         return group
     objective = objectives[0]
-    measure = _MEASURE[objective._value_]
-    left = sorted(group, key=measure)
-    values = list(map(measure, left))
+    read, scale, slack = _MEASURES[objective._value_]
+    clusters: list[list[Candidate]] = []
+    bound = -inf
+    for each in sorted(group, key=read):
+        value = read(each)
+        if value > bound:
+            clusters.append([each])
+            bound = value * scale + slack
+        else:
+            clusters[-1].append(each)
     ordered: list[Candidate] = []
-    start, count = 0, len(left)
-    while start < count:
-        bound = _bound(values[start], objective)
-        end = start + 1
-        while end < count and values[end] <= bound:
-            end += 1
-        alike = left[start:end] if end == start + 1 else _refined(sorted(left[start:end], key=_INDEX), objectives[1:])
-        if start:
+    for cluster in clusters:
+        alike = cluster if len(cluster) == 1 else _refined(sorted(cluster, key=_INDEX), objectives[1:])
+        if ordered:
             alike[0].separated_by = objective
         ordered += alike
-        start = end
     return ordered
 
 
-def _bound(best: float, objective: Objective) -> float:
-    """The worst value that counts as equal to the best."""
-    if objective is _QUALITY:
-        return best + QUALITY_TOLERANCE + _ROUNDING
-    return best * _RELATIVE_TOLERANCE + _ROUNDING
-
-
-def _advantage(first: Candidate, second: Candidate) -> str:
-    if second.avoided_by is not None and first.avoided_by is None:
-        return f"rule {second.avoided_by!r} avoids that one"
+def _advantage(first: Candidate, second: Candidate) -> Reason:
+    where = f"before {second.standing.name}: "
+    if second.standing.avoided_by is not None and first.standing.avoided_by is None:
+        return Reason(f"{where}rule {second.standing.avoided_by!r} avoids that one")
     if first.likely and not second.likely:
-        return f"likely to finish in time ({first.p_done:.0%})"
-    if first.strength > second.strength:
-        return f"rule {first.preferred_by!r} prefers it"
+        return Reason(f"{where}likely to finish in time", tells_chance=True)
+    if first.standing.strength > second.standing.strength:
+        return Reason(f"{where}rule {first.standing.preferred_by!r} prefers it")
     if first.kept:
-        return "it has the conversation so far"
+        return Reason(f"{where}it has the conversation so far")
     objective = second.separated_by
-    return "equal otherwise, and earlier in the configuration" if objective is None else _BETTER[objective]
+    better = "equal otherwise, and earlier in the configuration" if objective is None else _BETTER[objective]
+    return Reason(where + better)
 
 
-def _drawback(before: Candidate, after: Candidate) -> str:
-    if after.avoided_by is not None and before.avoided_by is None:
-        return f"rule {after.avoided_by!r} avoids it"
+def _drawback(before: Candidate, after: Candidate) -> Reason:
+    where = f"after {before.standing.name}: "
+    if after.standing.avoided_by is not None and before.standing.avoided_by is None:
+        return Reason(f"{where}rule {after.standing.avoided_by!r} avoids it")
     if before.likely and not after.likely:
-        return f"less likely to finish in time ({after.p_done:.0%})"
-    if before.strength > after.strength:
-        return f"rule {before.preferred_by!r} prefers that one"
+        return Reason(f"{where}less likely to finish in time", tells_chance=True)
+    if before.standing.strength > after.standing.strength:
+        return Reason(f"{where}rule {before.standing.preferred_by!r} prefers that one")
     if before.kept:
-        return "that one has the conversation so far"
+        return Reason(f"{where}that one has the conversation so far")
     objective = after.separated_by
-    return "equal otherwise, and later in the configuration" if objective is None else _WORSE[objective]
+    worse = "equal otherwise, and later in the configuration" if objective is None else _WORSE[objective]
+    return Reason(where + worse)

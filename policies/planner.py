@@ -13,15 +13,18 @@ from ..core.permit import Bounds, Permit
 from ..core.place import Evidence
 from ..core.request import Labels, Residency, Task
 from ..core.suggestion import one_of
-from .conditions import ConditionSet, Situation
-from .facts import BackendTerms, Facts
-from .order import Candidate, in_order, reasons
+from .conditions import Situation
+from .evaluation import ConditionSet, Outcomes
+from .facts import BackendTerms, Facts, Prediction
+from .memory import Memory
+from .order import ENOUGH, ENOUGH_UNTRIED
 from .places import Places
 from .plan import Plan, Retry, Step, StreamFailover
+from .ranking import ABLE, KEPT, LIKELY, UNABLE, Settled, settle
 from .reach import Reach
 from .refusals import as_if_online, limited_by_the_link, narrowed, nobody, refused_always, refused_now
 from .rules import Effects, Rule, RuleSet
-from .schedule import reserve
+from .schedule import starts_at
 from .settings import Objective
 from .walls import Walls
 
@@ -29,7 +32,6 @@ _REMEMBERED = 512
 
 # Python 3.11 runs code to look an enum's member up, which is much beside what planning costs.
 _GENERATE = Task.GENERATE
-_COUNT_TOKENS = Task.COUNT_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +45,12 @@ class Defaults:
     stream_failover: StreamFailover
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Judged:
-    """What labels alone decide: the effective classes, whether they may be hedged, and why which backend cannot be."""
+    """What labels alone decide: the effective classes, whether they may be hedged, and why which backend cannot be.
+
+    Each is its own key: labels that are alike have the same one.
+    """
 
     data_classes: tuple[str, ...]
     refusals: tuple[Refusal | None, ...]
@@ -84,9 +89,10 @@ class Policy:
         self._tags = {name: frozenset(values) for name, values in tags.items()}
         self._unhedged = unhedged
         self._unqueued = unqueued
-        self._judgements: dict[tuple[object, ...], _Judged] = {}
-        self._bounds: dict[tuple[object, ...], Bounds] = {}
-        self._walled: dict[tuple[object, ...], tuple[str | None, ...]] = {}
+        self._settled = Memory[tuple[_Judged, Outcomes], Settled](_REMEMBERED)
+        self._judgements = Memory[tuple[object, ...], _Judged](_REMEMBERED)
+        self._bounds = Memory[tuple[object, ...], Bounds](_REMEMBERED)
+        self._walled = Memory[tuple[object, ...], tuple[str | None, ...]](_REMEMBERED)
 
     @property
     def default_latency_budget(self) -> float:
@@ -105,8 +111,8 @@ class Policy:
 
     def rule_outcomes(self, facts: Facts) -> tuple[bool | None, ...]:
         """Whether each rule matches, in their order; ``None`` where its condition failed. Raises as `plan` does."""
-        outcomes = self._outcomes(facts, self._judge(facts.labels).data_classes, self.declared_tags(facts.labels))
-        return tuple(True if rule.condition is None else outcomes[rule.condition] for rule in self.rules)
+        classes = self._judge(facts.labels).data_classes
+        return self._rules.outcomes(self._outcomes(facts, classes, self.declared_tags(facts.labels)))
 
     def plan(self, facts: Facts) -> Plan:
         """What this policy grants for these facts. Raises `InvalidRequest` for labels that name what is not there."""
@@ -130,97 +136,92 @@ class Policy:
         key = (labels.data_classes, labels.unclassed, labels.residency)
         known = self._bounds.get(key)
         if known is None:
-            if len(self._bounds) >= _REMEMBERED:
-                self._bounds.clear()
             wall = self.walls.meet(self.walls.effective(labels.data_classes, labels.unclassed), labels.residency)
             places = self.places.names(wall.process_in)
-            known = self._bounds[key] = Bounds(places, wall.evidence is Evidence.ATTESTED)
+            known = self._bounds.keep(key, Bounds(places, wall.evidence is Evidence.ATTESTED))
         return known
 
     def _plan(self, facts: Facts) -> Plan:
         labels = facts.labels
-        judged = self._judge(labels)
         tags = self.declared_tags(labels) if labels.tags else ()
-        effects = self._rules.effects(self._outcomes(facts, judged.data_classes, tags))
+        settled = self._settle(facts, tags)
+        effects = settled.effects
         latency_budget, first_token_budget = self._budgets(labels, effects)
-        refusals: list[Refusal] = []
-        candidates: list[Candidate] = []
-        log_latency = log(latency_budget) if latency_budget > 0.0 else -inf
-        log_first_token = None
-        if first_token_budget is not None:
-            log_first_token = log(first_token_budget) if first_token_budget > 0.0 else -inf
-        each_backend = zip(self.terms, facts.backends, judged.refusals, effects.refusals, strict=True)
-        for at, (terms, backend, always, by_rule) in enumerate(each_backend):
-            if backend.name != terms.name:
-                raise ValueError("the facts are not of this policy's backends, in their order")
-            cost = 0.0
-            if terms.price is not None and labels.task is not _COUNT_TOKENS:  # nobody is charged for counting
-                cost = terms.price.of(labels.prompt_tokens, labels.max_output_tokens)
-            refusal = always or by_rule or refused_now(terms, backend, facts, cost, effects.max_cost)
-            if refusal is not None:
-                refusals.append(refusal)
-                continue
-            prediction = backend.prediction
-            p_done = prediction.total.probability_below(log_latency)
-            if log_first_token is not None:
-                p_done = min(p_done, prediction.first.probability_below(log_first_token))
-            latency = (prediction.first if labels.streaming else prediction.total).median()
-            strength, preferred_by = effects.preferred.get(at, _NOT_PREFERRED)
-            candidates.append(
-                Candidate(
-                    at,
-                    terms,
-                    prediction,
-                    p_done,
-                    1.0 - terms.quality,
-                    latency,
-                    cost,
-                    strength,
-                    preferred_by,
-                    effects.avoided.get(at),
-                    terms.name == facts.conversation_backend,
-                )
-            )
-        ordered = in_order(candidates, effects.order or self._defaults.order)
-        last = reserve(ordered, latency_budget, first_token_budget, labels.idempotent)
-        steps = self._steps(facts.request_id, ordered, last)
-        return Plan(
-            request_id=facts.request_id,
-            policy_version=self.version,
-            data_classes=judged.data_classes,
-            latency_budget=latency_budget,
-            first_token_budget=first_token_budget,
-            steps=steps,
-            refusals=tuple(refusals),
-            matched_rules=effects.matched,
-            notes=(*_left_out(labels, tags), *effects.notes) if labels.tags else effects.notes,
-            reason=f"{steps[0].backend}: {steps[0].reason}" if steps else nobody(refusals),
-            retry=self._defaults.retry,
-            stream_failover=effects.stream_failover or self._defaults.stream_failover,
-            hedge=judged.hedge and effects.hedge is not False,
-        )
-
-    def _steps(self, request_id: str, ordered: Sequence[Candidate], last: tuple[int, float] | None) -> tuple[Step, ...]:
-        last_at, starts_at = last or (None, None)
+        refusals, abilities, predictions, chances = self._abilities(facts, settled, latency_budget, first_token_budget)
+        ranking = settled.ranking(abilities, predictions, labels)
+        last = ranking.last_resort if labels.idempotent else None  # else nothing may run beside another attempt
+        moment = None
+        if last is not None:
+            at = ranking.places[last][0]
+            moment = starts_at(predictions[at], chances[at], latency_budget, first_token_budget)
+        request_id, version = facts.request_id, self.version
         steps: list[Step] = []
-        for at, (each, reason) in enumerate(zip(ordered, reasons(ordered), strict=True)):
-            name = each.terms.name
-            permit = Permit(request_id, name, self.version)
-            is_last = at == last_at
+        for at, name, reason, tells_chance, avoided in ranking.places:
+            is_last = moment is not None and len(steps) == last
             # By position: by name it takes half as long again, and this is the busiest line of planning.
             steps.append(
                 Step(
                     name,
-                    permit,
-                    each.prediction,
-                    each.p_done,
-                    reason,
+                    Permit(request_id, name, version),
+                    predictions[at],
+                    chances[at],
+                    f"{reason} ({chances[at]:.0%})" if tells_chance else reason,
                     is_last,
-                    starts_at if is_last else None,
-                    each.avoided_by is not None,
+                    moment if is_last else None,
+                    avoided,
                 )
             )
-        return tuple(steps)
+        return Plan(
+            request_id,
+            version,
+            settled.data_classes,
+            latency_budget,
+            first_token_budget,
+            tuple(steps),
+            refusals,
+            effects.matched,
+            (*_left_out(labels, tags), *effects.notes) if labels.tags else effects.notes,
+            f"{steps[0].backend}: {steps[0].reason}" if steps else nobody(refusals),
+            self._defaults.retry,
+            effects.stream_failover or self._defaults.stream_failover,
+            hedge=settled.hedge,
+        )
+
+    def _abilities(
+        self, facts: Facts, settled: Settled, latency_budget: float, first_token_budget: float | None
+    ) -> tuple[tuple[Refusal, ...], tuple[int, ...], list[Prediction], list[float]]:
+        """All refusals; and for each standing what it is able to now, its prediction, and its chance to be in time."""
+        log_latency = _log(latency_budget)
+        log_first_token = None if first_token_budget is None else _log(first_token_budget)
+        max_cost, conversation_backend, backends = settled.effects.max_cost, facts.conversation_backend, facts.backends
+        refusals: list[Refusal] = []
+        abilities: list[int] = []
+        predictions: list[Prediction] = []
+        chances: list[float] = []
+        for standing in settled.standings:
+            backend = backends[standing.index]
+            name, prediction = standing.name, backend.prediction
+            if backend.name != name:
+                raise ValueError("the facts are not of this policy's backends, in their order")
+            chance = prediction.p_done(log_latency, log_first_token)
+            refusal = refused_now(standing.terms, backend, facts, max_cost)
+            if refusal is not None:
+                refusals.append(refusal)
+                ability = UNABLE
+            else:
+                ability = LIKELY if chance >= (ENOUGH if prediction.known else ENOUGH_UNTRIED) else ABLE
+                if name == conversation_backend:
+                    ability += KEPT
+            abilities.append(ability)
+            predictions.append(prediction)
+            chances.append(chance)
+        return self._all_refusals(settled, refusals), tuple(abilities), predictions, chances
+
+    def _all_refusals(self, settled: Settled, now: Sequence[Refusal]) -> tuple[Refusal, ...]:
+        """In the configuration's order."""
+        if not now:
+            return settled.refusals
+        return tuple(sorted((*settled.refusals, *now), key=lambda refusal: self._index[refusal.backend]))
 
     def _budgets(self, labels: Labels, effects: Effects) -> tuple[float, float | None]:
         """The caller's, else the last rule's, else the default's.
@@ -237,9 +238,18 @@ class Policy:
                 first_token = self._defaults.first_token_budget
         return latency, first_token
 
-    def _outcomes(
-        self, facts: Facts, data_classes: tuple[str, ...], tags: tuple[tuple[str, str], ...]
-    ) -> tuple[bool | None, ...]:
+    def _settle(self, facts: Facts, tags: tuple[tuple[str, str], ...]) -> Settled:
+        judged = self._judge(facts.labels)
+        outcomes = self._outcomes(facts, judged.data_classes, tags)
+        key = judged, outcomes
+        known = self._settled.get(key)
+        if known is None:
+            effects, order = self._rules.effects(outcomes), self._defaults.order
+            settled = settle(self.terms, judged.data_classes, judged.refusals, judged.hedge, effects, order)
+            known = self._settled.keep(key, settled)
+        return known
+
+    def _outcomes(self, facts: Facts, data_classes: tuple[str, ...], tags: tuple[tuple[str, str], ...]) -> Outcomes:
         """The conditions' outcomes. A request of several classes is judged once as each of them.
 
         A condition then holds if it holds for one of them, and fails if it fails for one.
@@ -252,20 +262,18 @@ class Policy:
         one, *others = data_classes or ("",)
         outcomes = self._conditions.outcomes(Situation(facts, one, data_classes, tags, latency, first))
         if others and self._conditions.reads_data_class:
+            held, failed = outcomes
             for name in others:
                 more = self._conditions.outcomes(Situation(facts, name, data_classes, tags, latency, first))
-                outcomes = tuple(
-                    None if a is None or b is None else a or b for a, b in zip(outcomes, more, strict=True)
-                )
+                held, failed = held | more.held, failed | more.failed
+            outcomes = Outcomes(held & ~failed, failed)
         return outcomes
 
     def _judge(self, labels: Labels) -> _Judged:
         key = _JUDGED_BY(labels)
         known = self._judgements.get(key)
         if known is None:
-            if len(self._judgements) >= _REMEMBERED:
-                self._judgements.clear()
-            known = self._judgements[key] = self._judge_afresh(labels)
+            known = self._judgements.keep(key, self._judge_afresh(labels))
         return known
 
     def _judge_afresh(self, labels: Labels) -> _Judged:
@@ -288,12 +296,9 @@ class Policy:
         key = (labels.data_classes, labels.unclassed, labels.residency)
         known = self._walled.get(key)
         if known is None:
-            if len(self._walled) >= _REMEMBERED:
-                self._walled.clear()
             classes = self.walls.effective(labels.data_classes, labels.unclassed)
-            known = self._walled[key] = tuple(
-                self.walls.objection(classes, labels.residency, terms.location) for terms in self.terms
-            )
+            objections = (self.walls.objection(classes, labels.residency, terms.location) for terms in self.terms)
+            known = self._walled.keep(key, tuple(objections))
         return known
 
     def declared_tags(self, labels: Labels) -> tuple[tuple[str, str], ...]:
@@ -330,7 +335,17 @@ def _left_out(labels: Labels, tags: Sequence[object]) -> tuple[str, ...]:
 
 # The text of the task, because an enum's hash is slow.
 _JUDGED_BY = attrgetter(
-    "data_classes", "unclassed", "residency", "backends", "task._value_", "continues", "constrained", "logprobs"
+    "data_classes",
+    "unclassed",
+    "residency",
+    "backends",
+    "task._value_",
+    "model",
+    "continues",
+    "constrained",
+    "logprobs",
 )
 
-_NOT_PREFERRED = (0, "")
+
+def _log(budget: float) -> float:
+    return log(budget) if budget > 0.0 else -inf

@@ -32,10 +32,8 @@ def narrowed(backend: str, labels: Labels) -> Refusal | None:
     return Refusal(backend, RefusalCode.CALLER_NARROWED, "the caller asked for " + ", ".join(labels.backends))
 
 
-def refused_now(
-    terms: BackendTerms, backend: BackendFacts, facts: Facts, cost: float, max_cost: float | None
-) -> Refusal | None:
-    """Why not now: too long, too dear, out of reach, not ready. ``cost`` is in US dollars."""
+def refused_now(terms: BackendTerms, backend: BackendFacts, facts: Facts, max_cost: float | None) -> Refusal | None:
+    """Why not now: too long, too dear, out of reach, not ready. ``max_cost`` is in US dollars."""
     # The estimate is rough; only what is too long beyond doubt is refused here. The backend counts exactly.
     too_long = terms.context_tokens is not None and facts.labels.prompt_tokens / 2 > terms.context_tokens
     if too_long and facts.labels.task is not _COUNT_TOKENS:  # how much too long, may be asked
@@ -44,7 +42,7 @@ def refused_now(
             RefusalCode.CONTEXT_LENGTH,
             f"about {facts.labels.prompt_tokens} tokens do not fit into its context of {terms.context_tokens}",
         )
-    if max_cost is not None and cost > max_cost:
+    if max_cost is not None and (cost := terms.cost(facts.labels)) > max_cost:
         sentence = f"it would cost about {cost:.2g} US dollars; at most {max_cost:.2g} may be spent"
         return Refusal(terms.name, RefusalCode.PRICE, sentence)
     if facts.link.state is _OFFLINE and terms.remote and _needs_the_link(terms, backend, facts):

@@ -5,30 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .facts import Prediction
-from .order import Candidate
 
 _WORTH_A_TRY = 0.5
 
 
-def reserve(
-    ordered: Sequence[Candidate], latency_budget: float, first_token_budget: float | None, overlap: bool
-) -> tuple[int, float] | None:
-    """The last resort's position in the order and when it starts, in seconds from the request's entry.
+def last_resort(on_device: Sequence[bool]) -> int | None:
+    """The last resort's position in an order, given which are on this device: the best of those, else the last.
 
-    It is the best step on this device, else the last one. ``None`` where there is none to reserve: it is first
-    anyway, nothing may run beside another attempt, or it is known to be too late for it and not worth a try. A guess
-    about a backend that is not known denies nothing.
+    ``None`` where that is first anyway.
     """
-    if not overlap or len(ordered) < 2:
-        return None
-    at = next((at for at, each in enumerate(ordered) if each.terms.location.on_device), len(ordered) - 1)
-    if at == 0:
-        return None
-    moment = last_safe_moment(ordered[at].prediction, latency_budget, first_token_budget)
+    at = next((at for at, here in enumerate(on_device) if here), len(on_device) - 1)
+    return at if at > 0 else None
+
+
+def starts_at(
+    prediction: Prediction, p_done: float, latency_budget: float, first_token_budget: float | None
+) -> float | None:
+    """When the last resort starts, in seconds from the request's entry.
+
+    ``None`` where it is known to be too late for it, and not worth a try: then there is none. A guess about a backend
+    that is not known denies nothing.
+    """
+    moment = last_safe_moment(prediction, latency_budget, first_token_budget)
     if moment >= 0.0:
-        return at, moment
-    worth_it = ordered[at].p_done >= _WORTH_A_TRY or not ordered[at].prediction.known
-    return (at, 0.0) if worth_it else None
+        return moment
+    return 0.0 if p_done >= _WORTH_A_TRY or not prediction.known else None
 
 
 def last_safe_moment(prediction: Prediction, latency_budget: float, first_token_budget: float | None) -> float:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,15 +21,25 @@ import edgewise.policies
 from edgewise.core.decision import RefusalCode
 from edgewise.core.errors import InvalidRequest
 from edgewise.core.permit import Permit
-from edgewise.core.place import DEVICE
-from edgewise.core.request import Labels, Task
+from edgewise.core.place import DEVICE, Place, PlaceSet
+from edgewise.core.price import Price
+from edgewise.core.request import Labels, Priority, Residency, Task
 from edgewise.policies import Policy
 from edgewise.policies.facts import BackendTerms, Facts, LinkFacts, LinkState, LogNormal, NotReady, Prediction
-from edgewise.policies.order import Candidate, in_order
-from edgewise.policies.settings import DataClassSettings, DefaultsSettings, Objective, RuleSettings, SiteSettings
+from edgewise.policies.memory import Memory
+from edgewise.policies.order import Candidate, Standing, in_order
+from edgewise.policies.settings import (
+    DataClassSettings,
+    DefaultsSettings,
+    Objective,
+    RuleSettings,
+    SetSettings,
+    SiteSettings,
+)
 
 MakePolicy = Callable[..., Policy]
 MakeFacts = Callable[..., Facts]
+QUICK = Prediction(LogNormal(-2.0, 0.1), LogNormal(-1.0, 0.1))
 SLOW = Prediction(LogNormal(0.0, 0.3), LogNormal(1.0, 0.3))  # first token in 1 s, all in 2.7 s, more or less
 
 
@@ -117,9 +130,14 @@ def test_every_step_says_why_it_stands_there(make_policy: MakePolicy, make_facts
     assert plan.reason == "gateway: before cloud: rule 'keen' prefers it"
 
 
-def candidate(index: int, quality: float, latency: float, cost: float, p_done: float = 1.0) -> Candidate:
-    terms = BackendTerms(f"b{index}", DEVICE, frozenset(Task), remote=False, quality=quality)
-    return Candidate(index, terms, SLOW, p_done, 1.0 - quality, latency, cost, 0, "", None, kept=False)
+def candidate(index: int, quality: float, latency: float, cost: float, likely: bool = True) -> Candidate:
+    """One that takes so many seconds and US dollars."""
+    price = Price(output=cost * 1e6)
+    terms = BackendTerms(f"b{index}", DEVICE, frozenset(Task), remote=False, quality=quality, price=price)
+    typical = LogNormal(math.log(latency), 0.3)
+    labels = Labels(Task.GENERATE, max_output_tokens=1)
+    standing = Standing(index, terms.name, terms, 1.0 - quality)
+    return Candidate(index, standing, Prediction(typical, typical), labels, likely, kept=False)
 
 
 @pytest.mark.parametrize(
@@ -145,26 +163,26 @@ def test_objectives_one_after_the_other_with_near_values_equal(
 
 @given(
     values=st.lists(
-        st.tuples(st.floats(0, 1), st.floats(0.01, 5), st.floats(0, 1), st.sampled_from([0.2, 0.99])),
+        st.tuples(st.floats(0, 1), st.floats(0.01, 5), st.floats(0, 1), st.booleans()),
         min_size=1,
         max_size=6,
     ),
     order=st.permutations(list(Objective)),
 )
 def test_the_order_is_total_and_puts_nobody_before_a_clearly_better_one(
-    values: list[tuple[float, float, float, float]], order: list[Objective]
+    values: list[tuple[float, float, float, bool]], order: list[Objective]
 ) -> None:
     made = [candidate(index, *each) for index, each in enumerate(values)]
     ordered = in_order(made, tuple(order))
     assert sorted(each.index for each in ordered) == list(range(len(values)))
     assert [each.index for each in in_order(made, tuple(order))] == [each.index for each in ordered]
-    measure = {Objective.QUALITY: "shortfall", Objective.LATENCY: "latency", Objective.COST: "cost"}[order[0]]
+    measure = {Objective.QUALITY: "standing.shortfall", Objective.LATENCY: "latency", Objective.COST: "cost"}[order[0]]
+    read = attrgetter(measure)
     first = ordered[0]
     for other in ordered[1:]:
-        if (other.p_done >= 0.95) == (first.p_done >= 0.95):
-            best = getattr(other, measure)
-            bound = best + 0.05 if measure == "shortfall" else best * 1.1
-            assert getattr(first, measure) <= bound + 1e-6
+        if other.likely == first.likely:
+            bound = read(other) + 0.05 if order[0] is Objective.QUALITY else read(other) * 1.1
+            assert read(first) <= bound + 1e-6
 
 
 def test_the_last_resort_is_the_device_at_its_last_safe_moment(make_policy: MakePolicy, make_facts: MakeFacts) -> None:
@@ -259,21 +277,56 @@ def test_the_version_follows_what_decides(
     assert run[0] == run[1]
 
 
-def test_what_was_remembered_changes_nothing(make_policy: MakePolicy, make_facts: MakeFacts) -> None:
+def test_what_was_remembered_changes_nothing(
+    make_policy: MakePolicy, make_facts: MakeFacts, terms: tuple[BackendTerms, ...]
+) -> None:
     rules = (
         RuleSettings("long", "request.prompt_tokens > 100", prefer=("gateway",)),
         RuleSettings("late", "request.latency_budget < duration('2s')", avoid=("cloud",)),
+        RuleSettings("soon", "request.first_token_budget < duration('1s')", set=SetSettings(hedge=False)),
+        RuleSettings("kiosk", '"app" in request.tags', deny=("gateway",)),
+        RuleSettings("health", 'request.data_class == "health"', prefer=("phone",)),
+        RuleSettings("careful", "100 / request.prompt_tokens > 1", set=SetSettings(max_cost=0.001)),
     )
-    remembering = make_policy(*rules)
+    backends = (replace(terms[0], models=frozenset({"a"})), replace(terms[1], quality=0.86), terms[2])
+    settings: dict[str, Any] = {"backends": backends, "tags": {"app": ("kiosk",)}}
+    remembering = make_policy(*rules, **settings)
     chance = random.Random(3)
-    for _ in range(300):
-        facts = make_facts(
-            data_classes=(chance.choice(["public", "personal", "health"]),),
-            prompt_tokens=chance.choice([0, 99, 100, 101, 5000]),
-            latency_budget=chance.choice([1.0, 2.0, 3.0]),
-            constrained=chance.random() < 0.3,
+    labels: dict[str, list[Any]] = {
+        "task": list(Task),
+        "data_classes": [(), ("public",), ("personal",), ("health",), ("health", "public")],
+        "latency_budget": [None, 1.0, 2.0, 3.0],
+        "first_token_budget": [None, 0.5, 1.5],
+        "max_output_tokens": [0, 200],
+        "prompt_tokens": [0, 99, 100, 101, 5000],
+        "priority": list(Priority),
+        "tags": [{}, {"app": "kiosk"}, {"app": "?"}],
+        "residency": [None, Residency(process_in=PlaceSet.of([Place("DE")]))],
+        "backends": [(), ("gateway", "phone")],
+        "model": ["", "a", "b"],
+        **{name: [False, True] for name in ("streaming", "continues", "constrained", "logprobs")},
+        **{name: [False, True] for name in ("idempotent", "unclassed")},
+    }
+    assert labels.keys() == {field.name for field in fields(Labels)}
+    usual = make_facts().labels
+    for _ in range(600):
+        # Mostly as usual, so that most of what is remembered is met again.
+        some = {name: chance.choice(values) for name, values in labels.items() if chance.random() < 0.25}
+        predictions = {each.name: chance.choice([QUICK, SLOW]) for each in terms}
+        facts = replace(
+            make_facts(link=LinkFacts(chance.choice(list(LinkState))), predictions=predictions),
+            labels=replace(usual, **some),
+            conversation_backend=chance.choice([None, "phone", "cloud"]),
         )
-        assert remembering.plan(facts) == make_policy(*rules).plan(facts)
+        assert remembering.plan(facts) == make_policy(*rules, **settings).plan(facts)
+
+
+def test_what_is_remembered_stays_within_bounds() -> None:
+    memory = Memory[int, str](3)
+    assert [memory.keep(at, str(at)) for at in range(3)] == ["0", "1", "2"]
+    assert list(memory) == [0, 1, 2]
+    memory.keep(3, "3")
+    assert memory == {3: "3"}
 
 
 def test_only_policies_make_permits() -> None:
