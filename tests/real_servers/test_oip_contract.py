@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -18,8 +17,6 @@ from edgewise.backends.contract import (
     EmbeddingTests,
     GenerationTests,
     InferenceTests,
-    LifetimeTests,
-    RemoteTests,
 )
 from edgewise.backends.grpc import GrpcSettings
 from edgewise.backends.grpc.backend import GrpcBackend
@@ -30,37 +27,24 @@ from edgewise.core.content import GenerateInput, InferInput, Message
 from edgewise.core.request import Task
 
 from ..remotes.counting import BREAKING, LASTING
+from .one_server import OneServer
 from .servers import STARTS, Running
 
 ARRAY = to_tensor(numpy.arange(6, dtype=numpy.float32).reshape(3, 2))
 OWN = GenerateTensors(max_output_tokens="max_tokens", finish_reason="finish_reason")
 
 
-class RealContract(LifetimeTests, RemoteTests):
-    """One server for all tests of a class: starting one takes seconds."""
-
+class RealContract(OneServer):
     __test__ = False
 
     server: ClassVar[str]
     oip: ClassVar[OipSettings]
     model: ClassVar[str] = "llm"
     tasks: ClassVar[tuple[Task, ...]] = tuple(Task)
-    running: ClassVar[Running]
-    _folder: ClassVar[tempfile.TemporaryDirectory[str]]
 
     @classmethod
-    def setup_class(cls) -> None:
-        cls._folder = tempfile.TemporaryDirectory()
-        cls.running = STARTS[cls.server](Path(cls._folder.name))
-        super().setup_class()
-
-    @classmethod
-    def teardown_class(cls) -> None:
-        try:
-            super().teardown_class()
-        finally:
-            cls.running.stop()
-            cls._folder.cleanup()
+    def begin(cls, folder: Path) -> Running:
+        return STARTS[cls.server](folder)
 
     @classmethod
     def settings(cls, model: str) -> GrpcSettings:
@@ -74,11 +58,6 @@ class RealContract(LifetimeTests, RemoteTests):
     @classmethod
     def stranger(cls) -> Backend:
         return GrpcBackend("stranger", cls.settings("nobody"))
-
-    @classmethod
-    async def restart(cls) -> None:
-        cls.running.stop()
-        cls.running.begin()
 
 
 class RealGeneration(RealContract, GenerationTests, CancellationTests):

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
-from .counting import BrokenError, Counting, FullError, TooLongError, vector
+from .counting import BrokenError, FullError, TooLongError, vector
+from .counting_service import CountingService
 
 KEY = "key-plover-1"
 MODELS = {"llm", "vectors"}
@@ -27,11 +27,11 @@ class RefusedError(Exception):
         self.code = code
 
 
-class OpenaiServer:
+class OpenaiServer(CountingService):
     """Answers `chat/completions` and `embeddings`."""
 
     def __init__(self) -> None:
-        self.model = Counting()
+        super().__init__()
         self.port = 0
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -51,22 +51,6 @@ class OpenaiServer:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-
-    async def restart(self) -> None:
-        await self.stop()
-        await self.start()
-
-    async def idle(self) -> None:
-        while self.model.running:  # noqa: ASYNC110  # the end of a call is no event here
-            await asyncio.sleep(0)
-
-    @asynccontextmanager
-    async def filled(self) -> AsyncIterator[None]:
-        self.model.full = True
-        try:
-            yield
-        finally:
-            self.model.full = False
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))

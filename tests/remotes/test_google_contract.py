@@ -3,81 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import ClassVar
 
 from edgewise.backends import Backend
-from edgewise.backends.contract import (
-    CancellationTests,
-    CountingTests,
-    EmbeddingTests,
-    GenerationTests,
-    LifetimeTests,
-    RemoteTests,
-)
+from edgewise.backends.contract import CountingTests, EmbeddingTests, GenerationTests, LifetimeTests
 from edgewise.backends.grpc import GrpcSettings
 from edgewise.backends.grpc.backend import GrpcBackend
 from edgewise.backends.grpc.settings import ProtocolName
-from edgewise.core.content import GenerateInput, Message
 from edgewise.core.request import Task
 from edgewise.core.settings import Secret
 
-from .counting import BREAKING, CONTEXT, LASTING
+from .contract import ServedContract
+from .counting import CONTEXT
 from .google_server import EMBED_MODELS, KEY, MODELS, GoogleServer
 
 
-class GoogleContract(LifetimeTests, CancellationTests, RemoteTests):
+class GoogleContract(ServedContract[GoogleServer]):
     __test__ = False
 
     protocol: ClassVar[ProtocolName]
-    models: ClassVar[dict[ProtocolName, str]] = MODELS
     tasks: ClassVar[tuple[Task, ...]] = (Task.GENERATE, Task.COUNT_TOKENS)
-    servers: ClassVar[list[GoogleServer]]
-    breaking = BREAKING
-
-    def lasting(self) -> GenerateInput:
-        return self.call(Message.user(LASTING), max_output_tokens=512)
 
     @classmethod
-    def settings(cls, model: str) -> GrpcSettings:
-        return GrpcSettings(
-            cls.servers[0].target,
+    def server(cls) -> GoogleServer:
+        return GoogleServer(cls.protocol)
+
+    @classmethod
+    def client(cls, server: GoogleServer, *, knows: bool) -> Backend:
+        settings = GrpcSettings(
+            server.target,
             cls.protocol,
-            model,
+            MODELS[cls.protocol] + ("" if knows else "-none"),
             credentials=Secret(KEY),
             tasks=cls.tasks,
             context_tokens=CONTEXT,
             max_concurrency=8,
         )
-
-    @classmethod
-    @asynccontextmanager
-    async def opened(cls) -> AsyncIterator[Backend]:
-        server = GoogleServer(cls.protocol)
-        await server.start()
-        cls.servers = [*getattr(cls, "servers", []), server]
-        try:
-            yield GrpcBackend("google", cls.settings(cls.models[cls.protocol]))
-        finally:
-            cls.servers.remove(server)
-            await server.stop()
-
-    @classmethod
-    async def idle(cls, backend: Backend) -> None:
-        for server in cls.servers:
-            await server.idle()
-
-    @classmethod
-    def stranger(cls) -> Backend:
-        return GrpcBackend("stranger", cls.settings(cls.models[cls.protocol] + "-none"))
-
-    @classmethod
-    def filled(cls) -> AbstractAsyncContextManager[None]:
-        return cls.servers[0].filled()
-
-    @classmethod
-    async def restart(cls) -> None:
-        await cls.servers[0].restart()
+        return GrpcBackend("google", settings)
 
 
 class TestGemini(GoogleContract, GenerationTests, EmbeddingTests, CountingTests):
@@ -93,8 +56,6 @@ class TestVertex(GoogleContract, GenerationTests, CountingTests):
 
 class TestVertexEmbedding(LifetimeTests, EmbeddingTests):
     """Its models for texts and for vectors are different ones, and so are the backends."""
-
-    servers: ClassVar[list[GoogleServer]]
 
     @classmethod
     @asynccontextmanager

@@ -2,89 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import ClassVar
 
 import numpy
 
 from edgewise.backends import Backend
-from edgewise.backends.contract import (
-    CancellationTests,
-    EmbeddingTests,
-    GenerationTests,
-    InferenceTests,
-    LifetimeTests,
-    RemoteTests,
-)
+from edgewise.backends.contract import EmbeddingTests, GenerationTests, InferenceTests
 from edgewise.backends.grpc import GrpcSettings
 from edgewise.backends.grpc.backend import GrpcBackend
 from edgewise.backends.grpc.oip_settings import EmbedTensors, GenerateTensors, OipSettings
 from edgewise.backends.grpc.settings import ProtocolName
 from edgewise.backends.tensors import to_tensor
-from edgewise.core.content import GenerateInput, InferInput, Message
+from edgewise.core.content import InferInput
 
-from .counting import BREAKING, CONTEXT, LASTING
+from .contract import ServedContract
+from .counting import CONTEXT
 from .oip_server import DYNAMO, KSERVE, MLSERVER, OLDER_TENSORRT_LLM, TENSORRT_LLM, TRITON_VLLM, Dialect, OipServer
 
 TENSORS = InferInput("llm", {"x": to_tensor(numpy.arange(6, dtype=numpy.float32).reshape(3, 2))})
 OWN = GenerateTensors(max_output_tokens="max_tokens")
 
 
-class OipContract(LifetimeTests, GenerationTests, CancellationTests, EmbeddingTests, InferenceTests, RemoteTests):
+class OipContract(ServedContract[OipServer], GenerationTests, EmbeddingTests, InferenceTests):
     __test__ = False
 
     dialect: ClassVar[Dialect]
     oip: ClassVar[OipSettings]
     tensors = TENSORS
-    breaking = BREAKING
     continues: ClassVar[bool] = True
-    servers: ClassVar[list[OipServer]]
-
-    def lasting(self) -> GenerateInput:
-        return self.call(Message.user(LASTING), max_output_tokens=512)
 
     @classmethod
-    def settings(cls, model: str = "llm") -> GrpcSettings:
-        return GrpcSettings(
-            cls.servers[0].target,
+    def server(cls) -> OipServer:
+        return OipServer(cls.dialect)
+
+    @classmethod
+    def client(cls, server: OipServer, *, knows: bool) -> Backend:
+        settings = GrpcSettings(
+            server.target,
             ProtocolName.OIP,
-            model,
+            "llm" if knows else "nobody",
             context_tokens=CONTEXT,
             max_concurrency=8,
             continues=cls.continues,
             oip=cls.oip,
         )
-
-    @classmethod
-    @asynccontextmanager
-    async def opened(cls) -> AsyncIterator[Backend]:
-        server = OipServer(cls.dialect)
-        await server.start()
-        cls.servers = [*getattr(cls, "servers", []), server]
-        try:
-            yield GrpcBackend("oip", cls.settings())
-        finally:
-            cls.servers.remove(server)
-            await server.stop()
-
-    @classmethod
-    async def idle(cls, backend: Backend) -> None:
-        for server in cls.servers:
-            await server.idle()
-
-    @classmethod
-    def stranger(cls) -> Backend:
-        return GrpcBackend("stranger", cls.settings("nobody"))
-
-    @classmethod
-    def filled(cls) -> AbstractAsyncContextManager[None]:
-        return cls.servers[0].filled()
-
-    @classmethod
-    async def restart(cls) -> None:
-        await cls.servers[0].restart()
+        return GrpcBackend("oip", settings)
 
 
 class TestTritonVllm(OipContract):

@@ -10,35 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from edgewise.backends import Capabilities
 from edgewise.backends.grpc import TlsSettings
 from edgewise.backends.grpc.backend import GrpcBackend
 from edgewise.backends.grpc.settings import Balancing, GrpcSettings
 from edgewise.core.answer import Delta, Finish
 from edgewise.core.failure import AttemptError, FailureKind
-from edgewise.core.request import Task
 from edgewise.core.settings import FilePath, Seconds
 from edgewise.router import AsyncRouter
 from edgewise.router.config import loads
 from edgewise.router.serving.server import ModelServer
-from edgewise.testing import Script, ScriptedBackend
+from edgewise.testing import ScriptedBackend
 
 from .conftest import CALL, Connect, Scripted, Serve, within
 from .cutting_proxy import Cut, CuttingProxy
-
-WORDS = tuple(f"{number} " for number in range(1, 9))
-CONFIGURATION = """
-version: 1
-backends:
-  far:
-    kind: grpc
-    target: {target}
-    connect_timeout: 250ms
-    location: {{process_in: [NL]}}
-policy:
-  data_classes: {{public: {{process_in: [any]}}}}
-  defaults: {{latency_budget: 10s, order: [quality]}}
-"""
+from .test_resumption import CONFIGURATION, WORDS, counting
 
 
 @dataclass
@@ -61,8 +46,7 @@ class Fleet:
 
 @pytest.fixture
 async def fleet(serve: Serve) -> AsyncIterator[Fleet]:
-    can = Capabilities(frozenset(Task), max_concurrency=4)
-    models = [ScriptedBackend("m", Script(WORDS, first_after=0.0, every=0.004), capabilities=can) for _ in range(2)]
+    models = [counting(), counting()]
     servers = [await serve(model, resume_within=Seconds(60.0)) for model in models]
     async with AsyncExitStack() as stack:
         wires = [
