@@ -66,9 +66,10 @@ def failed(race: RaceFailed, decision: Decision, partial: str = "") -> EdgewiseE
 def out_of_time(decision: Decision, partial: str = "", *, first_token: bool = False) -> DeadlineExceeded:
     """The error for a budget that ran out."""
     budget = decision.first_token_budget if first_token else decision.latency_budget
+    assert budget is not None
     what = "no first token" if first_token else "no whole answer"
     tried = ", ".join(dict.fromkeys(attempt.backend for attempt in decision.attempts))
-    sentence = f"{what} within {format_duration(budget or 0.0)}; tried: {tried or 'nothing'}"
+    sentence = f"{what} within {format_duration(budget)}; tried: {tried or 'nothing'}"
     return DeadlineExceeded(sentence, decision, partial)
 
 

@@ -36,4 +36,4 @@ class StopSequences:
 
 def _overlap(text: str, sequence: str) -> int:
     """The length of the longest end of ``text`` that begins ``sequence``, shorter than it."""
-    return next((n for n in range(min(len(sequence) - 1, len(text)), 0, -1) if text.endswith(sequence[:n])), 0)
+    return max(n for n in range(len(sequence)) if text.endswith(sequence[:n]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -53,12 +54,66 @@ def test_a_turn_that_comes_together_with_a_cancellation_is_passed_on() -> None:
     run_in_virtual_time(main())
 
 
+def test_a_newcomer_is_told_how_many_have_their_turn_before_it() -> None:
+    async def main() -> None:
+        slots = Slots(2)
+        assert slots.ahead(Priority.HIGH) == 0.0
+        for _ in range(2):
+            assert slots.free
+            await slots.take(Turn(Priority.LOW))
+        assert not slots.free
+        waiting = [
+            asyncio.create_task(slots.take(Turn(priority)))
+            for priority in (Priority.HIGH, Priority.NORMAL, Priority.NORMAL, Priority.LOW)
+        ]
+        await asyncio.sleep(0)
+        assert [slots.before(priority) for priority in (Priority.HIGH, Priority.NORMAL, Priority.LOW)] == [3, 5, 6]
+        assert slots.ahead(Priority.HIGH) == 1.0
+        assert slots.ahead(Priority.LOW) == 2.5
+        slots.promised += 3
+        assert slots.ahead(Priority.HIGH) == 2.5
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert (slots.running, slots.waiting) == (2, 0)
+
+    run_in_virtual_time(main())
+
+
+def test_who_waits_may_be_hastened_and_never_held_back() -> None:
+    async def main() -> None:
+        slots, order = Slots(1), []
+        await slots.take(Turn(Priority.NORMAL))
+        turns = {name: Turn(priority) for name, priority in (("a", Priority.NORMAL), ("b", Priority.LOW))}
+
+        async def run(name: str) -> None:
+            await slots.take(turns[name])
+            order.append(name)
+            slots.give_back()
+
+        tasks = [asyncio.create_task(run(name)) for name in turns]
+        await asyncio.sleep(0)
+        slots.hasten(turns["a"], Priority.LOW)
+        slots.hasten(turns["b"], Priority.HIGH)
+        assert slots.waiting == 2
+        assert slots.before(Priority.HIGH) == 2
+        slots.give_back()
+        await asyncio.gather(*tasks)
+        assert order == ["b", "a"]
+        slots.hasten(turns["a"], Priority.HIGH)  # its turn has come: nothing is left to hasten
+        assert (slots.running, slots.waiting) == (0, 0)
+        assert slots.free
+
+    run_in_virtual_time(main())
+
+
 def test_the_queue_is_bounded() -> None:
     async def main() -> None:
         slots = Slots(1)
         await slots.take(Turn(Priority.NORMAL))
         tasks = [asyncio.create_task(slots.take(Turn(Priority.NORMAL))) for _ in range(MOST_WAITING)]
         await asyncio.sleep(0)
+        assert slots.full
         with pytest.raises(AttemptError, match="wait"):
             await slots.take(Turn(Priority.HIGH))
         for task in tasks:
@@ -69,8 +124,11 @@ def test_the_queue_is_bounded() -> None:
     run_in_virtual_time(main())
 
 
-def test_who_cannot_start_in_time_is_told_at_once(make_router: RouterMaker) -> None:
-    phone = ScriptedBackend("phone", Script(first_after=1.0), capabilities=ONE)
+@pytest.mark.parametrize(
+    "budgets", [{"latency_budget": 6.2}, {"latency_budget": 60.0, "first_token_budget": 6.2}], ids=["whole", "first"]
+)
+def test_who_cannot_start_in_time_is_told_at_once(make_router: RouterMaker, budgets: dict[str, Any]) -> None:
+    phone = ScriptedBackend("phone", Script(first_after=2.0), capabilities=ONE)
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -82,7 +140,7 @@ def test_who_cannot_start_in_time_is_told_at_once(make_router: RouterMaker) -> N
 
             async def ask() -> str:
                 try:
-                    return (await router.generate("Hello", data_class="secret", latency_budget=3.5)).backend
+                    return (await router.generate("Hello", data_class="secret", **budgets)).backend
                 except Overloaded:
                     ends.append(loop.time() - started)
                     return "told"

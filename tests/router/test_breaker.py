@@ -132,6 +132,52 @@ def test_a_share_needs_enough_failures_and_those_of_long_ago_do_not_count(breake
     assert state(breaker) is BreakerState.CLOSED
 
 
+@pytest.mark.parametrize(
+    ("failing", "seconds", "opens"),
+    [("s" + "fs" * 4 + "f", 29.9, True), ("s" + "fs" * 4 + "f", 30.1, False), ("ss" + "fs" * 4 + "f", 1.0, False)],
+    ids=["five of ten within half a minute", "the first longer ago", "five of eleven"],
+)
+def test_half_of_ten_that_fail_within_half_a_minute_open_it(
+    breaker: Breaker, clock: Clock, failing: str, seconds: float, opens: bool
+) -> None:
+    """In turn with successes, so that never three fail in a row."""
+    for at, each in enumerate(failing):
+        attempt(breaker, DOWN if each == "f" else None)
+        assert state(breaker) is BreakerState.CLOSED or (opens and at == len(failing) - 1)
+        clock.now += seconds if at == 0 else 0.0
+    assert (state(breaker) is BreakerState.OPEN) == opens
+
+
+@pytest.mark.parametrize("pauses", [1, 2, 6])
+def test_a_pause_is_a_second_at_first_and_half_as_long_again_after_each_failed_probe(clock: Clock, pauses: int) -> None:
+    lengths = []
+    for seed in range(40):
+        breaker = Breaker(clock, random.Random(seed))
+        for _ in range(2):
+            attempt(breaker, DOWN)
+        for _ in range(pauses):
+            clock.now += breaker.remaining_pause()
+            attempt(breaker, DOWN)
+        lengths.append(breaker.remaining_pause())
+    mean = {1: 1.0, 2: 1.5, 6: 5.0}[pauses]
+    assert 0.8 * mean <= min(lengths) < 0.85 * mean
+    assert 1.15 * mean < max(lengths) <= 1.2 * mean
+
+
+def test_a_success_makes_the_next_pause_short_again(breaker: Breaker, clock: Clock) -> None:
+    for _ in range(2):
+        attempt(breaker, DOWN)
+    for _ in range(6):
+        clock.now += breaker.remaining_pause()
+        attempt(breaker, DOWN)
+    clock.now += breaker.remaining_pause()
+    attempt(breaker)
+    assert breaker.failures_in_a_row == 0
+    for _ in range(3):
+        attempt(breaker, DOWN)
+    assert breaker.remaining_pause() <= 1.2
+
+
 def test_the_pause_grows_with_each_failed_probe_and_never_past_its_bound(breaker: Breaker, clock: Clock) -> None:
     pauses = []
     for _ in range(FAILURES_TO_OPEN - 1):

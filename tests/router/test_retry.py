@@ -160,3 +160,33 @@ def test_pauses_are_spread_over_all_of_their_range() -> None:
     pushed = AttemptError(FailureKind.OVERLOADED, "full", retry_after=10.0)
     pushbacks = [backoff(1, pushed, SETTINGS, source) for _ in range(400)]
     assert min(pushbacks) < 10.2 < 11.8 < max(pushbacks)
+
+
+class Longest(random.Random):
+    """Draws the upper end of every range."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return b
+
+
+@pytest.mark.parametrize(
+    ("pushback", "pauses"),
+    [(None, [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]), (0.3, [0.36, 0.36, 0.36, 0.4, 0.8, 1.6, 2.0, 2.0])],
+    ids=["none", "pushback"],
+)
+def test_the_second_pause_is_as_long_as_two_failures_make_it(pushback: float | None, pauses: list[float]) -> None:
+    at: list[float] = []
+    error = AttemptError(FailureKind.OVERLOADED, "full", retry_after=pushback)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        async def call() -> str:
+            at.append(loop.time())
+            raise error
+
+        with pytest.raises(AttemptError):
+            await retry(call, error, Retry(9, 0.05, 2.0), Rich(loop.time), Deadline(1e6), Longest())
+
+    run_in_virtual_time(main())
+    assert [later - earlier for earlier, later in zip([0.0, *at], at, strict=False)] == pytest.approx(pauses)
