@@ -58,7 +58,13 @@ PARTS = {
         ("tests/router", "--ignore=tests/router/test_outages.py", "--ignore=tests/router/test_state_file.py"),
         85,
     ),
-    "policies": Part("edgewise.policies", "policies", ("tests/policies", "tests/config"), 90),
+    # What explains, proves, compares and replays a policy is tested through its commands.
+    "policies": Part(
+        "edgewise.policies",
+        "policies",
+        ("tests/policies", "tests/config", "tests/cli/test_cli_policy.py", "tests/cli/test_cli_policy_replay.py"),
+        90,
+    ),
 }
 
 

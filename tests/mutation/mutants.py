@@ -66,6 +66,8 @@ def mutants(module: str, path: Path) -> Iterator[Mutant]:
             occurrence += 1
             if name != "ReplaceBinaryOperator_Mul_Div" or _products(mutated) < _products(code):
                 line, was, now = _difference(code, mutated)
+                if was.startswith("@dataclass"):  # slots and frozen: what the layout forbids, no program does
+                    continue
                 yield Mutant(module, name, mutated, line, was, now)
 
 
