@@ -65,7 +65,7 @@ def compile_policy(
         written = own_walls(settings.data_classes, places, [])
         problems += judge_futility(settings, terms, written, walls, rules, unhedged, reach)
         problems += _unpriced(rules, conditions, terms)
-    problems += [] if today is None else expired_groups(settings, today)
+    problems += [] if today is None else expired_groups(settings, places, today)
     _judge_values(settings, problems)
     if gaps is not None or reach is None or _has_errors(problems):
         return None, tuple(problems)

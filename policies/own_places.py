@@ -34,9 +34,12 @@ def read_places(settings: PolicySettings, places: Places) -> tuple[Places, list[
     return replace(places, groups={**places.groups, **groups}, sites=sites), problems
 
 
-def expired_groups(settings: PolicySettings, today: date) -> list[Problem]:
-    """Warnings of groups that may no longer be relied upon. Days that are none are left to `read_places`."""
-    return [
+def expired_groups(settings: PolicySettings, places: Places, today: date) -> list[Problem]:
+    """Warnings of groups that may no longer be relied upon: the policy's own, and those of ``places`` in its classes.
+
+    Days that are none are left to `read_places`.
+    """
+    own = [
         Problem(
             f"the group {name!r} could be relied upon until {group.until}",
             f"look it up anew ({group.source}), then write `as_of` and `until` anew",
@@ -44,8 +47,26 @@ def expired_groups(settings: PolicySettings, today: date) -> list[Problem]:
             Severity.WARNING,
         )
         for name, group in settings.groups.items()
-        if group.until is not None and (last := _day(group.until)) is not None and last < today
+        if _is_over(group.until, today)
     ]
+    known = [
+        Problem(
+            f"the group {name!r} as it comes with edgewise could be relied upon until {places.groups[name].until}",
+            "look up what holds now, and name a group of your own in its place, declared below `groups:`",
+            ("data_classes", data_class, key, at),
+            Severity.WARNING,
+        )
+        for data_class, written in settings.data_classes.items()
+        for key in ("process_in", "store_in", "operators")
+        for at, name in enumerate(getattr(written, key) or ())
+        if name in places.groups and name not in settings.groups and _is_over(places.groups[name].until, today)
+    ]
+    return own + known
+
+
+def _is_over(until: str | None, today: date) -> bool:
+    last = None if until is None else _day(until)
+    return last is not None and last < today
 
 
 def _group(name: str, written: GroupSettings, places: Places, problems: list[Problem]) -> Group | None:
@@ -61,7 +82,7 @@ def _group(name: str, written: GroupSettings, places: Places, problems: list[Pro
         if day is not None and _day(day) is None:
             found.append(Problem(f"{day!r} is no day", "write one such as 2025-12-31", (*path, key)))
     problems += found
-    return None if found else Group(frozenset(written.members), written.as_of, written.source)
+    return None if found else Group(frozenset(written.members), written.as_of, written.source, written.until)
 
 
 def _day(text: str) -> date | None:

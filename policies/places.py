@@ -18,11 +18,12 @@ _KEYS = ("process_in", "store_in", "operators")
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A named set of countries, as it stood on a day, by a source."""
+    """A named set of countries, as it stood on a day, by a source; ``until`` is the last day to rely upon it."""
 
     members: frozenset[str]
     as_of: str
     source: str
+    until: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Places:
     def from_data(cls, data: Mapping[str, Any]) -> Places:
         """The countries and groups of ``data/places.json``, without sites."""
         groups = {
-            name: Group(frozenset(group["members"]), group["as_of"], group["source"])
+            name: Group(frozenset(group["members"]), group["as_of"], group["source"], group.get("until"))
             for name, group in data["groups"].items()
         }
         return cls(data["countries"]["names"], groups, data["mistaken"], {})

@@ -28,6 +28,7 @@ from ..serving.settings import check as check_serve
 from .backends import BackendEntry, BackendReader, WrittenBackend, finish, judge
 from .excerpt import Excerpts
 from .locations import known_places
+from .lookalikes import check_names
 from .mistakes import independent
 from .reader import Reader
 from .repetition import check_repetition
@@ -162,6 +163,7 @@ class _Reading:
             if each.kind is not None and each.name not in names and self.reader.models is not None
         }
         problems += check_repetition(settings.offline, backends.values())
+        problems += check_names(settings, written)
         left_out = [each for each in written if each.name not in backends]
         terms = [entry.terms for entry in backends.values()]
         gaps = _gaps(left_out, unread) if mistaken else None

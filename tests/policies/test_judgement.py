@@ -152,6 +152,17 @@ def test_an_expired_group_is_a_warning(judge: Judge, until: str | None, expired:
     )
 
 
+@pytest.mark.parametrize(("today", "expired"), [(date(2031, 12, 27), False), (date(2031, 12, 28), True)])
+def test_a_known_group_that_expired_is_a_warning_where_a_class_names_it(
+    places: Places, terms: tuple[BackendTerms, ...], today: date, expired: bool
+) -> None:
+    lists = {"public": CLASSES["public"], "staff": DataClassSettings(("EU", "EU_ADEQUATE"), operators=("EU",))}
+    _, problems = compile_policy(PolicySettings(data_classes=lists, default_data_class="staff"), terms, places, today)
+    assert [each.path for each in problems if "could be relied upon until 2031-12-27" in each.sentence] == (
+        [("data_classes", "staff", "process_in", 1)] if expired else []
+    )
+
+
 @pytest.mark.parametrize(
     ("groups", "path"),
     [

@@ -27,7 +27,8 @@ def test_every_country_and_group_is_what_its_source_says(places: Places) -> None
 
 def test_partial_adequacy_decisions_are_left_out(places: Places) -> None:
     assert not places.groups["EU_ADEQUATE"].members & {"US", "CA", "JP", "KR"}
-    assert "CH" in places.groups["EU_ADEQUATE"].members
+    assert {"BR", "CH", "GB"} <= places.groups["EU_ADEQUATE"].members
+    assert places.groups["EU_ADEQUATE"].until == "2031-12-27"
 
 
 def test_the_data_is_where_the_package_finds_it() -> None:
