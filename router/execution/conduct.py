@@ -60,11 +60,13 @@ class Run:
     facts: Facts
     """What it was decided by."""
     conversation: Conversation | None = None
+    read_for: float = 0.0
+    """Seconds for which a slow reader kept the request waiting. They are not the request's."""
 
     @property
     def deadline(self) -> Deadline:
         """When the request has ended."""
-        return Deadline.after(self.request.started_at, self.plan.latency_budget)
+        return Deadline.after(self.request.started_at, self.plan.latency_budget + self.read_for)
 
     @property
     def begin_by(self) -> Deadline | None:

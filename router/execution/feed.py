@@ -34,7 +34,6 @@ class Feed:
         self._characters = 0
         """In what has arrived since the reader last had it all; never less than what waits."""
         self._due = 0.0
-        self._closing = False
         self._timer: asyncio.TimerHandle | None = None
         self._taking = self._loop.create_task(self._take())
 
@@ -62,7 +61,6 @@ class Feed:
         if self._end is not None:
             return
         self._end = error
-        self._closing = True
         # The task writes on to the one that it has.
         self._arrived = deque(self._arrived)
         self._taking.cancel()
@@ -71,7 +69,6 @@ class Feed:
 
     async def close(self) -> None:
         """Stop the work behind the stream, and wait until it has stopped."""
-        self._closing = True
         if self._timer is not None:
             self._timer.cancel()
         self._taking.cancel()
@@ -92,8 +89,7 @@ class Feed:
                     await self._have_room(arrived)
             self._ended(attempt.truncated())
         except asyncio.CancelledError:
-            if self._closing:
-                raise
+            # Where `close` or `fail` cancelled it nobody reads this any more.
             self._ended(attempt.cancelled_itself())
         except Exception as error:  # noqa: BLE001  # the attempt judges it
             self._ended(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...core.answer import Answer, Chunk, Delta, Finish, FinishReason, GenerateEvent, Seam, Usage
 from ...core.deadline import Deadline
@@ -109,8 +109,8 @@ class Stream:
                     # Nothing was left to say but that.
                     event = Finish(FinishReason.LENGTH, Usage(output_tokens=opened.attempt.tokens))
                     break
-                # The attempt had the request's own deadline, whatever the reader's time adds to it here.
-                late = failure.kind is FailureKind.TIMED_OUT and run.deadline.passed(self._now())
+                # The attempt had the deadline as it was then, whatever the reader's time has added to it since.
+                late = failure.kind is FailureKind.TIMED_OUT and opened.attempt.run.deadline.passed(self._now())
                 if late or self._now() >= self._deadline:
                     raise out_of_time(run.decision, self._partial)
                 resumed = await self._resumed(opened.attempt, failure)
@@ -199,8 +199,8 @@ class Stream:
         return True
 
     async def _race(self, steps: Sequence[Step], start: StartAttempt[_Open]) -> _Open:
-        deadline = Deadline(self._deadline)
-        return await Race(self._run, steps, start, deadline, discard=_discard, may_repeat=False).result()
+        run = replace(self._run, read_for=self._deadline - self._run.deadline.at)
+        return await Race(run, steps, start, run.deadline, discard=_discard, may_repeat=False).result()
 
     def _broken(self, broken: Attempt, failure: AttemptError, lost: RaceFailed | None) -> EdgewiseError:
         decision = self._run.decision

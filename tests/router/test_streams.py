@@ -15,6 +15,7 @@ from edgewise.router import (
     AsyncRouter,
     AttemptError,
     Chunk,
+    DeadlineExceeded,
     FailureKind,
     FinishReason,
     Message,
@@ -334,3 +335,121 @@ def test_a_content_filter_s_reason_reaches_the_reader(make_router: RouterMaker, 
 
     run_in_virtual_time(main())
     assert phone.calls == []
+
+
+def test_a_backend_s_own_deadline_within_its_answer_is_not_the_request_s(make_router: RouterMaker) -> None:
+    gave_up = AttemptError(FailureKind.TIMED_OUT, "it had given itself less time")
+    cloud = ScriptedBackend("cloud", Script(("one ", "two ", "three"), failure=gave_up, fails_after=2))
+
+    async def main() -> None:
+        async with make_router(cloud, ScriptedBackend("phone", Script(("three",)))) as router:
+            chunks = await collect(router)
+        assert "".join(chunk.text for chunk in chunks) == "one two three"
+        assert [chunk.seam.to_backend for chunk in chunks if chunk.seam] == ["phone"]
+
+    run_in_virtual_time(main())
+
+
+@pytest.mark.parametrize(
+    ("kind", "whole"), [(FailureKind.UNREACHABLE, "one two three"), (FailureKind.TIMED_OUT, "one two ")]
+)
+def test_what_breaks_while_its_reader_is_slow_is_continued_unless_its_own_time_was_over(
+    make_router: RouterMaker, kind: FailureKind, whole: str
+) -> None:
+    """The reader's time is added to the request's, though not to that of the call which began with it."""
+    broken = Script(("one ", "two ", "three"), failure=AttemptError(kind, "it broke"), fails_after=2)
+    phone = ScriptedBackend("phone", Script(("three",)))
+    text: list[str] = []
+
+    async def read(router: AsyncRouter) -> None:
+        async for chunk in router.stream("Hello", data_class="public", latency_budget=5.0):
+            text.append(chunk.text)
+            if chunk.text == "two ":
+                await asyncio.sleep(6.0)
+
+    async def main() -> None:
+        async with make_router(ScriptedBackend("cloud", broken), phone) as router:
+            if kind is FailureKind.UNREACHABLE:
+                await read(router)
+            else:
+                with pytest.raises(DeadlineExceeded) as caught:
+                    await read(router)
+                assert caught.value.partial == whole
+        assert "".join(text) == whole
+
+    run_in_virtual_time(main())
+
+
+@pytest.mark.parametrize("left", [True, False], ids=["left early", "read to its end"])
+def test_a_stream_that_is_over_leaves_no_timer_until_its_deadline(make_router: RouterMaker, left: bool) -> None:
+    """A long budget would keep all that it held for as long."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with make_router(ScriptedBackend("cloud")) as router:
+            async with aclosing(router.stream("Hello", data_class="public", latency_budget=3600.0)) as chunks:
+                async for _ in chunks:
+                    if left:
+                        break
+            await asyncio.sleep(1.0)
+            pending = [timer for timer in vars(loop)["_scheduled"] if not timer.cancelled()]
+            assert [timer.when() for timer in pending if timer.when() > 1800.0] == []
+
+    run_in_virtual_time(main())
+
+
+@pytest.mark.parametrize("rest", [("two ", "three"), ("two ",)], ids=["tokens are left", "none is left"])
+def test_who_continues_is_given_the_tokens_that_are_left(make_router: RouterMaker, rest: tuple[str, ...]) -> None:
+    cloud = ScriptedBackend("cloud", Script(("one ", "two "), failure=BROKEN, fails_after=1))
+    phone = ScriptedBackend("phone", Script(rest))
+
+    async def main() -> None:
+        async with make_router(cloud, phone) as router:
+            chunks = await collect(router, max_output_tokens=1 + len(rest))
+        answer = chunks[-1].answer
+        assert answer is not None
+        assert answer.text == "one " + "".join(rest)
+
+    run_in_virtual_time(main())
+    content = phone.calls[0].content
+    assert isinstance(content, GenerateInput)
+    assert content.max_output_tokens == len(rest)
+    assert [message.text for message in content.messages] == ["Hello", "one "]
+
+
+def test_nothing_is_continued_once_all_that_was_asked_for_has_come(make_router: RouterMaker) -> None:
+    """Though its finish was lost; one token less, and it is."""
+    cloud = ScriptedBackend("cloud", Script(("one ", "two "), failure=BROKEN, fails_after=2))
+    phone = ScriptedBackend("phone", Script(("three ",)))
+
+    async def main() -> None:
+        async with make_router(cloud, phone) as router:
+            chunks = await collect(router, max_output_tokens=3)
+            assert "".join(chunk.text for chunk in chunks) == "one two three "
+
+    run_in_virtual_time(main())
+
+
+@pytest.mark.parametrize("others", [[], ["phone"]], ids=["alone", "two"])
+def test_what_may_begin_anew_does_so_elsewhere_or_where_it_was(make_router: RouterMaker, others: list[str]) -> None:
+    """The backend that broke is asked again only where nobody else is left, and only by the caller's leave."""
+    broken = Script(("one ", "two "), failure=BROKEN, fails_after=1)
+    cloud = ScriptedBackend("cloud", lambda number: Script(("un ", "deux")) if number == 1 else broken)
+    backends = [ScriptedBackend(name, Script(("eins ", "zwei"))) for name in others]
+    json: Any = {"response_format": {"type": "json_object"}}  # which nobody can continue
+
+    async def main() -> None:
+        async with make_router(cloud, *backends) as router:
+            chunks = await collect(router, stream_failover="restart", **json)
+            (seam,) = (chunk.seam for chunk in chunks if chunk.seam)
+            assert seam.restarts
+            assert seam.to_backend == [*others, "cloud"][0]
+            assert chunks[-1].answer is not None
+            assert chunks[-1].answer.text == ("eins zwei" if others else "un deux")
+            while len(cloud.calls) < 2:
+                await router.generate("Hello", data_class="public", backend="cloud")
+            with pytest.raises(PartialAnswer) as caught:
+                await collect(router, **json)
+            assert caught.value.partial == "one "
+
+    run_in_virtual_time(main())
