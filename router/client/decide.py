@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ...core.content import Content, CountTokensInput, GenerateInput, Sealed
 from ...core.decision import Decision, PlannedStep
 from ...core.request import Labels, Request, Residency, Task
-from ...policies.facts import Facts, TimeFacts
+from ...policies.facts import Facts, LinkFacts, TimeFacts
 from ...policies.plan import Plan
 from ..conversations import Conversation, Conversations
 from ..execution.conduct import Conduct, Run
@@ -74,7 +74,7 @@ class Decider:
         labels = self._within(conversation, labels)
         request = Request(request_id := self._request_id(), labels, Sealed(content, request_id), started_at, key)
         deciding_at = asyncio.get_running_loop().time()
-        facts = self._facts(conduct, request_id, labels, conversation)
+        facts = self._facts(conduct, conduct.connectivity.facts(), request_id, labels, conversation)
         plan = self.policy.plan(facts)
         self._remember(conversation, plan.data_classes, labels.residency)
         planning = asyncio.get_running_loop().time() - deciding_at
@@ -90,7 +90,8 @@ class Decider:
         """What would be decided now; nothing is remembered of it. Raises `InvalidRequest`."""
         conversation = self._conversation(options)
         labels = self._within(conversation, labels)
-        return self.policy.plan(self._facts(conduct, self._request_id(), labels, conversation))
+        link = conduct.connectivity.outlook()
+        return self.policy.plan(self._facts(conduct, link, self._request_id(), labels, conversation))
 
     def _conversation(self, options: RequestOptions) -> Conversation | None:
         name = identifier(options.get("conversation"), "conversation")
@@ -111,12 +112,14 @@ class Decider:
         residency = conversation.narrowed(labels.residency)
         return replace(labels, data_classes=tuple(sorted(classes)), unclassed=False, residency=residency)
 
-    def _facts(self, conduct: Conduct, request_id: str, labels: Labels, conversation: Conversation | None) -> Facts:
+    def _facts(
+        self, conduct: Conduct, link: LinkFacts, request_id: str, labels: Labels, conversation: Conversation | None
+    ) -> Facts:
         now = self._wall_clock()
         return Facts(
             request_id=request_id,
             labels=labels,
-            link=conduct.connectivity.facts(),
+            link=link,
             device=conduct.device.facts(),
             time=TimeFacts(now.hour, now.minute, _WEEKDAYS[now.weekday()]),
             backends=tuple([member.facts(labels) for member in conduct.fleet]),

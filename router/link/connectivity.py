@@ -132,7 +132,7 @@ class Connectivity:
         if not callable(listener):
             raise InvalidRequest("a listener is a function that takes a LinkStatus")
         self._listeners.append(listener)
-        self._endpoints.refresh()
+        self._watch()
 
         def unsubscribe() -> None:
             if listener in self._listeners:
@@ -178,15 +178,23 @@ class Connectivity:
         self._judge()
 
     def facts(self) -> LinkFacts:
-        """The link as policies see it. A request is being decided, so somebody wants to know."""
+        """The link as policies see it, for a request that is being decided: it wants to know at once."""
         self._asked_at = self._loop.time()
         self._seek()
+        return self._seen(self._asked_at)
+
+    def outlook(self) -> LinkFacts:
+        """The same for a request that is not made yet: a look."""
+        self._look()
+        return self._seen(self._read_at)
+
+    def _seen(self, now: float) -> LinkFacts:
         # Clocks are slow on some machines, and requests come in bursts.
-        if self._facts is None or self._asked_at - self._facts_at > FACTS_KEPT:
+        if self._facts is None or now - self._facts_at > FACTS_KEPT:
             forced = self._forced is not None
             metered = self._is_metered() is not False
             self._facts = LinkFacts(self._state, metered, self._confidence(), self._age(), forced)
-            self._facts_at = self._asked_at
+            self._facts_at = now
         return self._facts
 
     def reach(self, backend: str) -> Reach | None:
@@ -228,11 +236,18 @@ class Connectivity:
         return Interest.MILD if watched else Interest.NONE
 
     def _look(self) -> None:
+        """Somebody looks: what is lost is asked for at its own pace, however often."""
         self._read_at = self._loop.time()
-        self._seek()
+        self._watch()
+
+    def _watch(self) -> None:
+        """Notice what only shows by looking, and have somebody ask for what is lost, or is said to be."""
+        self._endpoints.refresh()
+        if self._something_lost or self._is_said_offline():
+            self._endpoints.keep_asking(everything=self._is_said_offline())
 
     def _seek(self) -> None:
-        """Somebody wants to know: notice what only shows by looking, and ask for what is lost, or is said to be."""
+        """A request wants to know: the same, and ask now."""
         self._endpoints.refresh()
         if self._something_lost:
             self._endpoints.seek_lost()

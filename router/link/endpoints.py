@@ -127,6 +127,12 @@ class Endpoints:
             if reach.fault is not None or reach.unproven:
                 probing.suspect()
 
+    def keep_asking(self, *, everything: bool) -> None:
+        """Have what was lost be asked for, at its own pace; with ``everything`` whatever lies beyond this device."""
+        for reach, probing in self._probing.items():
+            if reach.fault is not None or reach.unproven or (everything and reach.over_network):
+                probing.keep_asking()
+
     def seek_any(self) -> None:
         """Ask whether anything beyond this device answers after all, if that was not just done."""
         for reach in self._over_network:

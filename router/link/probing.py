@@ -106,6 +106,11 @@ class Probing:
         if self._loop.time() >= self._not_before:
             self.seek()
 
+    def keep_asking(self) -> None:
+        """Ask, if nobody does and that was not just done; whoever does keeps its pace."""
+        if self._task is None or self._task.done():
+            self.suspect(deep=True)
+
     async def check(self) -> None:
         """Ask the service once, now."""
         self._deep = True

@@ -7,27 +7,27 @@ import logging
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ...core.errors import OutboxError
-from .errors import OutboxCorrupt, translated
+from ..patience import tried
+from .errors import OutboxCorrupt, OutboxMissing, translated
 from .schema import NotAnOutbox, migrate
 
 log = logging.getLogger("edgewise")
 
 _BUSY_SECONDS = 10.0
-_BUSY_PAUSE = 0.01
 _PARTS = ("", "-wal", "-shm")
 
 
 class Database:
     """One connection for a process, used by one thread at a time. Opens with the first use, and again after `close`.
 
-    ``prepare`` is called with every connection, before anything else is done with it.
+    ``prepare`` is called with every connection, before anything else is done with it. Only `create` makes a file where
+    there is none; all else raises `OutboxMissing` there.
 
     Its methods block. They raise `OutboxError`, never SQLite's own errors.
     """
@@ -39,6 +39,15 @@ class Database:
         self._presence = -1
         self._lock = threading.RLock()
         self._to_scrub = False
+
+    def create(self) -> None:
+        """Make the file and its folder, where they are not there."""
+        with self._lock, self._typed_errors():
+            if self._connection is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._be_present(fcntl.LOCK_SH)
+                self._make_private()
+                self._open()
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -108,38 +117,48 @@ class Database:
         return self._connection
 
     def _open(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not (self.path.exists() or self._presence_file.exists()):
+            raise OutboxMissing(self.path)
         self._be_present(fcntl.LOCK_SH)
         try:
+            if not self.path.exists():
+                raise OutboxMissing(self.path)
+            self._make_private()
             try:
                 self._connection = self._connect()
             except sqlite3.Error as error:
                 if not isinstance(translated(error, self.path.name), OutboxCorrupt):
                     raise
                 self._set_aside()
+                self._make_private()
                 self._connection = self._connect()
         finally:
             if self._connection is None:
                 self.close()
 
     def _connect(self) -> sqlite3.Connection:
-        self._make_private()
         connection = sqlite3.connect(
-            self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=64
+            f"{self.path.absolute().as_uri()}?mode=rw",
+            uri=True,
+            timeout=_BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=64,
         )
+        # Damage inside a text shows in that one text, and not as an error of the whole query.
+        connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
         try:
             _keep_a_log(connection)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA secure_delete = ON")
             connection.execute("PRAGMA temp_store = MEMORY")  # no content beside the file
-            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if verdict != "ok":
-                damaged = sqlite3.DatabaseError("damaged")
-                damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-                raise damaged
+            # A single entry that was altered is no reason to set all of them aside.
+            connection.execute("PRAGMA ignore_check_constraints = ON")
+            _require_whole(connection)
             migrate(connection)
             connection.row_factory = sqlite3.Row
             self._prepare(connection)
+            connection.execute("PRAGMA ignore_check_constraints = OFF")
         except BaseException:
             connection.close()
             raise
@@ -154,11 +173,14 @@ class Database:
             if self.path.stat().st_mode & 0o077:
                 self.path.chmod(0o600)
 
+    @property
+    def _presence_file(self) -> Path:
+        return self.path.with_name(self.path.name + "-lock")
+
     def _be_present(self, how: int) -> None:
         """Whoever uses the file holds this lock, shared; whoever sets it aside holds it alone."""
         if self._presence < 0:
-            name = self.path.with_name(self.path.name + "-lock")
-            self._presence = os.open(name, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            self._presence = os.open(self._presence_file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._presence, how)
 
     def _set_aside(self) -> None:
@@ -178,15 +200,38 @@ class Database:
         log.error("the outbox %s was damaged; it is set aside as %s, and a new one begins", self.path.name, aside)
 
 
+def _require_whole(connection: sqlite3.Connection) -> None:
+    """Raise SQLite's own error where the file is damaged. Damage to an index alone is mended from what it indexes."""
+    if _is_whole(connection):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute("REINDEX")
+        if not _is_whole(connection):
+            damaged = sqlite3.DatabaseError("damaged")
+            damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise damaged
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.rollback()
+
+
+def _is_whole(connection: sqlite3.Connection) -> bool:
+    return bool(connection.execute("PRAGMA integrity_check(1)").fetchone()[0] == "ok")
+
+
 def _keep_a_log(connection: sqlite3.Connection) -> None:
     """Switch to the write-ahead log, which SQLite itself does not wait for: several may open a new file at once."""
-    for _ in range(round(_BUSY_SECONDS / _BUSY_PAUSE)):
+
+    def switched() -> bool:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise
-        else:
-            return
-        time.sleep(_BUSY_PAUSE)
-    connection.execute("PRAGMA journal_mode = WAL")
+            return False
+        return True
+
+    if not tried(switched, _BUSY_SECONDS):
+        connection.execute("PRAGMA journal_mode = WAL")

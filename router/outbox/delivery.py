@@ -10,7 +10,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from ...core.errors import OutboxError
+from .defect import where
 from .entry import Entry, Receipt
+from .errors import OutboxMissing
 from .leases import LEASE_SECONDS, Lease
 from .outbox import Outbox, Result, in_executor, result_of
 
@@ -43,12 +45,18 @@ class Delivery:
         told = ""
         try:
             while True:
+                complaint = ""
                 try:
                     await self._deliver_all()
+                except OutboxMissing:
+                    pass  # nothing was ever submitted
                 except OutboxError as error:
-                    if str(error) != told:
-                        log.warning("results are not delivered: %s", error)
-                    told = str(error)
+                    complaint = str(error)
+                except Exception as error:  # noqa: BLE001  # a defect: no result would come any more
+                    complaint = f"a defect of edgewise ({where(error)})"
+                if complaint and complaint != told:
+                    log.error("results are not delivered, and tried again: %s", complaint)
+                told = complaint
                 await self._rest()
         finally:
             with suppress(OutboxError):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -20,6 +21,10 @@ _CONTENT = frozenset({"stop", "response_format"})
 
 _ELSEWHERE = frozenset({"idempotency_key", "conversation", "data_class"})
 """What is stored apart (the key), or has become the entry's data classes."""
+
+
+class Unreadable(Exception):
+    """What is stored is not what was stored."""
 
 
 def encode_request(
@@ -42,13 +47,17 @@ def encode_request(
 
 
 def decode_request(labels: str, content: str) -> tuple[list[Message], GenerateOptions]:
-    """The messages and the options of `generate` for them. Raises `KeyError`, `TypeError` or `ValueError`."""
-    stored = json.loads(content)
-    messages = [Message(Role(each["role"]), each["text"], each["data_class"]) for each in stored["messages"]]
-    options: dict[str, Any] = {**json.loads(labels), **stored["options"]}
-    if not options.keys() <= GenerateOptions.__annotations__.keys():
-        raise ValueError("an option that this edgewise does not know")
-    return messages, cast(GenerateOptions, options)  # what `encode_request` wrote; the router judges it again
+    """The messages and the options of `generate` for them. Raises `Unreadable`."""
+    with _reading():
+        stored = json.loads(content)
+        messages = [
+            Message(Role(each["role"]), _text(each["text"]), _text_or_none(each["data_class"]))
+            for each in stored["messages"]
+        ]
+        options: dict[str, Any] = {**json.loads(labels), **stored["options"]}
+        if not messages or not options.keys() <= GenerateOptions.__annotations__.keys():
+            raise Unreadable
+        return messages, cast(GenerateOptions, options)  # what `encode_request` wrote; the router judges it again
 
 
 def encode_answer(answer: Answer) -> str:
@@ -57,22 +66,23 @@ def encode_answer(answer: Answer) -> str:
 
 
 def decode_answer(text: str) -> Answer:
-    """The answer as it was."""
-    stored: dict[str, Any] = json.loads(text)
-    return Answer(
-        text=stored["text"],
-        backend=stored["backend"],
-        finish_reason=FinishReason(stored["finish_reason"]),
-        usage=Usage(**stored["usage"]),
-        decision=_decision(stored["decision"]),
-        model=stored["model"],
-        logprobs=tuple(
-            TokenLogprob(each["token"], each["logprob"], tuple((token, value) for token, value in each["top"]))
-            for each in stored["logprobs"]
-        ),
-        data_classes=tuple(stored["data_classes"]),
-        cost=stored["cost"],
-    )
+    """The answer as it was. Raises `Unreadable`."""
+    with _reading():
+        stored: dict[str, Any] = json.loads(text)
+        return Answer(
+            text=_text(stored["text"]),
+            backend=_text(stored["backend"]),
+            finish_reason=FinishReason(stored["finish_reason"]),
+            usage=Usage(**stored["usage"]),
+            decision=_decision(stored["decision"]),
+            model=stored["model"],
+            logprobs=tuple(
+                TokenLogprob(each["token"], each["logprob"], tuple((token, value) for token, value in each["top"]))
+                for each in stored["logprobs"]
+            ),
+            data_classes=tuple(stored["data_classes"]),
+            cost=stored["cost"],
+        )
 
 
 def _decision(stored: dict[str, Any]) -> Decision:
@@ -96,6 +106,25 @@ def _decision(stored: dict[str, Any]) -> Decision:
 def _attempt(stored: dict[str, Any]) -> AttemptRecord:
     failure = stored["failure"]
     return AttemptRecord(**{**stored, "failure": None if failure is None else FailureKind(failure)})
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """What was altered may be any JSON or none, of any depth."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        raise Unreadable from None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise Unreadable
+    return value
+
+
+def _text_or_none(value: object) -> str | None:
+    return None if value is None else _text(value)
 
 
 def _plain(value: object) -> object:

@@ -37,6 +37,8 @@ class Ending(StrEnum):
     """It was sent as often as is allowed, and each time something broke."""
     REFUSED = "refused"
     """A backend refuses this content, and would again."""
+    UNREADABLE = "unreadable"
+    """What is stored of it was altered or damaged."""
 
 
 KEEPS_CONTENT = frozenset({Ending.POISON, Ending.REFUSED})

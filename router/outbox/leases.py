@@ -10,6 +10,10 @@ LEASE_SECONDS = 30.0
 """How long a crashed process keeps the others waiting, at most."""
 
 
+# One that ends later than any could is from before the clock was set back; one that ends at no time was altered.
+_RUNS = "typeof(expires_at) IN ('real', 'integer') AND expires_at > ? AND expires_at <= ?"
+
+
 class Lease:
     """The right to do what ``name`` says, held by a random ``holder``. Times are wall-clock seconds; methods block."""
 
@@ -43,12 +47,9 @@ class Lease:
 
     def held(self, connection: sqlite3.Connection, now: float) -> bool:
         """Whether it is ours, for a transaction that depends on it."""
-        row = connection.execute("SELECT holder, expires_at FROM leases WHERE name = ?", (self._name,)).fetchone()
-        return row is not None and row[0] == self.holder and now < row[1]
+        query = f"SELECT 1 FROM leases WHERE name = ? AND holder = ? AND {_RUNS}"
+        return connection.execute(query, (self._name, self.holder, now, now + self.seconds)).fetchone() is not None
 
     def _other_holds(self, connection: sqlite3.Connection, now: float) -> bool:
-        row = connection.execute("SELECT holder, expires_at FROM leases WHERE name = ?", (self._name,)).fetchone()
-        if row is None or row[0] == self.holder:
-            return False
-        # A lease that ends later than any could is from before the clock was set back.
-        return bool(now < row[1] <= now + self.seconds)
+        query = f"SELECT 1 FROM leases WHERE name = ? AND holder != ? AND {_RUNS}"
+        return connection.execute(query, (self._name, self.holder, now, now + self.seconds)).fetchone() is not None

@@ -16,8 +16,9 @@ from ...core.errors import DeadLetter, InvalidRequest, OutboxError
 from ...core.request import Priority
 from ...policies.settings import OfflineSettings
 from ..client.options import GenerateOptions
-from .encoding import decode_answer, encode_request
+from .encoding import Unreadable, decode_answer, encode_request
 from .entry import Ending, Entry, NewEntry, Receipt, State, expiry
+from .errors import OutboxMissing
 from .quota import Quota
 from .store import Store
 
@@ -116,7 +117,10 @@ class Outbox:
         gets it again.
         """
         while True:
-            entry = await in_executor(self.store.next_result, self.now())
+            try:
+                entry = await in_executor(self.store.next_result, self.now())
+            except OutboxMissing:
+                return
             if entry is None:
                 return
             yield result_of(entry)
@@ -128,7 +132,10 @@ class Outbox:
         False where it has ended already.
         """
         sentence = "the application cancelled it"
-        cancelled = await in_executor(self.store.bury, receipt, Ending.CANCELLED, sentence, self.now())
+        try:
+            cancelled = await in_executor(self.store.bury, receipt, Ending.CANCELLED, sentence, self.now())
+        except OutboxMissing:
+            return False
         if (sending := self.sending.get(Receipt(receipt))) is not None:
             sending.cancel()
         self.ended.set()
@@ -145,7 +152,7 @@ def result_of(entry: Entry) -> Result:
     if entry.answer is not None:
         try:
             return Result(entry.receipt, decode_answer(entry.answer))
-        except (KeyError, TypeError, ValueError):
+        except Unreadable:
             sentence = "the queued request was answered, and what is stored of the answer cannot be read"
         return Result(entry.receipt, None, DeadLetter(sentence, entry.receipt, "unreadable"))
     reason = entry.ending or Ending.DROPPED

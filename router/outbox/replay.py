@@ -14,18 +14,20 @@ from typing import Any, Protocol, TypeVar, Unpack
 
 from ...core.answer import Answer
 from ...core.content import Message
-from ...core.errors import EdgewiseError, InvalidRequest, OutboxError, RouterClosed
-from ...policies.facts import LinkState
+from ...core.errors import EdgewiseError, OutboxError, RouterClosed
 from ...policies.plan import Plan
 from ..client.ask import Prompt
 from ..client.options import GenerateOptions
 from ..link import Connectivity
-from .encoding import decode_request, encode_answer
+from .defect import where
+from .encoding import Unreadable, decode_request, encode_answer
 from .entry import Ending, Entry, Receipt
+from .errors import OutboxMissing
 from .leases import LEASE_SECONDS, Lease
 from .outbox import Outbox, in_executor
 from .pacer import Pacer
-from .verdict import Consequence, judge
+from .return_of_link import ReturnOfLink
+from .verdict import Consequence, Verdict, judge
 
 T = TypeVar("T")
 log = logging.getLogger("edgewise")
@@ -35,7 +37,6 @@ LONGEST_WAIT = 900.0
 
 _FIRST_WAIT = 5.0
 _LOOK_EVERY = 5.0
-_NOTICE_LINK_EVERY = 1.0
 _REFUSED_FOR = 60.0
 _MOST_AT_ONCE = 8
 _CLEAN_EVERY = 60.0
@@ -95,28 +96,37 @@ class Replayer:
         self._sending = outbox.sending
         self._storing: set[asyncio.Future[Any]] = set()
         self._passed_over: dict[Receipt, float] = {}
-        self._link = LinkState.ONLINE
+        self._link = ReturnOfLink(outbox.added.set)
         self._renew_at = 0.0
         self._clean_at = 0.0
 
     async def run(self) -> None:
-        """Replay until cancelled. An outbox that cannot be used is said, and tried again."""
+        """Replay until cancelled. What keeps it from that is said, and it tries again."""
         told = ""
         while True:
+            complaint = ""
             try:
                 await self._replay(once=False)
-            except _LeaseLost:
-                told = ""
+            except (_LeaseLost, OutboxMissing):
+                pass
             except OutboxError as error:
-                if str(error) != told:
-                    log.warning("the queue is not replayed: %s", error)
-                told = str(error)
-            await asyncio.sleep(self._jittered(self._lease.seconds / 3))
+                complaint = str(error)
+            except Exception as error:  # noqa: BLE001  # a defect: without the replay, what waits would wait for ever
+                complaint = f"a defect of edgewise ({where(error)})"
+            if complaint and complaint != told:
+                log.error("the queue is not replayed, and tried again: %s", complaint)
+            told = complaint
+            if complaint:
+                await asyncio.sleep(self._jittered(self._lease.seconds / 3))
+            else:
+                await self._rest(self._lease.seconds / 3)
 
     async def flush(self) -> Tally:
         """Try each queued entry once, now. Raises `OutboxError`, also where another process replays."""
         try:
             await self._replay(once=True)
+        except OutboxMissing:
+            pass  # nothing was ever submitted
         except _LeaseLost:
             raise OutboxError("another process replays this outbox; it will send what waits") from None
         return self.tally
@@ -126,17 +136,17 @@ class Replayer:
         await self._keep_lease()
         try:
             self._pacer.restart(self._time())
-            self._link = self._router.connectivity.state
             if once:
                 await in_executor(self._store.wake)
                 self.tally.total = await in_executor(self._store.count_queued)
                 self._progress(self.tally)
             while True:
                 await self._keep_lease()
-                await self._notice_link()
+                await self._heed_link()
                 if not await self._send_next(once) and not self._sending and once:
                     return
         finally:
+            self._link.stop_waiting()
             await self._stop_sending()
             with suppress(OutboxError):
                 await in_executor(self._lease.release)
@@ -146,7 +156,7 @@ class Replayer:
         entry = await self._next(once)
         if entry is None:
             if self._sending or not once:
-                await self._rest()
+                await self._rest(_LOOK_EVERY)
             return False
         await asyncio.sleep(self._pacer.turn(self._time()))
         if await in_executor(self._store.begin_send, entry.receipt, self._lease, self._outbox.now()):
@@ -168,8 +178,9 @@ class Replayer:
             if not due:
                 return None
             for entry in due:
-                if (defect := self._defect(entry)) is not None:
-                    await in_executor(self._bury, entry, Ending.POISON, defect)
+                await self._keep_lease()  # a plan takes its time, and there may be thousands
+                if (given_up := self._defect(entry)) is not None:
+                    await in_executor(self._bury, entry, *given_up)
                     continue
                 reason = await self._why_not(entry)
                 if reason is None:
@@ -178,14 +189,14 @@ class Replayer:
                 await self._wait(entry, reason)
         return None
 
-    def _defect(self, entry: Entry) -> str | None:
+    def _defect(self, entry: Entry) -> tuple[Ending, str] | None:
         """Why it must never be tried again."""
         if entry.strikes >= self._outbox.settings.max_sends:
-            return "each time that it was sent, the process died"
+            return Ending.POISON, "each time that it was sent, the process died"
         try:
             _request(entry)
-        except (KeyError, TypeError, ValueError):
-            return "what is stored of it cannot be read"
+        except Unreadable:
+            return Ending.UNREADABLE, "what is stored of it cannot be read"
         return None
 
     async def _why_not(self, entry: Entry) -> str | None:
@@ -193,9 +204,14 @@ class Replayer:
         prompt, options = _request(entry)
         try:
             plan = await self._router.plan(prompt, **options)
-        except InvalidRequest as error:
+        except RouterClosed:
+            raise
+        except EdgewiseError as error:
             # It was valid when it was submitted: the policy has changed since, and may change back.
             return str(error)
+        except Exception as error:  # noqa: BLE001  # a defect, which must not keep the others waiting
+            log.error("a queued request cannot be planned: a defect of edgewise (%s)", where(error))
+            return "planning it met a defect of edgewise"
         return None if plan.steps else plan.reason
 
     async def _wait(self, entry: Entry, reason: str) -> None:
@@ -212,6 +228,9 @@ class Replayer:
             self._passed_over[entry.receipt] = self._time() + _REFUSED_FOR
             with suppress(OutboxError):
                 await in_executor(self._store.take_back, [entry.receipt])
+        except Exception as error:  # noqa: BLE001  # a defect: it counts as what this very content may have caused
+            log.error("a queued request could not be sent: a defect of edgewise (%s)", where(error))
+            await self._stored(self._settle, entry, Verdict(Consequence.STRUCK, "sending it met a defect of edgewise"))
 
     async def _answer(self, entry: Entry) -> None:
         prompt, options = _request(entry)
@@ -221,14 +240,13 @@ class Replayer:
             await self._stored(self._store.take_back, [entry.receipt])
         except EdgewiseError as error:
             self._pacer.went_badly()
-            await self._stored(self._settle, entry, error)
+            await self._stored(self._settle, entry, judge(error))
         else:
             self._pacer.went_well()
             if await self._stored(self._store.finish, entry.receipt, encode_answer(answer), self._outbox.now()):
                 self.tally.answered += 1
 
-    def _settle(self, entry: Entry, error: EdgewiseError) -> None:
-        verdict = judge(error)
+    def _settle(self, entry: Entry, verdict: Verdict) -> None:
         now = self._outbox.now()
         struck = verdict.consequence is Consequence.STRUCK
         if verdict.consequence is Consequence.DEAD:
@@ -275,25 +293,28 @@ class Replayer:
                 raise _LeaseLost
             self._renew_at = now + self._lease.seconds / 3
         if now >= self._clean_at:
+            await in_executor(self._store.condemn_altered, self._outbox.now())
             await in_executor(self._store.expire, self._outbox.now())
             await in_executor(self._store.forget, self._outbox.now() - self._outbox.settings.results_ttl)
             self._clean_at = now + _CLEAN_EVERY
 
-    async def _notice_link(self) -> None:
-        before, self._link = self._link, self._router.connectivity.state
-        if before is LinkState.OFFLINE and self._link is not LinkState.OFFLINE:
+    async def _heed_link(self) -> None:
+        """While something waits, follow the link; what it lets pass again need not wait any more."""
+        if await in_executor(self._store.count_queued):
+            self._link.wait(self._router.connectivity)
+        else:
+            self._link.stop_waiting()
+        if self._link.endpoint_is_back():
             self._passed_over.clear()
+        if self._link.is_back():
             await in_executor(self._store.wake)
             self._pacer.restart(self._time())
 
-    async def _rest(self) -> None:
-        """Until something changes in this process, or it is time to look."""
-        until = self._time() + self._jittered(_LOOK_EVERY)
-        while self._time() < until and self._router.connectivity.state is self._link:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_NOTICE_LINK_EVERY):
-                    await self._outbox.added.wait()
-                    break
+    async def _rest(self, seconds: float) -> None:
+        """Until something changes in this process or at the link, or it is time to look."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._jittered(seconds)):
+                await self._outbox.added.wait()
         self._outbox.added.clear()
 
     def _jittered(self, seconds: float) -> float:
@@ -304,8 +325,9 @@ class Replayer:
 
 
 def _request(entry: Entry) -> tuple[list[Message], GenerateOptions]:
+    """What is to be asked. Raises `Unreadable`."""
     if entry.content is None:
-        raise ValueError("a queued entry has its content")
+        raise Unreadable
     prompt, options = decode_request(entry.labels, entry.content)
     options["idempotency_key"] = entry.idempotency_key
     return prompt, options

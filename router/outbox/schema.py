@@ -38,7 +38,89 @@ _FIRST = (
     "CREATE TABLE leases (name TEXT PRIMARY KEY, holder TEXT NOT NULL, expires_at REAL NOT NULL)",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+_YEARS_1970_TO_9999 = "BETWEEN 0 AND 253402300799"
+
+
+def _is_name(column: str) -> str:
+    """Printable ASCII. A zero byte ends a text for SQLite, and not for us."""
+    is_ascii = f"length(CAST({column} AS BLOB)) = length({column})"
+    return f"typeof({column}) = 'text' AND {column} != '' AND {is_ascii} AND {column} NOT GLOB '*[^ -~]*'"
+
+
+def _is_time(column: str) -> str:
+    return f"typeof({column}) IN ('real', 'integer') AND {column} {_YEARS_1970_TO_9999}"
+
+
+def _is_count(column: str, most: int) -> str:
+    return f"typeof({column}) = 'integer' AND {column} BETWEEN 0 AND {most}"
+
+
+def _is_sealable(column: str) -> str:
+    return f"typeof({column}) IN ('text', 'blob')"
+
+
+LAST_ID = 10**15
+"""No file ever holds so many. SQLite gives random numbers where somebody has put the last of its own."""
+
+_SOUND_2 = (
+    f"id BETWEEN 1 AND {LAST_ID}",
+    _is_name("receipt"),
+    _is_name("idempotency_key"),
+    _is_count("priority", 2),
+    f"order_key IS NULL OR {_is_name('order_key')}",
+    _is_time("submitted_at"),
+    _is_time("expires_at"),
+    _is_time("not_before"),
+    _is_count("sends", 10**9),
+    _is_count("strikes", 10**9),
+    _is_count("waits", 10**9),
+    _is_count("taken", 1),
+    _is_count("bytes", 10**12),
+    _is_sealable("labels"),
+    "typeof(sentence) = 'text'",
+    "typeof(state) = 'text' AND CASE state "
+    f"WHEN 'queued' THEN {_is_sealable('content')} AND answer IS NULL AND ending IS NULL AND ended_at IS NULL "
+    f"WHEN 'answered' THEN {_is_sealable('answer')} AND content IS NULL AND ending IS NULL AND {_is_time('ended_at')} "
+    f"WHEN 'dead' THEN typeof(ending) = 'text' AND answer IS NULL AND {_is_time('ended_at')} "
+    "AND typeof(content) IN ('text', 'blob', 'null') ELSE 0 END",
+)
+
+SOUND = " AND ".join(f"({check})" for check in _SOUND_2)
+"""Whether an entry is one that could have been written by us, as SQL. Whatever is read is asked this, too."""
+
+# Types are said by checks and not by columns: SQLite would convert what does not fit, and its check of a whole file
+# would condemn all entries for one. Checks of one entry are ours to make.
+_SECOND = (
+    f"""
+    CREATE TABLE checked_entries (
+        id INTEGER PRIMARY KEY,
+        receipt UNIQUE, idempotency_key UNIQUE,
+        state, priority, order_key, submitted_at, expires_at, not_before DEFAULT 0.0,
+        sends DEFAULT 0, strikes DEFAULT 0, waits DEFAULT 0,
+        labels, content, answer, bytes, ending, sentence DEFAULT '', ended_at, taken DEFAULT 0,
+        {", ".join(f"CHECK ({check})" for check in _SOUND_2)}
+    )
+    """,
+    # A sealed value began with a byte for the format and eight for its key's name.
+    """
+    INSERT INTO checked_entries SELECT id, receipt, idempotency_key, state, priority, order_key, submitted_at,
+        expires_at, not_before, sends, strikes, waits,
+        CASE typeof(labels) WHEN 'blob' THEN substr(labels, 10) ELSE labels END,
+        CASE typeof(content) WHEN 'blob' THEN substr(content, 10) ELSE content END,
+        CASE typeof(answer) WHEN 'blob' THEN substr(answer, 10) ELSE answer END,
+        bytes, ending, sentence, ended_at, taken
+    FROM entries
+    """,
+    "CREATE TABLE seal (proof)",
+    # By a key that was not proven, where nothing but sealed values is there.
+    "INSERT INTO seal SELECT x'' WHERE EXISTS (SELECT 1 FROM entries) "
+    "AND NOT EXISTS (SELECT 1 FROM entries WHERE typeof(labels) != 'blob')",
+    "DROP TABLE entries",
+    "ALTER TABLE checked_entries RENAME TO entries",
+    *_FIRST[1:4],
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND)
 """Statements that lead from version n to n + 1. Released ones are never changed; a new one is added at the end."""
 
 

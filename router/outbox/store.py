@@ -6,24 +6,38 @@ Methods block. ``now`` is wall-clock time in seconds since 1970.
 from __future__ import annotations
 
 import json
+import secrets
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from ...core.errors import OutboxLocked
 from ...policies.settings import EncryptionSettings
 from .database import Database
 from .entry import KEEPS_CONTENT, PRIORITIES, RANKS, Ending, Entry, NewEntry, Receipt, State
 from .keys import load_keys
 from .leases import Lease
 from .quota import ROOM_MADE, Quota, victims
-from .rekeying import SEALED, seal_anew
-from .sealing import Sealing
+from .schema import LAST_ID, SOUND
+from .seal import SEALED, bring_under, proof_of
+from .sealing import Sealing, Stored, Unopened
 
 _COLUMNS = (
     "receipt, idempotency_key, state, priority, order_key, submitted_at, expires_at, not_before, sends, strikes, "
     "waits, labels, content, answer, bytes, ending, sentence, ended_at, taken"
 )
+_NEXT_ID = f"(SELECT COALESCE(MAX(id), 0) + 1 FROM entries WHERE id BETWEEN 0 AND {LAST_ID - 1})"
 _EXPIRED = "its time to live passed before it could be answered"
+_ALTERED = "what is stored of it was altered or damaged, and cannot be read"
+
+
+class _Altered(Exception):
+    """A row is not one that this store has written."""
+
+
+class _KeyChanged(Exception):
+    """Another process has sealed everything anew."""
 
 
 class Store:
@@ -33,6 +47,7 @@ class Store:
         self.database = Database(path, self._unlock)
         self._encryption = encryption
         self._sealing = Sealing()
+        self._proof: Stored | None = None
 
     def close(self) -> None:
         """Free the file; the next use opens it again."""
@@ -43,16 +58,17 @@ class Store:
 
         Raises `OutboxFull`.
         """
-        with self.database.writing() as connection:
+        self.database.create()
+        with self._writing() as connection:
             same = connection.execute("SELECT receipt FROM entries WHERE idempotency_key = ?", (new.idempotency_key,))
             if (known := same.fetchone()) is not None:
                 return Receipt(known[0])
             self._expire(connection, new.submitted_at)
-            for receipt in victims(connection, quota, new):
-                self._bury(connection, receipt, Ending.DROPPED, ROOM_MADE, new.submitted_at)
+            for victim in victims(connection, quota, new):
+                self._bury(connection, "id", victim, Ending.DROPPED, ROOM_MADE, new.submitted_at)
             connection.execute(
-                "INSERT INTO entries (receipt, idempotency_key, priority, order_key, submitted_at, expires_at, labels, "
-                "content, bytes, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued')",
+                "INSERT INTO entries (id, receipt, idempotency_key, priority, order_key, submitted_at, expires_at, "
+                f"labels, content, bytes, state) VALUES ({_NEXT_ID}, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued')",
                 (
                     new.receipt,
                     new.idempotency_key,
@@ -69,18 +85,19 @@ class Store:
 
     def find(self, receipt: str, now: float) -> Entry | None:
         """The entry of a receipt, as it stands now."""
-        found = self._find(receipt)
+        if not _is_text(receipt):
+            return None
+        found = self._find(receipt, now)
         if found is not None and found.state is State.QUEUED and found.expires_at <= now:
             self.expire(now)
-            return self._find(receipt)
+            return self._find(receipt, now)
         return found
 
     def all(self, now: float, states: Collection[State] = tuple(State)) -> list[Entry]:
         """The entries in these states, in the order of their submission."""
         self.expire(now)
-        query = f"SELECT {_COLUMNS} FROM entries WHERE state IN (SELECT value FROM json_each(?)) ORDER BY id"
-        with self.database.reading() as connection:
-            return [self._entry(row) for row in connection.execute(query, (json.dumps(list(states)),))]
+        where = "WHERE state IN (SELECT value FROM json_each(?)) ORDER BY id"
+        return self._read(where, (json.dumps(list(states)),), now)
 
     def count_queued(self) -> int:
         """How many requests wait."""
@@ -92,9 +109,8 @@ class Store:
 
         A wait longer than ``longest_wait`` is from before the clock was set back, and is over.
         """
-        query = f"""
-            SELECT {_COLUMNS} FROM entries AS entry
-            WHERE state = 'queued' AND expires_at > ? AND (not_before <= ? OR not_before > ?)
+        where = """
+            AS entry WHERE state = 'queued' AND expires_at > ? AND (not_before <= ? OR not_before > ?)
             AND receipt NOT IN (SELECT value FROM json_each(?))
             AND NOT EXISTS (
                 SELECT 1 FROM entries AS older
@@ -103,16 +119,14 @@ class Store:
             )
             ORDER BY priority DESC, id LIMIT ?
         """
-        values = (now, now, now + longest_wait, json.dumps(list(passing_over)), now, most)
-        with self.database.reading() as connection:
-            return [self._entry(row) for row in connection.execute(query, values)]
+        return self._read(where, (now, now, now + longest_wait, json.dumps(list(passing_over)), now, most), now)
 
     def begin_send(self, receipt: Receipt, lease: Lease, now: float) -> bool:
         """Note that the content is about to leave; false where it may not: the lease is lost, or the entry has ended.
 
         The strike stands until the outcome takes it back, so that one that kills the process is counted too.
         """
-        with self.database.writing() as connection:
+        with self._writing() as connection:
             if not lease.held(connection, now):
                 return False
             changed = connection.execute(
@@ -124,7 +138,7 @@ class Store:
 
     def take_back(self, receipts: Collection[Receipt]) -> None:
         """Sends that were stopped by us count as none."""
-        with self.database.writing() as connection:
+        with self._writing() as connection:
             connection.execute(
                 "UPDATE entries SET strikes = MAX(0, strikes - 1) "
                 "WHERE state = 'queued' AND receipt IN (SELECT value FROM json_each(?))",
@@ -133,7 +147,7 @@ class Store:
 
     def finish(self, receipt: Receipt, answer: str, now: float) -> bool:
         """Store the answer and be done with the entry, in one step; false where it has ended already."""
-        with self.database.writing() as connection:
+        with self._writing() as connection:
             changed = connection.execute(
                 "UPDATE entries SET state = 'answered', answer = ?, content = NULL, bytes = ?, ended_at = ?, "
                 "sentence = '' WHERE receipt = ? AND state = 'queued'",
@@ -144,7 +158,7 @@ class Store:
 
     def postpone(self, receipt: Receipt, until: float, sentence: str, *, broken: bool) -> None:
         """Let a sent entry wait for its next turn. ``broken`` lets the strike of this send stand."""
-        with self.database.writing() as connection:
+        with self._writing() as connection:
             connection.execute(
                 "UPDATE entries SET not_before = ?, waits = waits + 1, sentence = ?, strikes = MAX(0, strikes - ?) "
                 "WHERE receipt = ? AND state = 'queued'",
@@ -153,20 +167,22 @@ class Store:
 
     def explain(self, receipt: Receipt, sentence: str) -> None:
         """Note why an entry waits that could not be sent at all."""
-        with self.database.writing() as connection:
+        with self._writing() as connection:
             connection.execute(
                 "UPDATE entries SET sentence = ? WHERE receipt = ? AND state = 'queued'", (sentence, receipt)
             )
 
     def bury(self, receipt: str, ending: Ending, sentence: str, now: float) -> bool:
         """Make a queued entry a dead letter; false where it has ended already."""
-        with self.database.writing() as connection:
-            return self._bury(connection, receipt, ending, sentence, now)
+        if not _is_text(receipt):
+            return False
+        with self._writing() as connection:
+            return self._bury(connection, "receipt", receipt, ending, sentence, now)
 
     def drop(self, receipt: str, now: float) -> bool:
         """Erase all content of an entry, whatever its state. False where the receipt is not known."""
-        with self.database.writing() as connection:
-            self._bury(connection, receipt, Ending.DROPPED, "it was dropped by hand", now)
+        with self._writing() as connection:
+            self._bury(connection, "receipt", receipt, Ending.DROPPED, "it was dropped by hand", now)
             changed = connection.execute(
                 "UPDATE entries SET content = NULL, answer = NULL, bytes = 0, taken = 1, ending = 'dropped', "
                 "sentence = 'it was dropped by hand', state = 'dead' WHERE receipt = ?",
@@ -177,7 +193,7 @@ class Store:
 
     def revive(self, receipt: str, expires_at: float) -> bool:
         """Queue a dead letter again, or end a queued one's wait; false where its content is gone."""
-        with self.database.writing() as connection:
+        with self._writing() as connection:
             changed = connection.execute(
                 "UPDATE entries SET state = 'queued', not_before = 0, waits = 0, strikes = 0, ending = NULL, "
                 "sentence = '', ended_at = NULL, taken = 0, "
@@ -189,24 +205,22 @@ class Store:
 
     def wake(self) -> None:
         """End every wait: the link is back, or a person asks for it."""
-        with self.database.writing() as connection:
+        with self._writing() as connection:
             connection.execute("UPDATE entries SET not_before = 0, waits = 0 WHERE state = 'queued' AND not_before > 0")
 
     def take(self, receipt: Receipt) -> None:
         """The application has dealt with the result."""
-        with self.database.writing() as connection:
+        with self._writing() as connection:
             connection.execute("UPDATE entries SET taken = 1 WHERE receipt = ?", (receipt,))
 
     def next_result(self, now: float, after: Collection[str] = ()) -> Entry | None:
         """The oldest result that no application has dealt with."""
         self.expire(now)
-        query = (
-            f"SELECT {_COLUMNS} FROM entries WHERE state != 'queued' AND NOT taken "
+        where = (
+            "WHERE state != 'queued' AND NOT taken "
             "AND receipt NOT IN (SELECT value FROM json_each(?)) ORDER BY ended_at, id LIMIT 1"
         )
-        with self.database.reading() as connection:
-            row = connection.execute(query, (json.dumps(list(after)),)).fetchone()
-        return None if row is None else self._entry(row)
+        return next(iter(self._read(where, (json.dumps(list(after)),), now)), None)
 
     def expire(self, now: float) -> None:
         """Make dead letters of what has outlived its time."""
@@ -214,51 +228,137 @@ class Store:
             query = "SELECT 1 FROM entries WHERE state = 'queued' AND expires_at <= ? LIMIT 1"
             if connection.execute(query, (now,)).fetchone() is None:
                 return
-        with self.database.writing() as connection:
+        with self._writing() as connection:
             self._expire(connection, now)
 
     def forget(self, ended_before: float) -> None:
         """Remove results and dead letters from before this time, with their receipts."""
-        with self.database.writing() as connection:
+        with self._writing() as connection:
             query = "DELETE FROM entries WHERE state != 'queued' AND ended_at <= ?"
             if connection.execute(query, (ended_before,)).rowcount:
                 self.database.content_erased()
 
-    def _find(self, receipt: str) -> Entry | None:
+    def condemn_altered(self, now: float) -> None:
+        """Make dead letters of all entries that are not as this store could have written them."""
         with self.database.reading() as connection:
-            row = connection.execute(f"SELECT {_COLUMNS} FROM entries WHERE receipt = ?", (receipt,)).fetchone()
-        return None if row is None else self._entry(row)
+            altered = [row[0] for row in connection.execute(f"SELECT id FROM entries WHERE NOT ({SOUND})")]
+        self._condemn(altered, now)
+
+    def _find(self, receipt: str, now: float) -> Entry | None:
+        return next(iter(self._read("WHERE receipt = ?", (receipt,), now)), None)
+
+    def _read(self, where: str, values: Sequence[object], now: float) -> list[Entry]:
+        """The entries that a query finds. What was altered becomes a dead letter, and is read again as that."""
+        query = f"SELECT id, {SOUND} AS sound, {_COLUMNS} FROM entries {where}"
+        while True:
+            entries: list[Entry] = []
+            altered: list[int] = []
+            with self.database.reading() as connection:
+                for row in connection.execute(query, values):
+                    try:
+                        entries.append(self._entry(row))
+                    except _Altered:
+                        altered.append(row["id"])
+            if not altered:
+                return entries
+            self._condemn(altered, now)
+
+    def _condemn(self, altered: Sequence[int], now: float) -> None:
+        """Put a dead letter in place of each of these entries. Nothing of it is kept but its names."""
+        if not altered:
+            return
+        names = "SELECT receipt, idempotency_key FROM entries WHERE id = ?"
+        with self._writing() as connection:
+            for entry in altered:
+                row = connection.execute(names, (entry,)).fetchone()
+                if row is None:
+                    continue
+                receipt, key = (name if _is_name(name) else secrets.token_hex(16) for name in row)
+                connection.execute("DELETE FROM entries WHERE id = ?", (entry,))
+                connection.execute(
+                    "INSERT INTO entries (id, receipt, idempotency_key, state, priority, submitted_at, expires_at, "
+                    "labels, bytes, ending, sentence, ended_at) "
+                    f"VALUES ({_NEXT_ID}, ?, ?, 'dead', 1, ?, ?, ?, 0, ?, ?, ?)",
+                    (
+                        receipt,
+                        key,
+                        now,
+                        now,
+                        self._sealing.seal("{}", receipt, "labels"),
+                        Ending.UNREADABLE,
+                        _ALTERED,
+                        now,
+                    ),
+                )
+            self.database.content_erased()
 
     def _expire(self, connection: sqlite3.Connection, now: float) -> None:
-        query = "SELECT receipt, sentence FROM entries WHERE state = 'queued' AND expires_at <= ?"
-        for receipt, waited_for in connection.execute(query, (now,)).fetchall():
-            why = f"{_EXPIRED}; it waited because: {waited_for}" if waited_for else _EXPIRED
-            self._bury(connection, receipt, Ending.EXPIRED, why, now)
+        query = "SELECT id FROM entries WHERE state = 'queued' AND expires_at <= ?"
+        for (entry,) in connection.execute(query, (now,)).fetchall():
+            self._bury(connection, "id", entry, Ending.EXPIRED, _EXPIRED, now)
 
-    def _bury(self, connection: sqlite3.Connection, receipt: str, ending: Ending, sentence: str, now: float) -> bool:
+    def _bury(
+        self, connection: sqlite3.Connection, by: str, name: str | int, ending: Ending, sentence: str, now: float
+    ) -> bool:
+        """End the queued entry that has this id or receipt. What it waited for is kept with what it died of."""
         kept = ending in KEEPS_CONTENT
         changed = connection.execute(
-            "UPDATE entries SET state = 'dead', ending = ?, sentence = ?, ended_at = ?, "
+            "UPDATE entries SET state = 'dead', ending = ?, ended_at = ?, "
+            "sentence = CASE WHEN ? AND sentence != '' THEN ? || '; it waited because: ' || sentence ELSE ? END, "
             "content = CASE ? WHEN 1 THEN content END, bytes = CASE ? WHEN 1 THEN bytes ELSE 0 END "
-            "WHERE receipt = ? AND state = 'queued'",
-            (ending, sentence, now, kept, kept, receipt),
+            f"WHERE {by} = ? AND state = 'queued'",
+            (ending, now, ending is Ending.EXPIRED, sentence, sentence, kept, kept, name),
         )
         if not kept:
             self.database.content_erased()
         return changed.rowcount == 1
 
     def _entry(self, row: sqlite3.Row) -> Entry:
-        values = dict(row)
-        for column in SEALED:
-            if values[column] is not None:
-                values[column] = self._sealing.open(values[column], values["receipt"], column)
+        """What a row says. Raises `_Altered`."""
+        if not row["sound"]:
+            raise _Altered
+        values = {name: row[name] for name in _COLUMNS.split(", ")}
+        try:
+            for column in SEALED:
+                if values[column] is not None:
+                    values[column] = self._sealing.open(values[column], values["receipt"], column)
+            values["ending"] = None if values["ending"] is None else Ending(values["ending"])
+        except (Unopened, ValueError):
+            raise _Altered from None
+        if not all(_is_text(value) for value in values.values() if isinstance(value, str)):
+            raise _Altered
         values["state"] = State(values["state"])
         values["priority"] = PRIORITIES[values["priority"]]
-        values["ending"] = None if values["ending"] is None else Ending(values["ending"])
         values["taken"] = bool(values["taken"])
         return Entry(**values)
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction, in a file that is still sealed as it was when this process opened it."""
+        try:
+            with self.database.writing() as connection:
+                if proof_of(connection) != self._proof:
+                    raise _KeyChanged
+                yield connection
+        except _KeyChanged:
+            self.database.close()  # to read the keys anew
+            raise OutboxLocked("another process has changed the outbox's key; try again, with the new one") from None
 
     def _unlock(self, connection: sqlite3.Connection) -> None:
         """Read the keys, and have everything that is kept sealed by the first. Raises `OutboxLocked`."""
         self._sealing = Sealing() if self._encryption is None else Sealing(load_keys(self._encryption))
-        seal_anew(connection, self._sealing)
+        bring_under(connection, self._sealing)
+        self._proof = proof_of(connection)
+
+
+def _is_name(value: object) -> bool:
+    """Whether a receipt or a key is still one."""
+    return isinstance(value, str) and value.isascii() and value.isprintable() and value != ""
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is text that can be written as such: damage inside one shows as lone surrogates."""
+    try:
+        return isinstance(value, str) and bool(value.encode() or True)
+    except UnicodeEncodeError:
+        return False

@@ -132,7 +132,7 @@ def test_an_older_file_is_migrated_with_all_that_is_in_it(store: Store, path: Pa
     migrate(connection, newer)
     migrate(connection, newer)
     assert connection.execute("SELECT receipt, colour FROM entries").fetchall() == [("a", "red")]
-    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (len(newer),)
     connection.close()
 
 

@@ -60,6 +60,7 @@ class OutboxAndDictionary(RuleBasedStateMachine):
         self.path = Path(self.folder.name) / "outbox.db"
         self.encryption: EncryptionSettings | None = None
         self.store = Store(self.path)
+        self.store.database.create()
         self.lease = Lease(self.store.database, "us")
         self.model: dict[str, Kept] = {}
         self.count = 0

@@ -128,6 +128,28 @@ def test_a_mistake_is_said(invoke: Invoke, receipts: list[str], arguments: tuple
     assert invoke(*arguments).exit_code == code
 
 
+@pytest.mark.parametrize("arguments", ["list", "show aa", "flush", "retry --all", "retry aa", "drop aa", "export"])
+def test_where_no_outbox_is_none_is_made(invoke: Invoke, tmp_path: Path, arguments: str) -> None:
+    file = tmp_path / "edgewise.yaml"
+    file.write_text(file.read_text("utf-8").replace("outbox.db", "mistyped/outbox.db"))
+    result = invoke(*arguments.split())
+    assert result.exit_code == 1
+    assert f"there is no outbox {tmp_path}/mistyped/outbox.db" in result.stderr
+    assert "policy.offline.outbox" in result.stderr
+    assert [each.name for each in tmp_path.iterdir()] == ["edgewise.yaml"]
+
+
+def test_for_an_application_no_outbox_is_an_empty_one(invoke: Invoke, tmp_path: Path) -> None:
+    configuration = load(tmp_path / "edgewise.yaml")
+    with Router(configuration, backends={"cloud": ScriptedBackend("cloud")}, replay=True) as router:
+        assert router.flush().total == 0
+        assert list(router.results()) == []
+        assert not router.cancel("a receipt")
+        router.on_result(lambda result: None)
+        assert [each.name for each in tmp_path.iterdir()] == ["edgewise.yaml"]
+        assert router.result(router.submit("Hello"), timeout="20s") is not None
+
+
 def test_without_an_outbox_it_says_what_to_write(invoke: Invoke, tmp_path: Path) -> None:
     text = (tmp_path / "edgewise.yaml").read_text().replace("outbox: outbox.db, ", "")
     (tmp_path / "edgewise.yaml").write_text(text)

@@ -32,6 +32,7 @@ def on_disk(path: Path) -> bytes:
 
 @pytest.fixture
 def lease(store: Store) -> Iterator[Lease]:
+    store.database.create()
     lease = Lease(store.database, "us")
     assert lease.take(NOW)
     yield lease

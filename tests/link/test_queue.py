@@ -1,0 +1,175 @@
+"""A queue that waits for the link: it is told of the return, and sends nothing of its own to find out."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from edgewise.core.failure import PathFault
+from edgewise.policies.facts import DeviceFacts
+from edgewise.policies.plan import Plan
+from edgewise.router import AsyncRouter, BackendError, Offline
+from edgewise.router.config import load
+from edgewise.router.outbox.leases import LEASE_SECONDS, Lease
+from edgewise.testing import run_in_virtual_time
+
+from .conftest import OWN, World
+
+HOUR = 3600.0
+MOST_IN_AN_HOUR = 8 + HOUR / 24.0
+"""Probes of whoever merely watches: from every half second to every 24 to 36 s."""
+
+
+def wall_clock() -> datetime:
+    return datetime(2026, 3, 2, 9, 30, tzinfo=UTC) + timedelta(seconds=asyncio.get_running_loop().time())
+
+
+def queueing(world: World, tmp_path: Path, *, replay: bool = True) -> AsyncRouter:
+    """A router with a cloud, a gateway and an outbox."""
+    path = world.write("cloud", "gateway")
+    path.write_text(path.read_text() + f"\n  offline: {{outbox: {tmp_path}/outbox.db}}\n")
+    return AsyncRouter(
+        load(path),
+        backends={"cloud": world.cloud, "gateway": world.gateway},
+        network=world.network,
+        random_source=random.Random(7),
+        wall_clock=wall_clock,
+        sample=DeviceFacts,
+        replay=replay,
+    )
+
+
+async def lose_everything(world: World, router: AsyncRouter) -> None:
+    """A request finds out that nothing comes back; the link says nothing of it."""
+    world.network.faults = {"203.0.113.5": PathFault.SILENT, "192.0.2.9": PathFault.SILENT}
+    with pytest.raises((BackendError, Offline)):
+        await router.generate("x", data_class="public")
+    assert router.connectivity.state == "offline"
+    await asyncio.sleep(120.0)
+    world.network.opened.clear()
+
+
+def probes(world: World) -> int:
+    """How often one endpoint was asked."""
+    return max(sum(host == each for _, host in world.network.opened) for each in ("203.0.113.5", "192.0.2.9"))
+
+
+@pytest.mark.parametrize("waiting", [1, 40])
+def test_a_queue_that_waits_offline_asks_no_more_than_whoever_watches(
+    world: World, tmp_path: Path, waiting: int
+) -> None:
+    async def scene() -> None:
+        async with queueing(world, tmp_path) as router:
+            await lose_everything(world, router)
+            receipts = [await router.submit("x", data_class="public") for _ in range(waiting)]
+            await asyncio.sleep(HOUR)
+            assert 0 < probes(world) <= MOST_IN_AN_HOUR
+            world.network.faults = {}
+            assert await router.result(receipts[0], timeout="40s") is not None
+
+    run_in_virtual_time(scene())
+
+
+def test_a_queue_in_which_nothing_waits_asks_nothing(world: World, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with queueing(world, tmp_path) as router:
+            receipt = await router.submit("x", data_class="public")
+            assert await router.result(receipt, timeout="1m") is not None
+            await lose_everything(world, router)
+            await asyncio.sleep(HOUR)
+            assert world.network.opened == []
+
+    run_in_virtual_time(scene())
+
+
+def test_looking_often_does_not_ask_more_often(world: World) -> None:
+    async def scene() -> None:
+        async with world.router("cloud", "gateway") as router:
+            await lose_everything(world, router)
+            for _ in range(round(HOUR)):
+                assert router.connectivity.state == "offline"
+                await router.plan("x", data_class="public")
+                await asyncio.sleep(1.0)
+            assert 0 < probes(world) <= MOST_IN_AN_HOUR
+
+    run_in_virtual_time(scene())
+
+
+def test_whoever_subscribes_late_is_told_of_the_return(world: World) -> None:
+    async def scene() -> None:
+        async with world.router("cloud", "gateway") as router:
+            await lose_everything(world, router)
+            told: list[str] = []
+            router.connectivity.subscribe(lambda status: told.append(status.state))
+            world.network.faults = {}
+            await asyncio.sleep(40.0)
+            assert told[-1:] == ["online"]
+
+    run_in_virtual_time(scene())
+
+
+def test_the_link_s_return_sends_the_queue_within_a_second_and_a_server_s_too(world: World, tmp_path: Path) -> None:
+    async def scene() -> None:
+        loop = asyncio.get_running_loop()
+        async with queueing(world, tmp_path) as router:
+            for lose, restore in _ways_to_be_lost(world):
+                await router.generate("x", data_class="public")
+                lose()
+                await asyncio.sleep(0.2)
+                receipt = await router.submit("x", data_class="public", backend="cloud")
+                await asyncio.sleep(300.0)
+                assert await router.result(receipt) is None
+                calls = len(world.cloud.calls)
+                restore()
+                began = loop.time()
+                while len(world.cloud.calls) == calls:  # noqa: ASYNC110  # the call itself, not its result
+                    await asyncio.sleep(0.01)
+                assert loop.time() - began <= 1.0 + 0.5
+                assert await router.result(receipt, timeout="10s") is not None
+
+    run_in_virtual_time(scene())
+
+
+def _ways_to_be_lost(world: World) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
+    def without_route() -> None:
+        world.network.routes["203.0.113.5"] = "gone"
+        world.network.change(OWN)
+
+    def with_route() -> None:
+        del world.network.routes["203.0.113.5"]
+        world.network.change(OWN)
+
+    yield lambda: world.network.change(), lambda: world.network.change(OWN)
+    yield without_route, with_route
+
+
+def test_thousands_that_may_not_go_do_not_cost_the_lease(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = AsyncRouter.plan
+    held: list[bool] = []
+
+    async def slow_plan(self: AsyncRouter, prompt: object, **options: object) -> Plan:
+        await asyncio.sleep(0.1)
+        other = Lease(self._queue.outbox.store.database, "another")
+        held.append(not other.take(wall_clock().timestamp()))
+        return await whole(self, prompt, **options)  # type: ignore[arg-type]
+
+    async def scene() -> None:
+        async with queueing(world, tmp_path, replay=False) as router:
+            router.connectivity.force("offline")
+            for _ in range(700):
+                await router.submit("x", data_class="public")
+            monkeypatch.setattr(AsyncRouter, "plan", slow_plan)
+            began = asyncio.get_running_loop().time()
+            tally = await router.flush()
+            assert asyncio.get_running_loop().time() - began > 2 * LEASE_SECONDS
+            assert tally.waiting == 700
+            assert all(held)
+
+    run_in_virtual_time(scene())
