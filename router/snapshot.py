@@ -28,6 +28,19 @@ class Lasting(Protocol):
         """
 
 
+class Summed(Lasting, Protocol):
+    """Adds up what several processes with one file contribute: none may overwrite what another has added."""
+
+    def join(self, value: JsonValue) -> None:
+        """Take what the file holds now, beside what was added here and is not in it yet; the next snapshot is both.
+
+        ``value`` may be anything, and ``None`` where the file holds nothing.
+        """
+
+    def filed(self) -> None:
+        """The snapshot that was taken after `join` is in the file."""
+
+
 def table(value: JsonValue, key: str | None = None) -> Mapping[str, JsonValue]:
     """The value as a mapping, or the mapping that stands in it under ``key``. Raises `Unreadable`."""
     if key is not None:

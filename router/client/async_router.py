@@ -373,7 +373,7 @@ class AsyncRouter:
             spending = Spending(self._wall_clock)
             self._conduct = Conduct(fleet, dispatch, connectivity, Device(self._sample), self._random, spending)
             if self._state is not None:
-                self._state.start({"backends": fleet, "link": connectivity, "spending": spending})
+                self._state.start({"backends": fleet, "link": connectivity}, {"spending": spending})
             fleet.start()
             self._queue.start()
             if self._watch is not None:

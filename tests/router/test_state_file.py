@@ -282,7 +282,7 @@ def write_for_ever(path: Path, seed: int) -> None:
         while True:
             part = Counting(known)
             file = StateFile(path, lambda: datetime.now(UTC))
-            file.start({"counting": part})
+            file.start({"counting": part}, {})
             part.known = known = known + 1
             await file.close()
 
