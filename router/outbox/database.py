@@ -39,6 +39,8 @@ class Database:
         self._presence = -1
         self._lock = threading.RLock()
         self._to_scrub = False
+        self._erased = False
+        self._to_rewrite = True  # what the processes before this one have erased is not known
 
     def create(self) -> None:
         """Make the file and its folder, where they are not there."""
@@ -71,20 +73,38 @@ class Database:
                 self._scrub(connection)
 
     def content_erased(self) -> None:
-        """Within `writing`: content was erased, so that the log must not keep it either."""
-        self._to_scrub = True
+        """Within `writing`: content was erased, so that neither the log nor another place may keep it."""
+        self._to_scrub = self._to_rewrite = self._erased = True
+
+    def rewrite(self) -> None:
+        """Write the file anew, if content was erased since that was last done.
+
+        SQLite overwrites what is deleted, but not the copies that it leaves where it has moved entries between pages.
+        """
+        with self._lock, self._typed_errors():
+            if self._to_rewrite:
+                self._rewrite(self._opened())
 
     def close(self) -> None:
         """Free the file. Idempotent."""
         with self._lock:
             if self._connection is not None:
                 with suppress(sqlite3.Error):  # a damaged file is closed, too
+                    if self._erased and self._to_rewrite:
+                        self._rewrite(self._connection)
                     self._scrub(self._connection)
                 self._connection.close()
                 self._connection = None
             if self._presence >= 0:
                 os.close(self._presence)
                 self._presence = -1
+
+    def _rewrite(self, connection: sqlite3.Connection) -> None:
+        """Where another process writes just now, or the disk is full, a later one does it."""
+        with suppress(sqlite3.OperationalError):
+            connection.execute("VACUUM")
+            self._to_rewrite = False
+        self._scrub(connection)
 
     def _scrub(self, connection: sqlite3.Connection) -> None:
         """Empty the write-ahead log. Where another process reads just now, or the disk is full, a later one does it.

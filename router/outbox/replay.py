@@ -296,6 +296,7 @@ class Replayer:
             await in_executor(self._store.condemn_altered, self._outbox.now())
             await in_executor(self._store.expire, self._outbox.now())
             await in_executor(self._store.forget, self._outbox.now() - self._outbox.settings.results_ttl)
+            await in_executor(self._store.database.rewrite)
             self._clean_at = now + _CLEAN_EVERY
 
     async def _heed_link(self) -> None:

@@ -14,13 +14,17 @@ import pytest
 from edgewise.backends.endpoint import Endpoint
 from edgewise.core.failure import AttemptError, FailureKind, PathFault
 from edgewise.policies.facts import DeviceFacts
-from edgewise.router import AsyncRouter
+from edgewise.router import AsyncRouter, BackendError, Offline
 from edgewise.router.config import load
 from edgewise.router.link.network import Attachment, Opened, Unopened, Way
 from edgewise.testing import Script, ScriptedBackend
 
 OWN = "192.0.2.1"
 NEW = "198.51.100.7"
+
+HOUR = 3600.0
+MOST_IN_AN_HOUR = 8 + HOUR / 24.0
+"""Probes of whoever merely watches: from every half second to every 24 to 36 s."""
 
 CONFIGURATION = """
 version: 1
@@ -196,3 +200,18 @@ async def state_after(router: AsyncRouter, state: str, within: float) -> float:
             if status.state == state:
                 return loop.time() - begun
     raise AssertionError("the link's changes ended")
+
+
+async def lose_everything(world: World, router: AsyncRouter) -> None:
+    """A request finds out that nothing comes back; the link says nothing of it."""
+    world.network.faults = {"203.0.113.5": PathFault.SILENT, "192.0.2.9": PathFault.SILENT}
+    with pytest.raises((BackendError, Offline)):
+        await router.generate("x", data_class="public")
+    assert router.connectivity.state == "offline"
+    await asyncio.sleep(120.0)
+    world.network.opened.clear()
+
+
+def probes(world: World) -> int:
+    """How often one endpoint was asked."""
+    return max(sum(host == each for _, host in world.network.opened) for each in ("203.0.113.5", "192.0.2.9"))

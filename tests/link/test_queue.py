@@ -10,19 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from edgewise.core.failure import PathFault
 from edgewise.policies.facts import DeviceFacts
 from edgewise.policies.plan import Plan
-from edgewise.router import AsyncRouter, BackendError, Offline
+from edgewise.router import AsyncRouter
 from edgewise.router.config import load
 from edgewise.router.outbox.leases import LEASE_SECONDS, Lease
 from edgewise.testing import run_in_virtual_time
 
-from .conftest import OWN, World
-
-HOUR = 3600.0
-MOST_IN_AN_HOUR = 8 + HOUR / 24.0
-"""Probes of whoever merely watches: from every half second to every 24 to 36 s."""
+from .conftest import HOUR, MOST_IN_AN_HOUR, OWN, World, lose_everything, probes
 
 
 def wall_clock() -> datetime:
@@ -42,21 +37,6 @@ def queueing(world: World, tmp_path: Path, *, replay: bool = True) -> AsyncRoute
         sample=DeviceFacts,
         replay=replay,
     )
-
-
-async def lose_everything(world: World, router: AsyncRouter) -> None:
-    """A request finds out that nothing comes back; the link says nothing of it."""
-    world.network.faults = {"203.0.113.5": PathFault.SILENT, "192.0.2.9": PathFault.SILENT}
-    with pytest.raises((BackendError, Offline)):
-        await router.generate("x", data_class="public")
-    assert router.connectivity.state == "offline"
-    await asyncio.sleep(120.0)
-    world.network.opened.clear()
-
-
-def probes(world: World) -> int:
-    """How often one endpoint was asked."""
-    return max(sum(host == each for _, host in world.network.opened) for each in ("203.0.113.5", "192.0.2.9"))
 
 
 @pytest.mark.parametrize("waiting", [1, 40])
@@ -83,32 +63,6 @@ def test_a_queue_in_which_nothing_waits_asks_nothing(world: World, tmp_path: Pat
             await lose_everything(world, router)
             await asyncio.sleep(HOUR)
             assert world.network.opened == []
-
-    run_in_virtual_time(scene())
-
-
-def test_looking_often_does_not_ask_more_often(world: World) -> None:
-    async def scene() -> None:
-        async with world.router("cloud", "gateway") as router:
-            await lose_everything(world, router)
-            for _ in range(round(HOUR)):
-                assert router.connectivity.state == "offline"
-                await router.plan("x", data_class="public")
-                await asyncio.sleep(1.0)
-            assert 0 < probes(world) <= MOST_IN_AN_HOUR
-
-    run_in_virtual_time(scene())
-
-
-def test_whoever_subscribes_late_is_told_of_the_return(world: World) -> None:
-    async def scene() -> None:
-        async with world.router("cloud", "gateway") as router:
-            await lose_everything(world, router)
-            told: list[str] = []
-            router.connectivity.subscribe(lambda status: told.append(status.state))
-            world.network.faults = {}
-            await asyncio.sleep(40.0)
-            assert told[-1:] == ["online"]
 
     run_in_virtual_time(scene())
 

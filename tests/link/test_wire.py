@@ -48,7 +48,7 @@ def test_a_real_wire_that_fails_in_every_way_is_noticed_and_used_again_in_time(
         print()
         for name, scene in scenes.items():
             print(f"  {name}: {scene}")
-    assert len(scenes) == 10
+    assert len(scenes) == 11
     for scene in scenes.values():
         # What the machine gave to others in between is not ours.
         waited = scene["waited_for_a_core"]
@@ -61,6 +61,7 @@ def test_a_real_wire_that_fails_in_every_way_is_noticed_and_used_again_in_time(
         told = scenes[name]["told"]
         assert (told["state"], told["code"]) == (state, code)
         assert why in told["why"]
+    assert scenes["a VPN comes up and ends"]["carried"] == ["service"]
     told = scenes["the link comes and goes"]["told"]
     assert told["online"] <= 2
     assert told["offline"] <= 3

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
@@ -28,6 +28,8 @@ from edgewise.testing import Script, ScriptedBackend
 SERVICE = "10.77.0.2"
 DEVICE = "10.77.0.1"
 OTHER_DEVICE = "10.77.0.3"
+TUNNELLED_DEVICE = "10.88.0.1"
+TUNNELLED_SERVICE = "10.88.0.2"
 PORT = 8443
 
 EVERY = 0.1
@@ -71,6 +73,10 @@ class Hands:
         """Add or remove an address."""
         self._thread.submit(self._ip.addr, *arguments, **more).result()
 
+    def route(self, *arguments: str, **more: object) -> None:
+        """Add or remove a route."""
+        self._thread.submit(self._ip.route, *arguments, **more).result()
+
     def neigh(self, *arguments: str, **more: object) -> None:
         """Add or remove a neighbour's hardware address."""
         self._thread.submit(self._ip.neigh, *arguments, **more).result()
@@ -88,10 +94,10 @@ class Wire:
         self._service = service
         self._ip = Hands()
         self._ip.link("set", index=self._ip.index("lo"), state="up")
-        self._ip.link(
-            "add", ifname="wire", kind="veth", peer={"ifname": "wire", "net_ns_fd": f"/proc/{service.pid}/ns/net"}
-        )
-        self._own = self._ip.index("wire")
+        for name in ("wire", "vpn"):
+            peer = {"ifname": name, "net_ns_fd": f"/proc/{service.pid}/ns/net"}
+            self._ip.link("add", ifname=name, kind="veth", peer=peer)
+        self._own, self._tunnel = self._ip.index("wire"), self._ip.index("vpn")
         self.attach(DEVICE)
         self.tell("attach")
 
@@ -114,6 +120,17 @@ class Wire:
         """Another address in place of the one that there is."""
         self._ip.addr("del", index=self._own, address=DEVICE, prefixlen=24)
         self.attach(OTHER_DEVICE)
+
+    def tunnel(self) -> None:
+        """A VPN comes up: an interface with an address of its own, and the service's route goes by it."""
+        self._ip.addr("replace", index=self._tunnel, address=TUNNELLED_DEVICE, prefixlen=24)
+        self._ip.link("set", index=self._tunnel, state="up")
+        self._ip.route("replace", dst=f"{SERVICE}/32", gateway=TUNNELLED_SERVICE, oif=self._tunnel)
+
+    def end_tunnel(self) -> None:
+        """And goes down, its route and its address with it."""
+        self._ip.addr("del", index=self._tunnel, address=TUNNELLED_DEVICE, prefixlen=24)
+        self._ip.link("set", index=self._tunnel, state="down")
 
     def down(self) -> None:
         """The link goes down on this side."""
@@ -200,8 +217,9 @@ async def serve(folder: Path) -> None:
         match line:
             case "attach":
                 own = ip.index("wire")
-                ip.addr("replace", index=own, address=SERVICE, prefixlen=24)
-                ip.link("set", index=own, state="up")
+                for link, address in ((own, SERVICE), (ip.index("vpn"), TUNNELLED_SERVICE)):
+                    ip.addr("replace", index=link, address=address, prefixlen=24)
+                    ip.link("set", index=link, state="up")
                 server = await start("")
             case "stop":
                 await server.stop()
@@ -261,8 +279,10 @@ class Scene:
 
     async def settle(self) -> None:
         """Wait until the link has been online for a while."""
-        await self.until(lambda: self._link.state == "online" and self.answers[-1][2] == "service")
-        await asyncio.sleep(1.0)
+        await self.until(
+            lambda: self._link.state == "online" and [by for *_, by in self.answers[-3:]] == ["service"] * 3
+        )
+        await asyncio.sleep(0.3)
 
     async def until(self, what: Callable[[], bool]) -> float:
         """Seconds until something holds."""
@@ -278,7 +298,7 @@ class Scene:
         since, waited = self._loop.time(), waited_for_a_core(*self._processes)
         change()
         offline = await self.until(lambda: self._link.state == "offline")
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(0.7)
         restore()
         back = await self._used_again(self._loop.time())
         return {"scene": name, "offline": offline, "back": back, **self._since(since, waited)}
@@ -305,6 +325,22 @@ class Scene:
         changed = self._loop.time()
         back = await self._used_again(changed)
         return {"scene": name, "back": back, **self._since(since, waited)}
+
+    async def tunnel(self, name: str, wire: Wire) -> dict[str, object]:
+        """A VPN comes up, carries the calls while the wire below does not, and ends: who answers, and when again."""
+        await self.settle()
+        since, waited = self._loop.time(), waited_for_a_core(*self._processes)
+        wire.tunnel()
+        up = await self._used_again(self._loop.time())
+        await asyncio.sleep(0.5)
+        wire.lose_both()
+        silent = self._loop.time()
+        await asyncio.sleep(1.5)
+        carried = sorted({by for at, _, by in self.answers if at >= silent})
+        wire.keep_both()
+        wire.end_tunnel()
+        back = await self._used_again(self._loop.time())
+        return {"scene": name, "up": up, "carried": carried, "back": back, **self._since(since, waited)}
 
     async def flap(self, name: str, wire: Wire, times: int) -> dict[str, object]:
         """Let the link come and go: how often which state is told, and how soon it is used when it holds."""
@@ -346,25 +382,29 @@ class Scene:
 
 async def play(folder: Path, wire: Wire) -> None:
     """Play every scene, and print what each came to."""
-    phone = {"phone": ScriptedBackend("phone")}
-    async with AsyncRouter(loads(_CONFIGURATION, folder), backends=phone) as router:
-        scene = Scene(router, wire.service)
-        asking = asyncio.create_task(scene.ask())
-        await asyncio.sleep(0.5)
-        for result in (
-            scene.lose("link down", wire.down, wire.up),
-            scene.lose("cable pulled at the other end", wire.pull, wire.plug),
-            scene.lose("what is sent is lost", wire.lose_requests, wire.keep_requests),
-            scene.lose("what is answered is lost", wire.lose_answers, wire.keep_answers),
-            scene.lose("both are lost", wire.lose_both, wire.keep_both),
-            scene.move("another address", wire.move),
-            scene.blame("the service is down", lambda: wire.tell("stop"), lambda: wire.tell("start")),
-            scene.blame("a portal answers in its name", lambda: wire.tell("intercept"), lambda: wire.tell("start")),
-            scene.flap("the link comes and goes", wire, 10),
-            scene.blame("the service hangs", wire.hang, wire.go_on),
-        ):
-            print(json.dumps(await result), flush=True)
-        asking.cancel()
+    configuration = loads(_CONFIGURATION, folder)
+    scenes: tuple[Callable[[Scene], Awaitable[dict[str, object]]], ...] = (
+        lambda scene: scene.lose("link down", wire.down, wire.up),
+        lambda scene: scene.lose("cable pulled at the other end", wire.pull, wire.plug),
+        lambda scene: scene.lose("what is sent is lost", wire.lose_requests, wire.keep_requests),
+        lambda scene: scene.lose("what is answered is lost", wire.lose_answers, wire.keep_answers),
+        lambda scene: scene.lose("both are lost", wire.lose_both, wire.keep_both),
+        lambda scene: scene.tunnel("a VPN comes up and ends", wire),
+        lambda scene: scene.move("another address", wire.move),
+        lambda scene: scene.blame("the service is down", lambda: wire.tell("stop"), lambda: wire.tell("start")),
+        lambda scene: scene.blame(
+            "a portal answers in its name", lambda: wire.tell("intercept"), lambda: wire.tell("start")
+        ),
+        lambda scene: scene.flap("the link comes and goes", wire, 6),
+        lambda scene: scene.blame("the service hangs", wire.hang, wire.go_on),
+    )
+    for play_scene in scenes:
+        # Each with a router of its own: after several losses one waits ever longer before it tells of a return.
+        async with AsyncRouter(configuration, backends={"phone": ScriptedBackend("phone")}) as router:
+            scene = Scene(router, wire.service)
+            asking = asyncio.create_task(scene.ask())
+            print(json.dumps(await play_scene(scene)), flush=True)
+            asking.cancel()
 
 
 def main() -> None:

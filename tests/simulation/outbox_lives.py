@@ -110,9 +110,10 @@ def tell(seed: int) -> Story:
                 with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
                     runner.run(_live(story, life, folder / "outbox.db", source, mine))
                 began += life.seconds + source.choice([0.0, 10.0, 100.0])
-            store = Store(folder / "outbox.db")
-            story.entries = {str(entry.receipt): entry for entry in store.all(began)}
-            store.close()
+            if (folder / "outbox.db").exists():
+                store = Store(folder / "outbox.db")
+                story.entries = {str(entry.receipt): entry for entry in store.all(began)}
+                store.close()
             story.file = b"".join(file.read_bytes() for file in folder.iterdir())
     finally:
         shutil.rmtree(folder)
