@@ -181,12 +181,12 @@ class Cloud(ScriptedBackend):
         return Endpoint("203.0.113.5", 443)
 
     async def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
-        """Think for 0.3 to 4 s, then twenty tokens, five at a time."""
+        """Think for 0.3 to 4 s, then twenty tokens, five at a time; each has to come over the link, too."""
         await self._link.transfer()
         await asyncio.sleep(self._source.uniform(0.3, 4.0))
         for _ in range(4):
-            yield Delta("word " * 5, 5)
             await self._link.transfer()
+            yield Delta("word " * 5, 5)
         yield Finish(FinishReason.STOP, Usage(1, 20))
 
     async def probe(self, seconds: float) -> None:

@@ -10,7 +10,7 @@ from enum import IntEnum
 
 from ...backends import Backend
 from ...core.failure import AttemptError, FailureKind, PathFault
-from .network import Network, Unopened
+from .network import Network, Opened, Unopened
 from .reach import Reach, told
 
 log = logging.getLogger("edgewise")
@@ -193,9 +193,7 @@ class Probing:
         opening = self._loop.create_task(self._network.open(reach.endpoint, PATIENCE))
         try:
             asked_at = self._loop.time()
-            await asyncio.wait([opening], timeout=reach.round_trip.window())
-            if not opening.done() and reach.heard_at < asked_at and reach.fault is not PathFault.SILENT:
-                self._found(PathFault.SILENT)
+            await self._opened_or_silent(opening, asked_at)
             opened = await opening
         except Unopened as error:
             return self._found(error.fault)
@@ -206,6 +204,16 @@ class Probing:
         if self._loop.time() - asked_at <= LATE:
             reach.round_trip.observe(opened.seconds)
         return True
+
+    async def _opened_or_silent(self, opening: asyncio.Task[Opened], asked_at: float) -> None:
+        """Wait for a connection; after a window in which nothing else came from there either, it is silent."""
+        reach = self._reach
+        while not opening.done() and reach.fault is not PathFault.SILENT:
+            left = max(asked_at, reach.heard_at) + reach.round_trip.window() - self._loop.time()
+            if left <= _DUE:
+                self._found(PathFault.SILENT)
+                return
+            await asyncio.wait([opening], timeout=left)
 
     async def _answers(self, backend: Backend) -> bool:
         reach = self._reach

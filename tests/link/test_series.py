@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+
 import pytest
 
 from benchmarks.connectivity import Trace, made_up_traces, run
@@ -19,6 +21,7 @@ def test_each_outage_is_seen_and_its_end_too() -> None:
     *_, good = made_up_traces(240.0)
     seen = run(good, every=1.0, outages=True)
     assert (len(seen.seen_after), seen.unseen) == (3, 0)
+    assert statistics.median(seen.seen_after) <= 2.0
     # Until the next request, its silence, and the longest time that a slow link is given.
     assert max(seen.seen_after) <= 1.5 + 0.5 + 3.0
     assert max(seen.back_after) <= 3.0
