@@ -2,13 +2,15 @@
 
 ``python examples/field_notes.py edgewise.yaml "A heron at the north pond"`` records a note and returns at once; without
 a note it sends what waits and collects what has come back. The configuration names an outbox:
-``policy: {offline: {outbox: notes.db}}``.
+``policy: {offline: {outbox: notes.db}}``. Notes are kept in the folder ``notes`` as they are: to encrypt the outbox
+encrypts what waits in it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +19,14 @@ from edgewise.router import AsyncRouter, EdgewiseError
 from edgewise.router.config import load
 
 ASK = "Summarise this field note in one sentence:\n\n"
+
+
+def keep(folder: Path, text: str) -> str:
+    """Keep a note on the disk, before anything else that could fail; returns its name."""
+    folder.mkdir(exist_ok=True, mode=0o700)
+    name = f"{datetime.now():%Y-%m-%dT%H-%M-%S-%f}"
+    _write(folder / f"{name}.json", {"text": text})
+    return name
 
 
 class FieldNotes:
@@ -28,13 +38,8 @@ class FieldNotes:
 
     def __init__(self, folder: Path, router: AsyncRouter) -> None:
         self._folder = folder
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True, mode=0o700)
         self._router = router
-
-    async def record(self, name: str, text: str) -> None:
-        """Keep a note, and queue it for its summary. Needs no network."""
-        _write(self._folder / f"{name}.json", {"text": text})
-        await self._submit(name)
 
     async def submit_all(self) -> None:
         """Queue what was kept and not yet queued when the application last ended."""
@@ -60,9 +65,9 @@ class FieldNotes:
             collected += 1
         return collected
 
-    def missing(self) -> list[str]:
-        """The names of notes without a summary."""
-        return [file.stem for file, note in self._notes() if "summary" not in note]
+    def missing(self) -> dict[str, str]:
+        """The names of notes without a summary, and why there is none."""
+        return {file.stem: note.get("no_summary", "it waits") for file, note in self._notes() if "summary" not in note}
 
     async def _submit(self, name: str) -> None:
         file = self._folder / f"{name}.json"
@@ -79,20 +84,30 @@ class FieldNotes:
 def _write(file: Path, note: dict[str, str]) -> None:
     """The whole note or nothing, also where the power fails."""
     unfinished = file.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(note))
+    with unfinished.open("w") as written:
+        json.dump(note, written)
+        written.flush()
+        os.fsync(written.fileno())
     unfinished.replace(file)
+    folder = os.open(file.parent, os.O_RDONLY)
+    os.fsync(folder)  # its new name, too
+    os.close(folder)
 
 
 async def main(configuration: str, text: str | None) -> None:
     """Record a note, or collect summaries."""
+    folder = Path("notes")
+    if text is not None:
+        keep(folder, text)
     async with AsyncRouter(load(configuration)) as router:
-        notes = FieldNotes(Path("notes"), router)
+        notes = FieldNotes(folder, router)
         await notes.submit_all()
         if text is not None:
-            await notes.record(f"{datetime.now():%Y-%m-%dT%H-%M-%S-%f}", text)
             return
         await router.flush()
-        print(f"{await notes.collect()} came back; still without a summary: {', '.join(notes.missing()) or 'none'}")
+        print(f"{await notes.collect()} came back")
+        for name, why in notes.missing().items():
+            print(f"{name}: {why}")
 
 
 if __name__ == "__main__":

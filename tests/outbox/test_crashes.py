@@ -20,6 +20,8 @@ import pytest
 from edgewise.router.outbox import Ending, State, Store
 from edgewise.router.outbox.encoding import decode_answer, decode_request
 
+from .campaign_progress import Progress
+
 WORKER = Path(__file__).parent / "crash_worker.py"
 KILLS = int(os.environ.get("OUTBOX_KILLS", "16"))
 SEED = int(os.environ.get("OUTBOX_SEED", "1"))
@@ -106,6 +108,7 @@ def judge(outbox: Path, journal: Path, note: str, now: float | None = None) -> i
 def test_a_kill_at_any_instant_loses_nothing(starter: Starter, tmp_path: Path) -> None:
     dice = random.Random(SEED)
     receipts = 0
+    progress = Progress(KILLS, "kills")
     for first in range(0, KILLS, ONE_OUTBOX):
         folder = tmp_path / str(first)
         folder.mkdir()
@@ -116,5 +119,5 @@ def test_a_kill_at_any_instant_loses_nothing(starter: Starter, tmp_path: Path) -
             judge(outbox, journal, f"kill {number} of seed {SEED}")
         receipts += judge(outbox, journal, f"seed {SEED}")
         shutil.rmtree(folder)
-        print(f"{number + 1} kills, {receipts} receipts, none lost", flush=True)
+        progress.tell(number + 1, f"{receipts} receipts, none lost")
     assert receipts > KILLS

@@ -19,6 +19,7 @@ import pytest
 
 from edgewise.testing import run_in_virtual_time
 
+from .campaign_progress import Progress
 from .disk_worker import MORNING, WAYS, evening
 from .test_crashes import judge, lines
 
@@ -82,11 +83,14 @@ def test_a_disk_that_fails_at_any_write_loses_nothing(library: Path, tmp_path: P
         assert calls > 100, "the disk saw the outbox at work"
         chosen = range(1, calls + 1)
         tried = chosen if WRITES == "all" else sorted(random.Random(1).sample(chosen, int(WRITES)))
-        for at in tried:
+        progress = Progress(len(tried), f"calls of {calls}")
+        for number, at in enumerate(tried, 1):
             home, status, _ = disk.run(at, way)
             assert status == (0 if way == "full" else KILLED)
             check(home, f"{way} at call {at} of {calls}", everything=False)
             shutil.rmtree(home)
+            if number % 25 == 0 or number == len(tried):
+                progress.tell(number, f"{way}, nothing lost")
 
 
 def check(home: Path, note: str, *, everything: bool) -> None:
