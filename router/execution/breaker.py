@@ -55,16 +55,16 @@ class Breaker:
         self._random = random_source
         self._failures = 0
         self._outcomes: deque[tuple[float, bool]] = deque(maxlen=MOST_OUTCOMES)
-        self._opened = False
         self._pause = FIRST_PAUSE
-        self._open_until = 0.0
+        self._open_until: float | None = None
+        """On the clock; ``None`` while it is closed."""
         self._probe: object | None = None
         self._last_failure = ""
 
     @property
     def state(self) -> BreakerState:
         """What it does with the next attempt."""
-        if not self._opened:
+        if self._open_until is None:
             return BreakerState.CLOSED
         return BreakerState.OPEN if self.remaining_pause() > 0 else BreakerState.HALF_OPEN
 
@@ -81,11 +81,11 @@ class Breaker:
 
     def remaining_pause(self) -> float:
         """Seconds for which it still admits nothing."""
-        return max(0.0, self._open_until - self._clock()) if self._opened else 0.0
+        return 0.0 if self._open_until is None else max(0.0, self._open_until - self._clock())
 
     def refusal(self) -> NotReady | None:
         """Why no attempt is admitted now, or ``None``. Changes nothing."""
-        if not self._opened:
+        if self._open_until is None:
             return None
         wait = self._open_until - self._clock()
         if wait > 0:
@@ -104,23 +104,25 @@ class Breaker:
         say in whose turn it is to probe, nor in how long the pause is.
         """
         refusal = self.refusal()
-        if refusal is None and self._opened:
+        if refusal is None and self._open_until is not None:
             self._probe = attempt
         return refusal
 
     def try_now(self) -> None:
         """The way there works again: what it failed by may be over, so the next attempt may find out."""
-        self._open_until = min(self._open_until, self._clock())
+        if self._open_until is not None:
+            self._open_until = min(self._open_until, self._clock())
 
     def succeeded(self, attempt: object) -> None:
         """An attempt was answered."""
         self._outcomes.append((self._clock(), False))
-        if self._opened and self._probe is not attempt and self._failures < FAILURES_TO_OPEN:
+        opened = self._open_until is not None
+        if opened and self._probe is not attempt and self._failures < FAILURES_TO_OPEN:
             # One that began before. It was opened because such successes are too few.
             self._failures = 0
             return
-        if self._opened:
-            self._opened = False
+        if opened:
+            self._open_until = None
             self._outcomes.clear()
         self._failures = 0
         self._pause = FIRST_PAUSE
@@ -142,8 +144,8 @@ class Breaker:
         self._last_failure = error.kind.value
         if probed:
             self._pause = min(self._pause * PAUSE_GROWTH, LONGEST_PAUSE)
-        if probed or (not self._opened and (self._failures >= FAILURES_TO_OPEN or self._fails_too_often())):
-            self._opened = True
+        too_often = self._failures >= FAILURES_TO_OPEN or self._fails_too_often()
+        if probed or (self._open_until is None and too_often):
             self._open_until = self._clock() + self._pause * self._random.uniform(2.0 - _MOST_JITTER, _MOST_JITTER)
 
     def _fails_too_often(self) -> bool:
@@ -158,9 +160,9 @@ class Breaker:
         """Its failures in a row, whether it is open, and until when."""
         return {
             "failures": self._failures,
-            "opened": self._opened,
+            "opened": self._open_until is not None,
             "pause": self._pause,
-            "open_until": self._open_until,
+            "open_until": self._open_until or 0.0,
             "last_failure": self._last_failure,
         }
 
@@ -174,5 +176,5 @@ class Breaker:
         last_failure = text(stored, "last_failure")
         if last_failure and last_failure not in set(FailureKind):
             raise Unreadable("no kind of failure at 'last_failure'")
-        self._failures, self._opened, self._pause = failures, opened, pause
-        self._open_until, self._last_failure = open_until, last_failure
+        self._failures, self._pause = failures, pause
+        self._open_until, self._last_failure = open_until if opened else None, last_failure

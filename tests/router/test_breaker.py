@@ -20,6 +20,7 @@ from edgewise.router.execution.breaker import (
     Breaker,
     BreakerState,
 )
+from edgewise.router.snapshot import Unreadable, table
 from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
 RouterMaker = Callable[..., AsyncRouter]
@@ -162,6 +163,51 @@ def test_a_pause_is_a_second_at_first_and_half_as_long_again_after_each_failed_p
     mean = {1: 1.0, 2: 1.5, 6: 5.0}[pauses]
     assert 0.8 * mean <= min(lengths) < 0.85 * mean
     assert 1.15 * mean < max(lengths) <= 1.2 * mean
+
+
+def test_what_is_stored_of_it_is_restored_as_if_the_time_between_had_passed(breaker: Breaker, clock: Clock) -> None:
+    for _ in range(2):
+        attempt(breaker, DOWN)
+    for _ in range(3):
+        clock.now += breaker.remaining_pause()
+        attempt(breaker, DOWN)
+    later = Clock()
+    later.now = clock.now - 500.0  # another process counts from elsewhere
+    restored = Breaker(later, random.Random(3))
+    restored.restore(breaker.snapshot(), shift=-500.0)
+    assert restored.state is BreakerState.OPEN
+    assert restored.remaining_pause() == pytest.approx(breaker.remaining_pause())
+    assert (restored.refusal(), restored.failures_in_a_row) == (breaker.refusal(), breaker.failures_in_a_row)
+    later.now += restored.remaining_pause()
+    attempt(restored, DOWN)
+    assert 0.8 * 1.5**3 <= restored.remaining_pause() <= 1.2 * 1.5**3
+    closed = Breaker(clock, random.Random(3))
+    attempt(closed, DOWN)
+    restored.restore(closed.snapshot(), shift=0.0)
+    assert (restored.state, restored.failures_in_a_row) == (BreakerState.CLOSED, 1)
+    far = {**table(breaker.snapshot()), "open_until": later.now + 1e6}
+    restored.restore(far, shift=0.0)
+    assert restored.remaining_pause() <= 6.0  # no clock that was set back keeps it open for longer than a pause
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("failures", -1),
+        ("pause", 0.9),
+        ("pause", 5.1),
+        ("last_failure", "a text"),
+        ("opened", "yes"),
+        ("open_until", ""),
+    ],
+)
+def test_a_stored_state_that_none_was_is_not_taken(breaker: Breaker, key: str, value: float | str) -> None:
+    for _ in range(3):
+        attempt(breaker, DOWN)
+    before = breaker.snapshot()
+    with pytest.raises(Unreadable):
+        breaker.restore({**table(before), key: value}, shift=0.0)
+    assert breaker.snapshot() == before
 
 
 def test_a_success_makes_the_next_pause_short_again(breaker: Breaker, clock: Clock) -> None:

@@ -8,7 +8,8 @@ from contextlib import suppress
 
 import pytest
 
-from edgewise.backends import Capabilities
+from edgewise.backends import CallContext, Capabilities
+from edgewise.core.content import CountTokensInput
 from edgewise.core.request import Task
 from edgewise.router import (
     AsyncRouter,
@@ -71,11 +72,11 @@ def test_a_prompt_that_may_not_leave_is_never_sent_away_to_be_counted(
 
 
 def test_where_nobody_can_count_the_refusal_says_so(make_router: RouterMaker) -> None:
-    gateway = ScriptedBackend("gateway")  # speaks edgewise.v1, which carries no counts
+    moods = ScriptedBackend("moods")  # a classifier
 
     async def main() -> None:
-        async with make_router(gateway) as router:
-            with pytest.raises(NoBackendPermitted, match="gateway: it cannot count_tokens"):
+        async with make_router(moods) as router:
+            with pytest.raises(NoBackendPermitted, match="moods: it cannot count_tokens"):
                 await router.count_tokens("Hello", data_class="public")
             with pytest.raises(InvalidRequest, match="the prompt is empty"):
                 await router.count_tokens(" ", data_class="public")
@@ -83,7 +84,7 @@ def test_where_nobody_can_count_the_refusal_says_so(make_router: RouterMaker) ->
                 await router.count_tokens("Hello", seed=1)  # type: ignore[call-arg]
 
     run_in_virtual_time(main())
-    assert gateway.calls == []
+    assert moods.calls == []
 
 
 RULE = """
@@ -158,5 +159,20 @@ def test_counting_does_not_wait_for_a_generation_nor_a_generation_for_it(make_ro
             assert not generating.done()
             assert router.stats().backends["phone"].queue.running == 1
             await asyncio.gather(generating, counting)
+
+    run_in_virtual_time(main())
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_no_tokens_are_a_count_and_fewer_are_none(make_router: RouterMaker, count: int) -> None:
+    class Counting(ScriptedBackend):
+        async def count_tokens(self, call: CountTokensInput, context: CallContext) -> int:
+            return count
+
+    async def main() -> None:
+        async with make_router(Counting("cloud"), ScriptedBackend("phone")) as router:
+            counted = await router.count_tokens("Hello", data_class="public")
+            assert counted.backend == ("phone" if count < 0 else "cloud")
+            assert counted == (1 if count < 0 else 0)
 
     run_in_virtual_time(main())
