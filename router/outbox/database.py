@@ -36,6 +36,7 @@ class Database:
         self.path = path
         self._prepare = prepare
         self._connection: sqlite3.Connection | None = None
+        self._file = -1
         self._presence = -1
         self._lock = threading.RLock()
         self._to_scrub = False
@@ -45,6 +46,7 @@ class Database:
     def create(self) -> None:
         """Make the file and its folder, where they are not there."""
         with self._lock, self._typed_errors():
+            self._close_if_moved()
             if self._connection is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 self._be_present(fcntl.LOCK_SH)
@@ -131,10 +133,23 @@ class Database:
         raise ours from None
 
     def _opened(self) -> sqlite3.Connection:
+        self._close_if_moved()
         if self._connection is None:
             self._open()
         assert self._connection is not None
         return self._connection
+
+    def _close_if_moved(self) -> None:
+        """Where somebody has removed or replaced the file, what is written to the old one would be lost."""
+        if self._connection is None or self._connection.in_transaction:
+            return
+        try:
+            there = self.path.stat().st_ino
+        except OSError:
+            there = -1
+        if there != self._file:
+            self._connection.close()  # without a trace: its log may have another file's name by now
+            self._connection = None
 
     def _open(self) -> None:
         if not (self.path.exists() or self._presence_file.exists()):
@@ -152,6 +167,7 @@ class Database:
                 self._set_aside()
                 self._make_private()
                 self._connection = self._connect()
+            self._file = self.path.stat().st_ino
         finally:
             if self._connection is None:
                 self.close()

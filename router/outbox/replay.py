@@ -143,7 +143,7 @@ class Replayer:
             while True:
                 await self._keep_lease()
                 await self._heed_link()
-                if not await self._send_next(once) and not self._sending and once:
+                if not await self._send_next(once):
                     return
         finally:
             self._link.stop_waiting()
@@ -152,12 +152,14 @@ class Replayer:
                 await in_executor(self._lease.release)
 
     async def _send_next(self, once: bool) -> bool:
-        """Start one send, or rest for a while where there is none to start; then it returns false."""
+        """Start one send, or rest for a while where there is none to start; false where none will come."""
+        # What is being sent now may be what others of its order key wait for.
+        may_come = bool(self._sending) or not once
         entry = await self._next(once)
         if entry is None:
-            if self._sending or not once:
+            if may_come:
                 await self._rest(_LOOK_EVERY)
-            return False
+            return may_come
         await asyncio.sleep(self._pacer.turn(self._time()))
         if await in_executor(self._store.begin_send, entry.receipt, self._lease, self._outbox.now()):
             if once:

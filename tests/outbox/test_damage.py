@@ -162,3 +162,23 @@ def test_a_damaged_row_s_error_does_not_quote_it(store: Store) -> None:
     with pytest.raises(OutboxError) as caught:
         store.find(Receipt("Zebulon"), NOW)
     assert "Zebulon" not in str(caught.value)
+
+
+def test_a_file_that_is_removed_or_replaced_while_it_is_open_takes_no_receipt_with_it(
+    store: Store, path: Path, tmp_path: Path
+) -> None:
+    store.add(entry("a"), ROOMY)
+    backup = Store(tmp_path / "backup.db")
+    backup.add(entry("b"), ROOMY)
+    backup.close()
+    for file in path.parent.glob(f"{path.name}*"):
+        file.unlink()
+    with pytest.raises(OutboxError, match="there is no outbox"):
+        store.all(NOW)
+    store.add(entry("c"), ROOMY)
+    assert [each.receipt for each in Store(path).all(NOW)] == ["c"]
+    (tmp_path / "backup.db").replace(path)
+    for part in ("-wal", "-shm"):
+        path.with_name(path.name + part).unlink(missing_ok=True)
+    store.add(entry("d"), ROOMY)
+    assert [each.receipt for each in Store(path).all(NOW)] == ["b", "d"]

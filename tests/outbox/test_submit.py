@@ -398,6 +398,20 @@ def test_a_flush_tries_each_once(make_router: RouterMaker) -> None:
     in_virtual_time(main)
 
 
+def test_a_flush_sends_a_whole_row_of_requests_that_follow_one_another(make_router: RouterMaker) -> None:
+    cloud = ScriptedBackend("cloud", Script(first_after=0.5))
+
+    async def main() -> None:
+        async with make_router(cloud) as router:
+            for number in range(6):
+                await router.submit(f"note {number}", order_key="notes")
+            tally = await router.flush()
+            assert (tally.answered, tally.waiting, tally.total) == (6, 0, 6)
+
+    in_virtual_time(main)
+    assert received(cloud) == [f"note {number}" for number in range(6)]
+
+
 @pytest.mark.parametrize(
     "offline", ["max_sends: 0", "max_entries: 0", "max_bytes: 0KB", "queue_ttl: 0s", "results_ttl: 0s"]
 )
