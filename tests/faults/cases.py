@@ -15,7 +15,7 @@ from edgewise.router import AsyncRouter, Decision, FailureKind, RequestError, Se
 from edgewise.router.client.options import RequestOptions
 from edgewise.testing import Script, ScriptedBackend
 
-from .catalogue import FAULTS, ONE_SLOW_STREAM, SECRET, Where
+from .catalogue import FAULTS, ONE_SLOW_STREAM, SECRET, Where, hangs_while_looked_up
 from .own_network import observed
 
 BUDGET = 1.5
@@ -39,7 +39,10 @@ SILENT_TO_THE_END = {
 }
 
 RESOLVERS = {"look-up that hangs, in c-ares": "ares", "look-up that hangs, in getaddrinfo": "native"}
-"""gRPC's own resolver for the faults of name servers, which are met in a network of their own."""
+"""gRPC's own resolver for each fault that is met in a network of its own."""
+
+NAMES = (*FAULTS, *RESOLVERS)
+"""Every fault's."""
 
 LATE = 0.05
 """Seconds after its deadline by which a request has ended."""
@@ -111,7 +114,7 @@ async def observe(fault: str, call: str, folder: Path) -> Row:
 
 async def observe_here(fault: str, call: str, folder: Path) -> Row:
     """The same within this process."""
-    async with FAULTS[fault](folder) as where:
+    async with (hangs_while_looked_up if fault in RESOLVERS else FAULTS[fault])(folder) as where:
         budget = SHORT_BUDGET if fault in SILENT_TO_THE_END else BUDGET
         async with _router(where, folder) as one, _router(where, folder) as other:
             with_device, alone = await asyncio.gather(

@@ -281,8 +281,6 @@ ONE_SLOW_STREAM = _server(_answering(_answer_slowly, {SettingCodes.MAX_CONCURREN
 FAULTS: dict[str, Fault] = {
     "connection refused": refuses,
     "name without an address": has_no_address,
-    "look-up that hangs, in c-ares": hangs_while_looked_up,
-    "look-up that hangs, in getaddrinfo": hangs_while_looked_up,
     "accepts, then silence": _server(_accept_and_be_silent),
     "accepts, then closes": _server(_accept_and_close),
     "HTTP/1 instead of HTTP/2": _server(_speak_http_1),

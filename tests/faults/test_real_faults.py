@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from .cases import CALLS, LATE, Outcome, observe, observe_crowd
-from .catalogue import FAULTS
+from .cases import CALLS, LATE, NAMES, Outcome, observe, observe_crowd
 from .write_table import TABLE
 
 TYPED_ERRORS = {"BackendError", "DeadlineExceeded", "PartialAnswer"}
 
 
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", NAMES)
 async def test_a_fault_breaks_no_promise(fault: str, call: str, tmp_path: Path) -> None:
     row = await observe(fault, call, tmp_path)
     for outcome in (row.with_device, row.alone):
@@ -43,7 +42,7 @@ def test_the_table_has_a_row_for_each_fault_and_call_and_no_other() -> None:
     faults, _ = TABLE.read_text("utf-8").split("\n## ")
     rows = [line for line in faults.splitlines() if line.startswith("| ")][2:]
     assert [tuple(cell.strip() for cell in row.split("|")[1:3]) for row in rows] == [
-        (fault, call) for fault in FAULTS for call in CALLS
+        (fault, call) for fault in NAMES for call in CALLS
     ]
 
 

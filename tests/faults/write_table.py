@@ -6,8 +6,8 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from .cases import CALLS, CROWD, CROWD_BUDGET, Crowd, Row, observe, observe_crowd
-from .catalogue import FAULTS, SLOW
+from .cases import CALLS, CROWD, CROWD_BUDGET, NAMES, Crowd, Row, observe, observe_crowd
+from .catalogue import SLOW
 
 TABLE = Path(__file__).parents[2] / "docs" / "faults.md"
 
@@ -46,7 +46,7 @@ def table(rows: list[Row], crowds: list[Crowd]) -> str:
 
 async def _run() -> str:
     rows, crowds = [], []
-    for fault in FAULTS:
+    for fault in NAMES:
         for call in CALLS:
             with tempfile.TemporaryDirectory() as folder:
                 rows.append(await observe(fault, call, Path(folder)))
