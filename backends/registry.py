@@ -54,14 +54,30 @@ def kind_names() -> list[str]:
 
 
 def find_kind(name: str) -> BackendKind:
-    """The kind of this name. Raises ``KeyError`` for one that is neither here nor registered."""
+    """The kind of this name.
+
+    Raises ``KeyError`` for one that is neither here nor registered, and `EdgewiseError` for one that does not load.
+    """
     if name in _OWN_KINDS:
         module, _, attribute = _OWN_KINDS[name].partition(":")
         kind = getattr(import_module(module), attribute)
     else:
-        kind = next(iter(entry_points(group=ENTRY_POINT_GROUP, name=name))).load() if name in kind_names() else None
-    if kind is None:
-        raise KeyError(name)
+        kind = _registered(name)
     if not isinstance(kind, BackendKind):
         raise EdgewiseError(f"the entry point {name!r} of group {ENTRY_POINT_GROUP!r} is not a BackendKind")
     return kind
+
+
+def _registered(name: str) -> object:
+    """What another package has registered under this name."""
+    points = entry_points(group=ENTRY_POINT_GROUP, name=name)
+    if not points:
+        raise KeyError(name)
+    point = next(iter(points))
+    try:
+        return point.load()
+    except Exception as error:  # whatever the code of a stranger raises while it is imported
+        package = "an unknown package" if point.dist is None else f"the package {point.dist.name!r}"
+        raise EdgewiseError(
+            f"the kind {name!r} of {package} cannot be loaded from {point.value!r} ({type(error).__name__}: {error})"
+        ) from error

@@ -84,4 +84,6 @@ class InferenceTests(Suite):
         if self.backend.capabilities.models is None or self.tensors is None:
             return
         call = InferInput("no-such-model", self.tensors.inputs)
-        assert (await failure(self.backend.infer(call, self.context()))).kind is FailureKind.UNKNOWN_MODEL
+        assert (
+            await failure(self.backend.infer(call, self.context()), "a call to an unknown model")
+        ).kind is FailureKind.UNKNOWN_MODEL

@@ -48,7 +48,7 @@ class GenerationTests(Suite):
     async def test_an_answer_ends_at_the_length_asked_for(self) -> None:
         self.require_honoured(self.honours_length, "max_output_tokens")
         _, finish = await self.answer(self.call(max_output_tokens=4))
-        assert finish.reason is FinishReason.LENGTH
+        assert finish.reason is FinishReason.LENGTH, "it did not end at `max_output_tokens`, or does not say so"
         assert finish.usage.output_tokens <= 4
 
     @on_loop
@@ -111,7 +111,9 @@ class GenerationTests(Suite):
         limit = self.backend.capabilities.context_tokens
         self.require_honoured(limit is not None, "a context's length")
         assert limit is not None
-        refused = await failure(self.events(self.call(Message.user(f"{MARKER} " * limit))))
+        refused = await failure(
+            self.events(self.call(Message.user(f"{MARKER} " * limit))), "a prompt beyond the context"
+        )
         assert refused.kind is FailureKind.CONTEXT_LENGTH
         await self.ask(Task.GENERATE)
 

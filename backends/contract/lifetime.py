@@ -45,13 +45,13 @@ class LifetimeTests(Suite):
     @on_loop
     async def test_what_it_cannot_do_is_unsupported(self) -> None:
         for task in sorted(set(Task) - self.backend.capabilities.tasks):
-            refused = await failure(self.ask(task))
+            refused = await failure(self.ask(task), f"{task}, which its capabilities do not name,")
             assert refused.kind is FailureKind.UNSUPPORTED
 
     @on_loop
     async def test_a_call_whose_deadline_has_passed_has_timed_out(self) -> None:
         for task in sorted(self.backend.capabilities.tasks):
-            late = await failure(self.ask(task, context=self.context(seconds=-1.0)))
+            late = await failure(self.ask(task, context=self.context(seconds=-1.0)), "a call whose deadline had passed")
             assert late.kind is FailureKind.TIMED_OUT
             await self.ask(task)
 
@@ -86,7 +86,7 @@ class LifetimeTests(Suite):
             await backend.stop()
             assert backend.health().state is not HealthState.READY, "it is stopped, and says that it is ready"
             for task in tasks:
-                refused = await failure(self.ask(task, backend=backend))
+                refused = await failure(self.ask(task, backend=backend), "a call after stop()")
                 assert refused.kind in _STOPPED, f"a call after stop() failed with {refused.kind}"
 
     @on_loop

@@ -52,7 +52,9 @@ class RemoteTests(Suite):
         await self.ask(Task.GENERATE)
         clock = asyncio.get_running_loop().time
         began = clock()
-        late = await failure(perform(self.backend, self.lasting(), self.context(_DEADLINE)))
+        late = await failure(
+            perform(self.backend, self.lasting(), self.context(_DEADLINE)), "a call beyond its deadline"
+        )
         assert clock() - began < _DEADLINE + _LATE, "the call went on after its deadline"
         assert late.kind is FailureKind.TIMED_OUT
         await self.becomes_idle()
@@ -69,7 +71,7 @@ class RemoteTests(Suite):
             async for event in self.backend.generate(call, self.context()):
                 seen.append(event)  # noqa: PERF401  # what came before the failure counts
 
-        broken = await failure(read())
+        broken = await failure(read(), "a broken stream")
         assert seen, "the text before the failure was lost"
         assert all(isinstance(event, Delta) for event in seen), "a broken stream had a Finish"
         assert broken.kind in {FailureKind.INTERNAL, FailureKind.UNREACHABLE, FailureKind.TRUNCATED}
@@ -80,12 +82,14 @@ class RemoteTests(Suite):
         stranger = self.stranger()
         try:
             for task in sorted(self.backend.capabilities.tasks - {Task.INFER}):
-                refused = await failure(self.ask(task, backend=stranger))
+                refused = await failure(self.ask(task, backend=stranger), "a call to an unknown model")
                 assert refused.kind is FailureKind.MODEL_UNAVAILABLE
                 assert "`model`" in refused.sentence
             if self.tensors is not None and Task.INFER in self.backend.capabilities.tasks:
                 call = InferInput("no-such-model", self.tensors.inputs)
-                assert (await failure(stranger.infer(call, self.context()))).kind is FailureKind.UNKNOWN_MODEL
+                assert (
+                    await failure(stranger.infer(call, self.context()), "a call to an unknown model")
+                ).kind is FailureKind.UNKNOWN_MODEL
         finally:
             await stranger.stop()
 
@@ -93,7 +97,7 @@ class RemoteTests(Suite):
     async def test_a_service_without_room_is_overloaded_and_has_room_later(self) -> None:
         self._require(Task.GENERATE)
         async with self.filled():
-            refused = await failure(self.ask(Task.GENERATE))
+            refused = await failure(self.ask(Task.GENERATE), "a call to a service without room")
             assert refused.kind is FailureKind.OVERLOADED
             assert refused.disposition.retry_here
         await self._comes_back()
@@ -118,7 +122,7 @@ class RemoteTests(Suite):
             async for _ in stream:
                 pass
 
-        broken = await failure(rest())
+        broken = await failure(rest(), "a stream whose server was restarted")
         assert broken.kind in {FailureKind.UNREACHABLE, FailureKind.TRUNCATED, FailureKind.INTERNAL}
         await self._comes_back()
 

@@ -32,7 +32,7 @@ class ResumptionTests(Suite):
             taken = [await anext(stream) for _ in range(read)]
             reading = asyncio.create_task(_take_all(stream, taken))
             await self.lose(self.backend)
-            lost = await failure(reading)
+            lost = await failure(reading, "a stream that was lost")
             assert lost.kind is FailureKind.UNREACHABLE
             rest = [event async for event in self.backend.resume(len(taken), context)]
             text = "".join(event.text for event in (*taken, *rest) if isinstance(event, Delta))
@@ -41,13 +41,14 @@ class ResumptionTests(Suite):
 
     @on_loop
     async def test_a_stream_that_nobody_began_cannot_be_resumed(self) -> None:
-        unknown = await failure(_take_all(self.backend.resume(1, self._named()), []))
+        unknown = await failure(_take_all(self.backend.resume(1, self._named()), []), "resuming what nobody began")
         assert unknown.kind is FailureKind.CONFLICT
 
     @on_loop
     async def test_a_resumption_whose_deadline_has_passed_has_timed_out(self) -> None:
         late = replace(self._named(), deadline=self.context(seconds=-1.0).deadline)
-        assert (await failure(_take_all(self.backend.resume(1, late), []))).kind is FailureKind.TIMED_OUT
+        refused = await failure(_take_all(self.backend.resume(1, late), []), "a resumption whose deadline had passed")
+        assert refused.kind is FailureKind.TIMED_OUT
 
     def _named(self) -> CallContext:
         return replace(self.context(), stream=secrets.token_hex(16))

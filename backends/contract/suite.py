@@ -181,8 +181,8 @@ async def perform(backend: Backend, content: Content, context: CallContext) -> N
             await backend.count_tokens(content, context)
 
 
-async def failure(call: Awaitable[object]) -> AttemptError:
-    """What a call failed with, which is an `AttemptError` that shows no content."""
+async def failure(call: Awaitable[object], what: str) -> AttemptError:
+    """What a call failed with, which is an `AttemptError` that shows no content. ``what`` says which call it is."""
     try:
         await call
     except AttemptError as error:
@@ -190,7 +190,7 @@ async def failure(call: Awaitable[object]) -> AttemptError:
         return error
     except Exception as error:
         raise AssertionError(f"a backend raises AttemptError only, and this was {type(error).__name__}") from error
-    raise AssertionError("the call succeeded, and should have failed")
+    raise AssertionError(f"{what} succeeded, and should have failed")
 
 
 async def outcome(call: Awaitable[object]) -> FailureKind | None:

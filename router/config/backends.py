@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from ...backends import Backend
 from ...backends.models import ModelFile
 from ...backends.registry import BackendKind, find_kind, kind_names
+from ...core.errors import EdgewiseError
 from ...core.place import Location
 from ...core.price import Price
 from ...core.problem import Path, Problem
@@ -112,7 +113,13 @@ class BackendReader:
             # Any key may be the kind's own.
             (common,) = self._reader.sections(node, path, [CommonSettings], mark, closed=False)
             return WrittenBackend(name, None, None, common)
-        kind = self._extra_kinds.get(likely) or find_kind(likely)
+        try:
+            kind = self._extra_kinds.get(likely) or find_kind(likely)
+        except EdgewiseError as error:
+            at = node.entries["kind"][1].mark if certain else mark
+            self._reader.complain(str(error), "mend or remove the package that has it", at, (*path, "kind"))
+            (common,) = self._reader.sections(node, path, [CommonSettings], mark, closed=False)
+            return WrittenBackend(name, None, None, common)
         common, settings = self._reader.sections(node, path, [CommonSettings, kind.settings], mark, whole=certain)
         return WrittenBackend(name, kind if certain else None, settings, common)
 

@@ -57,6 +57,25 @@ def test_a_mistake_in_its_settings_is_told_like_any_other(installed: Path) -> No
     assert "did you mean 'phrase'?" in run.stdout + run.stderr
 
 
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("import no_such_module", "(ModuleNotFoundError: No module named 'no_such_module')"),
+        ("del KIND", "(AttributeError: module 'phrasebook' has no attribute 'KIND')"),
+        ("KIND = 5", "is not a BackendKind"),
+    ],
+)
+def test_a_kind_that_does_not_load_is_told_where_it_is_named(installed: Path, written: str, told: str) -> None:
+    with (installed / "phrasebook.py").open("a") as module:
+        module.write(f"\n{written}\n")
+    run = _run(installed, "edgewise.router.cli", "check")
+    assert run.returncode == 1
+    printed = " ".join((run.stdout + run.stderr).split())
+    assert told in printed
+    assert "edgewise.yaml:" in printed
+    assert "Traceback" not in printed
+
+
 def test_the_documentation_shows_the_example_as_it_is() -> None:
     page = (ROOT / "docs" / "backends.md").read_text(encoding="utf-8")
     assert (EXAMPLE / "phrasebook.py").read_text(encoding="utf-8") in page
