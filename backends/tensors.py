@@ -55,10 +55,11 @@ def to_tensor(array: numpy.ndarray[Any, Any], *, name: str = "") -> Tensor:
     kind = array.dtype.kind
     if kind in "UTO":
         return Tensor(STRING, array.shape, b"".join(_encoded(array.flat, name)))
-    if array.dtype.name not in ITEM_BYTES:
+    dtype = array.dtype.name  # numpy puts it together each time
+    if dtype not in ITEM_BYTES:
         raise InvalidRequest(f"{_subject(name)} has elements of type {array.dtype}, which cannot be sent; {_LEGAL}")
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    return Tensor(array.dtype.name, array.shape, little.tobytes())
+    return Tensor(dtype, array.shape, little.tobytes())
 
 
 def to_array(tensor: Tensor, *, name: str = "") -> numpy.ndarray[Any, Any]:

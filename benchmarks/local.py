@@ -1,9 +1,9 @@
 """What the worker and the router add to local engines: bare, in the worker, and routed, in turns and in one run.
 
-Run: ``python benchmarks/local.py [--quick]``. The figures to quote are the ratios: each round measures all three, so
-that a machine that changes speed changes all. Bare is the library called in this process, with the same settings.
-Models: SmolLM2 by llama.cpp; int8 MiniLM, a sum of rows (which
-computes nearly nothing, so that the handing over shows) and a network (which computes) by ONNX Runtime.
+Run: ``python benchmarks/local.py [--quick] [--only overhead]``. The figures to quote are the ratios: each round
+measures all three, so that a machine that changes speed changes all. Bare is the library called in this process, with
+the same settings. Models: SmolLM2 by llama.cpp; int8 MiniLM, a sum of rows (which computes nearly nothing, so that the
+handing over shows) and a network (which computes) by ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -194,6 +194,44 @@ async def measure_tensors(router: AsyncRouter, backend: Backend, paths: Mapping[
         await compare(f"ONNX {model}", ways, rounds if rows > 4 else rounds * 10)
 
 
+async def measure_overhead(router: AsyncRouter, path: Path, rounds: int) -> None:
+    """What a call costs besides its computing, and how much computing there must be for that to be three percent."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), _options(onnxruntime))
+    workers = psutil.Process().children()
+
+    def used() -> float:
+        return time.process_time() + sum(sum(worker.cpu_times()[:2]) for worker in workers)
+
+    for rows in (4, 64, 256, 1024, 4096):
+        x = numpy.ones((rows, 64), dtype=numpy.float32)
+        calls = max(5, rounds * 256 // rows)
+        taken: dict[str, list[float]] = {"bare": [], "routed": []}
+        for number in range(-2, calls):
+            started = time.perf_counter()
+            session.run(None, {"x": x})
+            between = time.perf_counter()
+            await router.infer("network", {"x": x}, backend="tensors")
+            if number >= 0:
+                taken["bare"].append(between - started)
+                taken["routed"].append(time.perf_counter() - between)
+        before = used()
+        for _ in range(calls):
+            session.run(None, {"x": x})
+        between_cpu = used()
+        for _ in range(calls):
+            await router.infer("network", {"x": x}, backend="tensors")
+        bare_cpu, routed_cpu = (between_cpu - before) / calls, (used() - between_cpu) / calls
+        ratio = statistics.median(r / b for r, b in zip(taken["routed"], taken["bare"], strict=True))
+        more = statistics.median(r - b for r, b in zip(taken["routed"], taken["bare"], strict=True))
+        console.print(
+            f"ONNX call, {rows} rows: bare {statistics.median(taken['bare']) * 1e3:,.2f} ms, routed {ratio:.3f} x "
+            f"({more * 1e3:+,.2f} ms, 3 % of {max(0.0, more) / 0.03 * 1e3:,.0f} ms); "
+            f"processor time {routed_cpu / bare_cpu:.3f} x ({(routed_cpu - bare_cpu) * 1e3:+,.2f} ms); {calls} rounds"
+        )
+
+
 async def measure_batches(router: AsyncRouter, path: Path, rounds: int) -> None:
     """Many who each ask for four rows: one after the other, and in batches."""
     import onnxruntime
@@ -311,7 +349,7 @@ def _write_network(path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
 
 
-async def measure(folder: Path, rounds: int) -> None:
+async def measure(folder: Path, rounds: int, only: str | None) -> None:
     _write_sum_model(folder / "sum.onnx")
     _write_network(folder / "network.onnx")
     file = folder / "edgewise.yaml"
@@ -326,7 +364,12 @@ async def measure(folder: Path, rounds: int) -> None:
             if "edgewise.backends.process.main" in worker.cmdline():
                 engine = worker.cmdline()[4].rpartition(":")[2]
                 console.print(f"memory of a worker with {engine}: {worker.memory_info().rss / 1e6:,.0f} MB resident")
+        if only == "overhead":
+            await measure_overhead(router, paths["network"], rounds)
+            await asyncio.gather(*(backend.stop() for backend in backends.values()))
+            return
         await measure_tensors(router, backends["tensors"], paths, rounds)
+        await measure_overhead(router, paths["network"], rounds)
         await measure_batches(router, paths["network"], rounds)
         await measure_embedding(router, backends["embedder"], paths["minilm"], paths["words"], rounds)
         await measure_generation(router, backends["phone"], paths["smollm2"], rounds)
@@ -338,8 +381,10 @@ async def measure(folder: Path, rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds: a look, no figure to quote")
+    parser.add_argument("--only", choices=("overhead",), help="what a call of ONNX Runtime costs besides its computing")
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(measure(Path(folder), 4 if parser.parse_args().quick else 20))
+        asyncio.run(measure(Path(folder), 4 if arguments.quick else 20, arguments.only))
 
 
 if __name__ == "__main__":

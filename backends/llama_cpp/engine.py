@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from ...core.failure import AttemptError, FailureKind
-from ..process.engine import Engine, Parcel, Progress, RunningCall
+from ..process.engine import Engine, Events, Parcel, Progress, RunningCall
 from ..process.frames import JsonObject
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class LlamaCppEngine(Engine):
         self._prompts = PromptWriter(vocabulary, template)
         return {"vocabulary": vocabulary.size, "use_extra_buffers": settings["use_extra_buffers"]}
 
-    def run(self, call: Parcel, running: RunningCall) -> Generator[Parcel, None, None]:
+    def run(self, call: Parcel, running: RunningCall) -> Events:
         """Generate an answer, or embed texts."""
         from .embedding import embed
         from .generation import generate
@@ -62,7 +61,7 @@ class LlamaCppEngine(Engine):
             events = embed(self._context, texts, running, normalize=self._normalize)
         self._context.rearm()
         running.when_cancelled(self._context.abort)
-        yield from events
+        return (yield from events)
 
     def ask(self, question: Parcel) -> Parcel:
         """How many tokens a call's prompt has. Only the vocabulary is used.

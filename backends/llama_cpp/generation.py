@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-
 from ...core.answer import FinishReason
 from ..chat.output import OutputText, Pending
 from ..chat.prompt import Prompt
-from ..process.engine import Parcel, RunningCall
+from ..process.engine import Events, Parcel, RunningCall
 from ..process.frames import JsonObject
 from .continuation import catch_up
 from .native import Context
 from .sampling import logprobs, sampler
 
 
-def generate(
-    context: Context, prompt: Prompt, call: JsonObject, running: RunningCall, *, top_k: int
-) -> Generator[Parcel, None, None]:
+def generate(context: Context, prompt: Prompt, call: JsonObject, running: RunningCall, *, top_k: int) -> Events:
     """Events with ``text``, ``tokens`` and perhaps ``logprobs``, then one with ``finish``; none once cancelled."""
     output = OutputText(call["stop"])
     pending = Pending()
@@ -28,18 +24,18 @@ def generate(
         if call["temperature"] <= 0.0 and prompt.begun:
             begun = catch_up(context, prompt, call["data_classes"], afresh=afresh)
             if begun is None:
-                return
+                return None
         elif context.read(prompt.tokens, call["data_classes"], afresh=afresh):
             begun = b""
         else:
-            return
+            return None
         limit = min(call["max_output_tokens"], context.size - context.used)
         if text := output.add(begun):
             pending.tokens = generated = 1
             yield pending.take(text)
         while generated < limit:
             if running.cancelled:
-                return
+                return None
             token = sample.next()
             if context.vocabulary.ends_turn(token):
                 reason = FinishReason.STOP
@@ -57,8 +53,8 @@ def generate(
             if output.stopped:
                 break
             if generated < limit and not context.append([token]):
-                return
+                return None
     if rest := output.finish():
         yield pending.take(rest)
     counts = {"prompt_tokens": len(prompt.tokens), "reused_tokens": context.reused, "output_tokens": generated}
-    yield Parcel({"finish": reason, **counts})
+    return Parcel({"finish": reason, **counts})

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ...core.errors import InvalidRequest
 from ...core.failure import AttemptError, FailureKind
-from ..process.engine import Engine, Parcel, Progress, RunningCall
+from ..process.engine import Engine, Events, Parcel, Progress, RunningCall
 from ..process.frames import JsonObject
 from ..tensors import array_over
 from .runtime import missing, prepare
@@ -59,13 +59,13 @@ class OnnxEngine(Engine):
             },
         }
 
-    def run(self, call: Parcel, running: RunningCall) -> Generator[Parcel, None, None]:
+    def run(self, call: Parcel, running: RunningCall) -> Events:
         """One parcel: the output tensors, or a row for each text and the number of tokens read."""
+        yield from ()
         if self._of_texts is not None:
-            yield _rows(self._of_texts, call, running)
-        else:
-            model = call.fields["model"]
-            yield _infer(model, self._sessions[model], call, running)
+            return _rows(self._of_texts, call, running)
+        model = call.fields["model"]
+        return _infer(model, self._sessions[model], call, running)
 
 
 def _of_texts(model: TextModel, settings: JsonObject) -> OfTexts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from ...core.answer import FinishReason
 from ...core.failure import AttemptError, FailureKind
 from ..chat.output import OutputText, Pending
 from ..chat.prompt import Prompt
-from ..process.engine import Parcel, RunningCall
+from ..process.engine import Events, Parcel, RunningCall
 from ..process.frames import JsonObject
 from .genai_native import GenAiError, Generation, Logits, Model, generation
 from .vocabulary import TokenizerVocabulary, TokenText
@@ -33,20 +33,19 @@ class Writer:
     top_k: int
     at_once: int
 
-    def write(self, prompt: Prompt, call: JsonObject, running: RunningCall) -> Generator[Parcel, None, None]:
+    def write(self, prompt: Prompt, call: JsonObject, running: RunningCall) -> Events:
         """Events with ``text``, ``tokens`` and perhaps ``logprobs``, then one with ``finish``; none once cancelled."""
         try:
             if call["temperature"] <= 0.0 and prompt.begun:
                 with self._reading(prompt.head, len(prompt.begun.encode()), call, running) as answer:
                     beyond = self._catch_up(answer, prompt.begun)
                     if beyond is not None:
-                        yield from self._events(answer, beyond, prompt, call, running)
-                        return
+                        return (yield from self._events(answer, beyond, prompt, call, running))
             with self._reading(prompt.tokens, 0, call, running) as answer:
-                yield from self._events(answer, "", prompt, call, running)
+                return (yield from self._events(answer, "", prompt, call, running))
         except GenAiError:
             if running.cancelled:
-                return
+                return None
             sentence = f"model {self.name!r} failed in one of its operators"
             raise AttemptError(FailureKind.INTERNAL, sentence) from None
 
@@ -88,9 +87,7 @@ class Writer:
                 return None
         return ""
 
-    def _events(
-        self, answer: _Answer, beyond: str, prompt: Prompt, call: JsonObject, running: RunningCall
-    ) -> Generator[Parcel, None, None]:
+    def _events(self, answer: _Answer, beyond: str, prompt: Prompt, call: JsonObject, running: RunningCall) -> Events:
         output, pending = OutputText(call["stop"]), Pending()
         generated = 0
         reason = FinishReason.LENGTH
@@ -100,7 +97,7 @@ class Writer:
         going = not output.stopped
         while going and generated < call["max_output_tokens"] and answer.room:
             if running.cancelled:
-                return
+                return None
             logits = None if call["logprobs"] is None else answer.made.logits()
             token = answer.next()
             if token in self.ends:
@@ -120,7 +117,7 @@ class Writer:
             yield pending.take(rest)
         if output.stopped:
             reason = FinishReason.STOP
-        yield Parcel({"finish": reason, "prompt_tokens": len(prompt.tokens), "output_tokens": generated})
+        return Parcel({"finish": reason, "prompt_tokens": len(prompt.tokens), "output_tokens": generated})
 
 
 @dataclass(slots=True)

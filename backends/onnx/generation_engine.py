@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...core.failure import AttemptError, FailureKind
-from ..process.engine import Engine, Parcel, Progress, RunningCall
+from ..process.engine import Engine, Events, Parcel, Progress, RunningCall
 from ..process.frames import JsonObject
 from .external_data import proven_data, require_proven
 from .genai_config import FILE, read_config
@@ -75,12 +75,12 @@ class OnnxGenerationEngine(Engine):
         self._try()
         return {"fallback": fallback(wanted, providers)}
 
-    def run(self, call: Parcel, running: RunningCall) -> Generator[Parcel, None, None]:
+    def run(self, call: Parcel, running: RunningCall) -> Events:
         """Generate an answer."""
         if call.fields["response_format"] is not None:
             sentence = "this engine cannot keep to a response format; leave it out, or use a llama_cpp backend"
             raise AttemptError(FailureKind.INVALID_REQUEST, sentence)
-        yield from self._writer.write(self._prompt(call.fields), call.fields, running)
+        return (yield from self._writer.write(self._prompt(call.fields), call.fields, running))
 
     def ask(self, question: Parcel) -> Parcel:
         """How many tokens a call's prompt has. Only the vocabulary is used.

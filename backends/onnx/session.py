@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from .unavailable import unavailable
 
 Array = numpy.ndarray[Any, numpy.dtype[Any]]
 
+_KEPT = 64 << 20
 _SILENT = 4  # Even its errors stay unwritten: they quote values.
 
 # ONNX Runtime has exception classes without a common base below Exception, made by its native module.
@@ -95,9 +97,24 @@ def options_for(running: RunningCall | None) -> onnxruntime.RunOptions:
     """Options for all runs of one call: cancelling the call ends the run, and those that would follow."""
     options = onnxruntime.RunOptions()
     options.log_severity_level = _SILENT
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     if running is not None:
         running.when_cancelled(lambda: setattr(options, "terminate", True))
     return options
+
+
+@cache
+def _share_memory() -> None:
+    """One arena for all sessions, which keeps its first piece and gives the rest back after each run.
+
+    Each session's own keeps the largest batch for ever: 850 MB instead of 220 for MiniLM. With none, the pages of every
+    run are new: a fifth of the time of a network with 32 MiB between its layers.
+    """
+    arena = onnxruntime.OrtArenaCfg(
+        {"max_mem": 0, "arena_extend_strategy": 0, "initial_chunk_size_bytes": _KEPT, "max_dead_bytes_per_chunk": -1}
+    )
+    kind = (onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT)
+    onnxruntime.create_and_register_allocator(onnxruntime.OrtMemoryInfo("Cpu", *kind), arena)
 
 
 def _open(model: str, path: str, threads: int, providers: Sequence[str]) -> onnxruntime.InferenceSession:
@@ -106,8 +123,8 @@ def _open(model: str, path: str, threads: int, providers: Sequence[str]) -> onnx
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _SILENT
     options.intra_op_num_threads = threads
-    # The arena keeps the largest batch for ever: 850 MB instead of 220 for MiniLM, and is no faster.
-    options.enable_cpu_mem_arena = False
+    _share_memory()
+    options.add_session_config_entry("session.use_env_allocators", "1")
     # Threads that spin for work take the processor from the application.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     available = onnxruntime.get_available_providers()

@@ -70,6 +70,7 @@ class Child(asyncio.Protocol):
         self._outgoing: SharedArea | None = None
         self._incoming: SharedArea | None = None
         self._lent: dict[int, int] = {}
+        self._read: list[int] = []
         self._cancelled: dict[int, int] = {}
         self._progress: Progress = lambda share: None
         self._endings = Endings(process.pid)
@@ -147,10 +148,11 @@ class Child(asyncio.Protocol):
     def call(self, op: str, parcel: Parcel, on_end: Callable[[], None]) -> Replies:
         """Send a ``call`` or an ``ask``. ``on_end`` is called once, when the worker is done with it or has died."""
         id_ = next(self._ids)
-        header = {"op": op, "id": id_, "credit": WINDOW, "body": parcel.fields}
+        header: JsonObject = {"op": op, "id": id_, "credit": WINDOW, "body": parcel.fields, **self._take_read()}
         try:
             frame = self._encoded(header, parcel.payload)
         except FrameError:
+            self._read += header.get("free", [])
             raise AttemptError(FailureKind.INVALID_REQUEST, "the request is too large for a local engine") from None
         replies = Replies(
             send_credit=lambda events: self._send({"op": "credit", "id": id_, "events": events}),
@@ -200,10 +202,10 @@ class Child(asyncio.Protocol):
         header = frame.header
         match header["op"]:
             case "event":
-                payload = self._received(header["shared"]) if "shared" in header else frame.payload
-                if (entry := self._calls.get(header["id"])) is not None:
-                    entry[0].add(Parcel(header["body"], payload))
+                self._deliver(frame)
             case "end":
+                if "body" in header:
+                    self._deliver(frame)
                 self._finish(header["id"], None)
             case "fail":
                 failure = AttemptError(FailureKind(header["kind"]), str(header["sentence"]))
@@ -217,6 +219,12 @@ class Child(asyncio.Protocol):
                 if not self._loaded.done():
                     self._loaded.set_result(header["info"])
 
+    def _deliver(self, frame: Frame) -> None:
+        header = frame.header
+        payload = self._received(header["shared"]) if "shared" in header else frame.payload
+        if (entry := self._calls.get(header["id"])) is not None:
+            entry[0].add(Parcel(header["body"], payload))
+
     def _encoded(self, header: JsonObject, payload: bytes | memoryview) -> bytes:
         length = len(payload)
         if self._outgoing is not None and length >= LEAST and (start := self._outgoing.put(payload)) is not None:
@@ -229,8 +237,13 @@ class Child(asyncio.Protocol):
         if self._incoming is None:
             raise ValueError("there is no shared memory")
         data = bytes(self._incoming.view(*shared))
-        self._send({"op": "free", "start": shared[0]})
+        self._read.append(shared[0])
         return data
+
+    def _take_read(self) -> JsonObject:
+        """What a frame to the worker says of shared memory that may be used again: no frame of its own wakes it."""
+        read, self._read = self._read, []
+        return {"free": read} if read else {}
 
     def _finish(self, id_: int, failure: AttemptError | None) -> None:
         self._cancelled.pop(id_, None)
@@ -262,7 +275,7 @@ class Child(asyncio.Protocol):
             self._cancelled[id_] += 1
         self._unanswered += 1
         self._endings.look()
-        self._send({"op": "ping"})
+        self._send({"op": "ping", **self._take_read()})
         self._timer = self._loop.call_later(self._hang_after / _PINGS_UNTIL_HUNG, self._tick)
 
     def _cancel(self, id_: int) -> None:

@@ -73,6 +73,10 @@ class RunningCall:
             return not self.cancelled
 
 
+Events = Generator[Parcel, None, Parcel | None]
+"""What an engine makes of a call."""
+
+
 class Engine(ABC):
     """A native library in a worker process. Made without arguments, loaded once, then called until the process ends.
 
@@ -88,8 +92,9 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def run(self, call: Parcel, running: RunningCall) -> Generator[Parcel, None, None]:
-        """Do the work and yield its events; a call with one result yields once.
+    def run(self, call: Parcel, running: RunningCall) -> Events:
+        """Do the work and yield its events. The last one may be returned instead, and goes over together with the end:
+        a call with one result returns it.
 
         The generator is closed early when the call is cancelled. Long native work must watch
         ``running.cancelled`` itself and stop within 100 ms.

@@ -13,6 +13,7 @@ MAX_FRAME_BYTES = 256 << 20
 """The longest frame, header and payload together. A longer one is refused by its sender and breaks a connection."""
 
 _LENGTHS = struct.Struct("!II")
+_as_json = json.JSONEncoder(separators=(",", ":")).encode  # `json.dumps` would make an encoder for each frame
 
 
 class FrameError(Exception):
@@ -29,7 +30,7 @@ class Frame:
 
 def encode(header: JsonObject, payload: bytes | memoryview = b"", *, limit: int = MAX_FRAME_BYTES) -> bytes:
     """The frame's bytes. Raises `FrameError` for one beyond ``limit``."""
-    text = json.dumps(header, separators=(",", ":")).encode("ascii")
+    text = _as_json(header).encode("ascii")
     if len(text) + len(payload) > limit:
         raise FrameError(f"a frame of {len(text) + len(payload)} bytes is beyond the limit of {limit}")
     return b"".join((_LENGTHS.pack(len(text), len(payload)), text, payload))

@@ -1,8 +1,9 @@
 """The worker's side: a control thread that always listens, and engine threads that do the work.
 
-Frames from the application: ``load``, ``call``, ``credit``, ``cancel``, ``ask``, ``ping``, ``free``. Frames to it:
-``progress``, ``loaded``, ``event``, ``end``, ``fail`` (the last three carry the id of their call or question), and
-``pong``. Where a ``call``, an ``ask`` or an ``event`` has ``shared``, its payload lies there in shared memory.
+Frames from the application: ``load``, ``call``, ``credit``, ``cancel``, ``ask``, ``ping``. Frames to it: ``progress``,
+``loaded``, ``event``, ``end``, ``fail`` (the last three carry the id of their call or question), and ``pong``. An
+``end`` may have the last event in it. Where a ``call``, ``ask``, ``event`` or ``end`` has ``shared``, its payload lies
+there in shared memory; ``free`` in a frame from the application says what of that has been read.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from queue import SimpleQueue
 from typing import NoReturn
 
 from ...core.failure import AttemptError, FailureKind
-from .engine import Engine, Parcel, Progress, RunningCall
+from .engine import Engine, Events, Parcel, Progress, RunningCall
 from .frames import Frame, FrameError, FrameReader, JsonObject, encode
 from .shared import LEAST, SharedArea
 
@@ -60,8 +61,10 @@ class Worker:
     def serve(self) -> NoReturn:
         """The control thread: read frames until the socket ends, then end the process."""
         reader = FrameReader()
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
         while True:
-            data = self._receive()
+            data = self._receive(poll)
             if not data:
                 _leave()
             try:
@@ -70,9 +73,7 @@ class Worker:
             except (FrameError, KeyError, TypeError, ValueError):
                 _leave(EXIT_BAD_FRAME)
 
-    def _receive(self) -> bytes:
-        poll = select.poll()
-        poll.register(self._channel, select.POLLIN)
+    def _receive(self, poll: select.poll) -> bytes:
         while True:
             # If native code keeps the interpreter for itself, this thread cannot notice the application's death; the
             # system then ends the process.
@@ -89,6 +90,9 @@ class Worker:
 
     def _handle(self, frame: Frame) -> None:
         header = frame.header
+        for start in header.get("free", ()):
+            assert self._outgoing is not None, "only what lies there is freed"
+            self._outgoing.free(start)
         match header["op"]:
             case "call":
                 running = self._calls[header["id"]] = RunningCall(header["credit"])
@@ -102,9 +106,6 @@ class Worker:
                     cancelled.cancel()
             case "ask":
                 self._answer(header["id"], self._parcel(frame))
-            case "free":
-                assert self._outgoing is not None, "only what lies there is freed"
-                self._outgoing.free(header["start"])
             case "ping":
                 self._send({"op": "pong"})
             case "load":
@@ -146,27 +147,32 @@ class Worker:
         return tell
 
     def _run(self, id_: int, call: Parcel, running: RunningCall) -> None:
-        outcome: JsonObject = {"op": "end"}
         try:
             with closing(self._loaded().run(call, running)) as events:
-                for event in () if running.cancelled else events:
-                    if not running.take_credit():
-                        break
-                    self._send_event(id_, event)
+                end = self._frame("end", id_, None if running.cancelled else self._send_events(id_, events, running))
         except Exception as error:  # noqa: BLE001  # an engine's mistake fails one call, not the worker
-            outcome = _failure(error)
+            end = encode(_failure(error) | {"id": id_})
         # Before the application hears of the end: it may reuse nothing of this call afterwards.
         del self._calls[id_]
-        self._send(outcome | {"id": id_})
+        self._write(end)
+
+    def _send_events(self, id_: int, events: Events, running: RunningCall) -> Parcel | None:
+        """Send all that are yielded; returns the one that is returned, for a call that was not cancelled."""
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as end:
+                return None if running.cancelled else end.value
+            if not running.take_credit():
+                return None
+            self._write(self._frame("event", id_, event))
 
     def _answer(self, id_: int, question: Parcel) -> None:
         try:
-            answer = self._loaded().ask(question)
+            end = self._frame("end", id_, self._loaded().ask(question))
         except Exception as error:  # noqa: BLE001  # an engine's mistake fails one question, not the worker
-            self._send(_failure(error) | {"id": id_})
-        else:
-            self._send_event(id_, answer)
-            self._send({"op": "end", "id": id_})
+            end = encode(_failure(error) | {"id": id_})
+        self._write(end)
 
     def _loaded(self) -> Engine:
         if self._engine is None:
@@ -180,16 +186,21 @@ class Worker:
         assert self._incoming is not None, "the application put it there"
         return Parcel(header["body"], self._incoming.view(*header["shared"]))
 
-    def _send_event(self, id_: int, event: Parcel) -> None:
-        header: JsonObject = {"op": "event", "id": id_, "body": event.fields}
+    def _frame(self, op: str, id_: int, event: Parcel | None) -> bytes:
+        """The frame that tells of an event, of the end, or of both. Raises `FrameError`."""
+        header: JsonObject = {"op": op, "id": id_}
+        if event is None:
+            return encode(header)
+        header["body"] = event.fields
         length = len(event.payload)
         if self._outgoing is not None and length >= LEAST and (start := self._outgoing.put(event.payload)) is not None:
-            self._send({**header, "shared": [start, length]})
-        else:
-            self._send(header, event.payload)
+            return encode({**header, "shared": [start, length]})
+        return encode(header, event.payload)
 
-    def _send(self, header: JsonObject, payload: bytes | memoryview = b"") -> None:
-        frame = encode(header, payload)
+    def _send(self, header: JsonObject) -> None:
+        self._write(encode(header))
+
+    def _write(self, frame: bytes) -> None:
         try:
             with self._sending:
                 self._channel.sendall(frame)

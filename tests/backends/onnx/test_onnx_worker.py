@@ -19,6 +19,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgewise.backends import Backend, BackendHealth, CallContext, HealthState
+from edgewise.backends.process.memory import own_memory
 from edgewise.core.content import EmbedInput
 from edgewise.core.failure import AttemptError, FailureKind
 
@@ -200,6 +201,30 @@ async def test_what_wants_more_memory_than_there_is_fails_one_call(start: Start,
             await infer(backend, "m", n=numpy.array([absurd]))
         assert refused.value.kind in (FailureKind.INTERNAL, FailureKind.INVALID_REQUEST)
     assert (await infer(backend, "m", n=numpy.array([3])))["y"].sum() == 0.0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts page faults in /proc")
+async def test_memory_of_a_large_run_is_kept_for_the_next_up_to_a_bound(
+    start: Start, infer: Infer, swelling: Path, worker_processes: Workers
+) -> None:
+    backend = await start({"m": swelling}, task="infer", model="m")
+    (worker,) = worker_processes()
+
+    async def run(mebibytes: int) -> int:
+        """The bytes that the worker holds of its own afterwards."""
+        await infer(backend, "m", n=numpy.array([mebibytes << 18]))
+        return own_memory(worker.pid)
+
+    before = await run(1)
+    assert await run(400) < before + (80 << 20), "it is given back"
+    await run(32)
+    faults = _page_faults(worker)
+    await run(32)
+    assert _page_faults(worker) - faults < 1000, "the pages are those of the run before"
+
+
+def _page_faults(process: psutil.Process) -> int:
+    return int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[7])
 
 
 async def test_what_takes_more_memory_than_its_limit_is_ended_and_comes_back(
