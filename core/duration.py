@@ -19,13 +19,14 @@ def parse_duration(value: float | str) -> float:
         match = _PATTERN.fullmatch(value)
         if match is None:
             raise ValueError(f"not a duration: {value!r}; write it like '800ms', '2s', '5m' or '24h'")
-        return float(match[1]) * _SECONDS_PER_UNIT[match[2]]
-    if isinstance(value, bool) or not isinstance(value, int | float):
+        seconds = float(match[1]) * _SECONDS_PER_UNIT[match[2]]
+    elif isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"not a duration: {type(value).__name__}; give seconds, or a text like '800ms'")
-    try:
-        seconds = float(value)
-    except OverflowError:  # an integer beyond any float
-        seconds = math.inf
+    else:
+        try:
+            seconds = float(value)
+        except OverflowError:  # an integer beyond any float
+            seconds = math.inf
     if not math.isfinite(seconds) or seconds < 0:
         raise ValueError(f"not a duration: {seconds}; give a finite number of seconds, zero or more")
     return seconds

@@ -19,6 +19,8 @@ from .expression import Node, read_tree
 from .facts import Facts, LinkState
 
 _LONGEST = 4000
+_LONGEST_DURATION = 87_660_000 * 3600.0
+"""Seconds: ten thousand years, the most that the library takes."""
 
 
 @dataclass(slots=True)
@@ -34,7 +36,7 @@ class Situation:
 
 
 def _duration(seconds: float) -> timedelta:
-    return timedelta(seconds=seconds)
+    return timedelta(seconds=min(seconds, _LONGEST_DURATION))
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,7 +145,7 @@ class _Builder:
 
     def document(self, text: str) -> Node | None:
         """The one document of the text."""
-        self._events = yaml.parse(text, Loader=yaml.SafeLoader)
+        self._parser: Any = yaml.SafeLoader(text)  # its stubs leave events untyped
         self._next()  # the stream's start
         event = self._next()
         if isinstance(event, yaml.StreamEndEvent):
@@ -161,7 +161,12 @@ class _Builder:
         return tree
 
     def _next(self) -> yaml.Event:
-        return next(self._events)
+        try:
+            event: yaml.Event = self._parser.get_event()
+        except (ValueError, OverflowError):  # the library leaves both to whoever reads an escape such as "\\U00110000"
+            sentence, mend = "there is no such character as this escape names", "write the character itself"
+            raise _Unreadable(Complaint(sentence, mend, _mark(self._parser.get_mark()))) from None
+        return event
 
     def _node(self, event: yaml.Event, path: Path, depth: int) -> Node:
         mark = _mark(event.start_mark)

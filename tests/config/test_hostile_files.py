@@ -135,6 +135,7 @@ def test_a_hostile_file_ends_soon_and_in_little_memory(ended: dict[str, Any], na
 
 SEEDS = [path.read_bytes() for path in sorted(EXAMPLES.glob("*.yaml")) if ".tests" not in path.name]
 PIECES = [
+    b'"\\UFFFFFFFF"',
     b"\n",
     b"\x00",
     b"\xff",

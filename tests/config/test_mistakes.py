@@ -44,6 +44,8 @@ POLICY = BACKENDS + "policy:\n  data_classes: {public: {process_in: [any]}}\n"
         ("version: 1\nbackends: \u202e{}\n", (2, 11), "invisible character U+202E", "remove it"),
         ("version: 1\nbackends: \x00\n", (2, 11), "U+0000", "remove it"),
         ("version: \ud800\n", (1, 10), "not UTF-8", "as UTF-8"),
+        ('version: 1\nbackends: "\\U00110000"\n', (2, 14), "no such character", "itself"),
+        ('version: 1\n"\\UFFFFFFFF": 2\n', (2, 4), "no such character", "itself"),
         ("a: &x 1\nb: 2\nversion: 1\nbackends: {a: {kind: far, target: x}}\n", (1, 4), "an anchor", "remove it"),
         # keys
         (BACKENDS + "modles: {}\n", (5, 1), "no section 'modles'", "did you mean 'models'"),
@@ -115,6 +117,7 @@ def test_a_mistake_has_its_line_and_column(
         ("  sites: {a: {in: EU}}\n", (7, 19), "one country", "name it"),
         ("  sites: {a: {}}\n", (7, 11), "'in' is missing", "in: …"),
         ("  defaults: {latency_budget: 0s}\n", (7, 30), "more than zero", "800ms"),
+        ("  defaults: {latency_budget: " + "9" * 400 + "s}\n", (7, 30), "not a duration", "800ms"),
         ("  defaults: {order: [quality, costs]}\n", (7, 31), "not possible", "'cost'"),
         ("  defaults: {order: [cost, cost]}\n", (7, 28), "there twice", "second"),
         ("  resilience: {stream_failover: restart}\n", (7, 33), "not possible", "continue, none"),

@@ -233,3 +233,12 @@ def test_what_is_remembered_tells_neighbouring_numbers_apart(number: int) -> Non
                 tokens > number,
             ]
             assert outcomes(together, 6, Situation(facts, "public", ("public",), (), 1.0, 1.0)) == expected
+
+
+def test_a_duration_longer_than_any_is_a_long_one(
+    make_policy: Callable[..., Policy], make_facts: Callable[..., Facts]
+) -> None:
+    policy = make_policy(RuleSettings("slow", "request.latency_budget > duration('1h')", prefer=("phone",)))
+    for seconds in (3601.0, 1e12, 1e15, 1e300):
+        plan = policy.plan(make_facts(latency_budget=seconds))
+        assert (plan.matched_rules, plan.notes, plan.latency_budget) == (("slow",), (), seconds)
