@@ -78,7 +78,6 @@ class Race(Generic[T]):
             # Twenty requests must not all count on one free engine: each is seen by those that plan after it.
             self._slots_of(self._reserve).promised += 1
         self._running: dict[asyncio.Task[T], Attempt] = {}
-        self._silences: dict[Attempt, Silence] = {}
         self._withdrawn: dict[Attempt, AttemptError] = {}
         self._repeated: set[str] = set()
         self._hedge_due = math.inf
@@ -169,12 +168,9 @@ class Race(Generic[T]):
         return self._next_step() is not None and self._run.request.labels.idempotent
 
     def _silence(self, attempt: Attempt) -> Silence:
-        """How long it may be silent."""
-        silence = self._silences.get(attempt)
-        if silence is None:
-            # The last resort starts at its last safe moment by itself, and beside the silent one.
-            silence = self._silences[attempt] = Silence.of(attempt, math.inf)
-        return silence
+        """How long it may be silent, by the newest that is known: others teach it while this one waits."""
+        # The last resort starts at its last safe moment by itself, and beside the silent one.
+        return Silence.of(attempt, math.inf)
 
     def _next_step(self) -> Step | None:
         return self._waiting[0] if self._waiting else self._reserve
