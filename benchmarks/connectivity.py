@@ -201,7 +201,7 @@ class Cloud(ScriptedBackend):
 
 def run(trace: Trace, *, every: float, outages: bool, seed: int = 1) -> Seen:
     """Judge the link over a trace."""
-    return run_in_virtual_time(_run(trace, every, outages, seed))
+    return run_in_virtual_time(_run(trace, every, outages, seed), begins_at=0.0)
 
 
 async def _run(trace: Trace, every: float, outages: bool, seed: int) -> Seen:

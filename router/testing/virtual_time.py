@@ -16,10 +16,14 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+BEGINNING = 4096.0
+"""What the clock shows at first. No 0, since no machine's clock does: whoever forgets to subtract a start must fail."""
+
+
 class _JumpingSelector(selectors.SelectSelector):
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
         super().__init__()
-        self.now = 0.0
+        self.now = now
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
@@ -33,10 +37,10 @@ class _JumpingSelector(selectors.SelectSelector):
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop in virtual time, which begins at 0."""
+    """An event loop in virtual time. Its clock begins anywhere, as a machine's does: measure from what it shows."""
 
-    def __init__(self) -> None:
-        self._jumping_selector = _JumpingSelector()
+    def __init__(self, begins_at: float = BEGINNING) -> None:
+        self._jumping_selector = _JumpingSelector(begins_at)
         super().__init__(self._jumping_selector)
         # The loop calls timers due that lie within its clock's resolution: ours is exact.
         self._clock_resolution = 1e-9
@@ -57,10 +61,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return future
 
 
-def run_in_virtual_time(main: Coroutine[Any, Any, T]) -> T:
+def run_in_virtual_time(main: Coroutine[Any, Any, T], *, begins_at: float = BEGINNING) -> T:
     """Run a coroutine to its end in virtual time, as ``asyncio.run`` does in real time.
 
     Raises ``RuntimeError`` where the program would hang for ever.
     """
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+    with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(begins_at)) as runner:
         return runner.run(main)

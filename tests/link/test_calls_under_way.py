@@ -34,7 +34,7 @@ def test_calls_under_way_move_over_when_their_endpoint_is_lost(world: World) -> 
             assert backend == "phone"
             assert 0.3 <= at - 1.0 <= 0.5
 
-    run_in_virtual_time(scene())
+    run_in_virtual_time(scene(), begins_at=0.0)
 
 
 def test_a_link_that_comes_straight_back_costs_no_call(world: World) -> None:

@@ -38,7 +38,7 @@ def test_nothing_is_sent_and_no_timer_runs_while_nobody_wants_to_know(world: Wor
             assert (await router.generate("x", data_class="public")).backend == "cloud"
             assert len(world.network.opened) == asked + 1
 
-    run_in_virtual_time(scene())
+    run_in_virtual_time(scene(), begins_at=0.0)
 
 
 def test_whoever_watches_is_told_of_a_return_by_ever_rarer_probes(world: World) -> None:
@@ -59,7 +59,7 @@ def test_whoever_watches_is_told_of_a_return_by_ever_rarer_probes(world: World) 
             await asyncio.sleep(40)
             assert [each.endpoints[0].reachability for each in told] == ["unreachable", "reachable"]
 
-    run_in_virtual_time(scene())
+    run_in_virtual_time(scene(), begins_at=0.0)
 
 
 def test_a_thousand_devices_do_not_come_back_as_one(world: World) -> None:

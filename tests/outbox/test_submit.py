@@ -29,7 +29,7 @@ from edgewise.router.config import loads
 from edgewise.router.outbox import Store
 from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
-from .conftest import ROOMY, START, RouterMaker, entry
+from .conftest import ROOMY, RouterMaker, entry, loop_clock
 
 SECRET = "Patient Zebulon Quartz"
 
@@ -430,7 +430,7 @@ def test_what_cannot_be_read_holds_up_nobody(make_router: RouterMaker, path: Pat
             ("d", whole, '{"an_option_of_a_newer_edgewise": 1}'),
             ("e", whole, "{}"),
         ):
-            new = replace(entry(name, content=content, at=START.timestamp()), labels=labels)
+            new = replace(entry(name, content=content, at=loop_clock().timestamp()), labels=labels)
             Store(path).add(new, ROOMY)
         with sqlite3.connect(path) as connection:
             connection.execute("PRAGMA ignore_check_constraints = ON")

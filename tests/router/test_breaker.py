@@ -261,25 +261,28 @@ def test_a_probe_that_was_stopped_or_says_nothing_lets_the_next_one_try(breaker:
 def test_the_only_backend_is_used_again_soon_after_it_is_back(make_router: RouterMaker) -> None:
     """One backend alone, down for half a minute."""
 
-    def loop_time() -> float:
+    def now() -> float:
         return asyncio.get_running_loop().time()
 
-    cloud = ScriptedBackend("cloud", lambda number: Script(failure=DOWN) if loop_time() < 30.0 else Script())
+    back_at = 0.0
+    cloud = ScriptedBackend("cloud", lambda number: Script(failure=DOWN) if now() < back_at else Script())
 
     async def main() -> None:
+        nonlocal back_at
+        back_at = now() + 30.0
         async with make_router(cloud) as router:
-            while loop_time() < 30.0:
+            while now() < back_at:
                 with pytest.raises(BackendError):
                     await router.generate("Hello", data_class="public", latency_budget=1.0)
                 await asyncio.sleep(0.2)
-            back = loop_time()
+            back = now()
             while True:
                 try:
                     await router.generate("Hello", data_class="public", latency_budget=1.0)
                     break
                 except BackendError:
                     await asyncio.sleep(0.05)
-            assert loop_time() - back < 6.0 + 0.1
+            assert now() - back < 6.0 + 0.1
 
     run_in_virtual_time(main())
 

@@ -88,7 +88,7 @@ async def _load(router: AsyncRouter, rate: float, until: float, streaming: bool)
 
 
 def _run(router: AsyncRouter, rate: float, until: float, *, streaming: bool = False) -> list[Asked]:
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+    with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(begins_at=0.0)) as runner:
         return runner.run(_load(router, rate, until, streaming))
 
 

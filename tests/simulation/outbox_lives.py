@@ -107,7 +107,7 @@ def tell(seed: int) -> Story:
                 life = _life(source, story.world, number, began)
                 story.lives.append(life)
                 mine, asks = _share(asks, LIVES - number)
-                with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+                with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(begins_at=0.0)) as runner:
                     runner.run(_live(story, life, folder / "outbox.db", source, mine))
                 began += life.seconds + source.choice([0.0, 10.0, 100.0])
             if (folder / "outbox.db").exists():

@@ -42,7 +42,10 @@ class Report:
 
 
 class _PausingLoop(VirtualTimeLoop):
-    """A loop whose process may be stopped for a while: time passes, and nothing runs."""
+    """A loop whose process may be stopped for a while: time passes, and nothing runs. A world begins at 0."""
+
+    def __init__(self) -> None:
+        super().__init__(begins_at=0.0)
 
     def pause(self, seconds: float) -> None:
         self._jumping_selector.now += seconds
