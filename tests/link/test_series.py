@@ -19,9 +19,10 @@ def test_a_slow_link_is_hardly_ever_taken_for_a_dead_one(trace: Trace) -> None:
 
 def test_each_outage_is_seen_and_its_end_too() -> None:
     *_, good = made_up_traces(240.0)
-    seen = run(good, every=1.0, outages=True)
-    assert (len(seen.seen_after), seen.unseen) == (3, 0)
-    assert statistics.median(seen.seen_after) <= 2.0
+    runs = [run(good, every=1.0, outages=True, seed=seed) for seed in range(1, 5)]
+    seen_after = [after for each in runs for after in each.seen_after]
+    assert (len(seen_after), sum(each.unseen for each in runs)) == (12, 0)
+    assert statistics.median(seen_after) <= 2.0
     # Until the next request, its silence, and the longest time that a slow link is given.
-    assert max(seen.seen_after) <= 1.5 + 0.5 + 3.0
-    assert max(seen.back_after) <= 3.0
+    assert max(seen_after) <= 1.5 + 0.5 + 3.0
+    assert max(after for each in runs for after in each.back_after) <= 3.0
