@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from edgewise.backends import CallContext, Capabilities
 from edgewise.core.answer import GenerateEvent
 from edgewise.core.request import Task
-from edgewise.router import AsyncRouter, AttemptError, BackendError, FailureKind, InvalidRequest
+from edgewise.router import AsyncRouter, AttemptError, BackendError, DeadlineExceeded, FailureKind, InvalidRequest
 from edgewise.router.execution.breaker import BreakerState
 from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
@@ -214,6 +215,43 @@ def test_a_record_s_times_count_from_the_request_s_entry(make_router: RouterMake
         (attempt,) = answer.decision.attempts
         assert (attempt.started, attempt.first_token, attempt.ended) == pytest.approx((0.0, 0.5, 1.0))
         assert answer.decision.ended == pytest.approx(1.0)
+
+    run_in_virtual_time(main())
+
+
+def test_what_is_left_early_teaches_its_pace_all_the_same(make_router: RouterMaker) -> None:
+    """Else a caller who never reads to the end would never know how quick a backend is."""
+    cloud = ScriptedBackend("cloud", Script(("a ",) * 30, first_after=1.0, every=0.2))
+
+    async def main() -> None:
+        async with make_router(cloud) as router:
+            for _ in range(60):
+                await asyncio.sleep(7.0)
+                async with aclosing(router.stream("Hello", data_class="public")) as chunks:
+                    for _ in range(6):
+                        await anext(chunks)
+            task = router.stats().backends["cloud"].tasks[Task.GENERATE]
+            assert task.output_token is not None
+            # From 15 ms a token and 0.3 s for the first one, which a prior that counts five holds on to.
+            assert 0.09 < task.output_token.p50 < 0.21
+            assert 0.7 < task.first_token.p50 < 1.1
+            assert router.stats().backends["cloud"].breaker.failures_in_a_row == 0
+
+    run_in_virtual_time(main())
+
+
+def test_what_is_silent_teaches_that_it_takes_at_least_so_long(make_router: RouterMaker) -> None:
+    cloud = ScriptedBackend("cloud", SILENT)
+
+    async def main() -> None:
+        async with make_router(cloud, policy=NO_HEDGE) as router:
+            before = router.stats().backends["cloud"].tasks[Task.GENERATE].first_token.p50
+            await asyncio.sleep(50.0)
+            with pytest.raises(DeadlineExceeded):
+                await router.generate("Hello", data_class="public", latency_budget=20.0)
+            after = router.stats().backends["cloud"].tasks[Task.GENERATE].first_token.p50
+            # One observation of at least 20 s beside a prior of 0.3 s that counts five.
+            assert 1.5 * before < after < 6.0 * before
 
     run_in_virtual_time(main())
 
