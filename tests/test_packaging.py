@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,14 @@ def packages_on_disk() -> set[str]:
 def test_every_package_on_the_disk_is_listed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert set(project["tool"]["setuptools"]["packages"]) == packages_on_disk()
+
+
+def test_all_is_every_extra_for_users() -> None:
+    extras: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    everything = re.findall(r"edgewise\[([a-z,-]+)\]", " ".join(extras["all"]))
+    assert set(",".join(everything).split(",")) == extras.keys() - {"all", "dev"}
 
 
 def test_every_public_name_is_there_and_says_what_it_is() -> None:

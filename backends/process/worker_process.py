@@ -211,7 +211,8 @@ class WorkerProcess:
             self._settled.set()
             return await self._watch(child)
         except WorkerDied as reason:
-            return reason
+            sentence = f"{reason.sentence} while it loaded its model; the file may be damaged"
+            return WorkerDied(reason.kind, sentence, native_crash=reason.native_crash)
         finally:
             await child.stop()
 

@@ -36,4 +36,5 @@ class StopSequences:
 
 def _overlap(text: str, sequence: str) -> int:
     """The length of the longest end of ``text`` that begins ``sequence``, shorter than it."""
-    return max(n for n in range(len(sequence)) if text.endswith(sequence[:n]))
+    longest = min(len(text), len(sequence) - 1)
+    return next(n for n in range(longest, -1, -1) if text.endswith(sequence[:n]))

@@ -35,6 +35,13 @@ def test_what_is_shown_is_all_that_can_be_no_part_of_a_stop_sequence(pieces: lis
     assert stop.flush() == ""
 
 
+def test_a_stop_sequence_of_any_length_takes_no_longer_than_the_text() -> None:
+    """Tried from its own end, one of a million letters held the event loop for hours."""
+    stop = StopSequences(["a" * 1_000_000])
+    shown = "".join(stop.push("ab" * 5) for _ in range(100))
+    assert shown + stop.flush() == "ab" * 500
+
+
 def test_a_text_keeps_the_log_probabilities_of_all_that_came() -> None:
     text = Text(["|"])
     one, two = TokenLogprob("a", -0.5), TokenLogprob("b", -1.5)

@@ -135,6 +135,7 @@ class ProbeEngine(Engine):
                 "core": list(resource.getrlimit(resource.RLIMIT_CORE)),
                 "dumpable": ctypes.CDLL(None).prctl(3, 0, 0, 0, 0),
                 "nice": os.nice(0),
+                "ended_sooner": int(Path("/proc/self/oom_score_adj").read_text()),
                 "ends_itself_when_mute": 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= 60,
                 "session": os.getsid(0) == os.getpid(),
                 "ignores_interrupt": signal.getsignal(signal.SIGINT) is signal.SIG_IGN,
