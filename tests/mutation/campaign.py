@@ -28,8 +28,8 @@ ROOT = Path(__file__).parents[2]
 _PRELOADED = ("asyncio", "hypothesis", "numpy", "pytest_asyncio", "tenacity", "yaml")
 """Imported once, before the forks. Nothing of edgewise, which each child imports with its mutant in it."""
 
-_MOST_SECONDS = 8.0
-"""So much of tests a mutant gets, by what they take when nothing is wrong."""
+_MOST_TESTS = 0.25
+"""So much of what all tests take a mutant gets: a share, so that a busy machine tries no fewer than an idle one."""
 
 
 class End(Enum):
@@ -122,7 +122,7 @@ def _reach(part: Part) -> Reach:
 
 def _end(mutant: Mutant, reach: Reach) -> End:
     file = f"{mutant.module.rsplit('.', 1)[1]}.py"
-    tests: Sequence[str] = reach.of(file, mutant.line, _MOST_SECONDS)
+    tests: Sequence[str] = reach.of(file, mutant.line, _MOST_TESTS * sum(reach.seconds.values()))
     if not tests:
         return End.SURVIVES
     usual = sum(reach.seconds[each] for each in tests)
