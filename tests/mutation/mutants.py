@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -80,9 +79,5 @@ def _products(code: str) -> int:
 
 
 def _difference(code: str, mutated: str) -> tuple[int, str, str]:
-    before, after = code.splitlines(), mutated.splitlines()
-    for tag, start, end, other, end_of_other in difflib.SequenceMatcher(None, before, after).get_opcodes():
-        if tag != "equal":
-            was, now = before[start:end] or [""], after[other:end_of_other] or [""]
-            return start + 1, was[0].strip(), now[0].strip()
-    raise AssertionError("the operator changed nothing")
+    lines = zip(code.splitlines(), mutated.splitlines(), strict=False)
+    return next((line, was.strip(), now.strip()) for line, (was, now) in enumerate(lines, 1) if was != now)
