@@ -27,6 +27,7 @@ _COLUMNS = (
     "receipt, idempotency_key, state, priority, order_key, submitted_at, expires_at, not_before, sends, strikes, "
     "waits, labels, content, answer, bytes, ending, sentence, ended_at, taken"
 )
+_SELECT = f"SELECT id, {SOUND} AS sound, {_COLUMNS} FROM entries"
 _NEXT_ID = f"(SELECT COALESCE(MAX(id), 0) + 1 FROM entries WHERE id BETWEEN 0 AND {LAST_ID - 1})"
 _EXPIRED = "its time to live passed before it could be answered"
 _ALTERED = "what is stored of it was altered or damaged, and cannot be read"
@@ -34,10 +35,6 @@ _ALTERED = "what is stored of it was altered or damaged, and cannot be read"
 
 class _Altered(Exception):
     """A row is not one that this store has written."""
-
-
-class _KeyChanged(Exception):
-    """Another process has sealed everything anew."""
 
 
 class Store:
@@ -249,7 +246,7 @@ class Store:
 
     def _read(self, where: str, values: Sequence[object], now: float) -> list[Entry]:
         """The entries that a query finds. What was altered becomes a dead letter, and is read again as that."""
-        query = f"SELECT id, {SOUND} AS sound, {_COLUMNS} FROM entries {where}"
+        query = f"{_SELECT} {where}"
         while True:
             entries: list[Entry] = []
             altered: list[int] = []
@@ -267,13 +264,13 @@ class Store:
         """Put a dead letter in place of each of these entries. Nothing of it is kept but its names."""
         if not altered:
             return
-        names = "SELECT receipt, idempotency_key FROM entries WHERE id = ?"
         with self._writing() as connection:
             for entry in altered:
-                row = connection.execute(names, (entry,)).fetchone()
-                if row is None:
+                row = connection.execute(f"{_SELECT} WHERE id = ?", (entry,)).fetchone()
+                if row is None or self._reads(row):  # another process was faster, or has changed the key
                     continue
-                receipt, key = (name if _is_name(name) else secrets.token_hex(16) for name in row)
+                names = row["receipt"], row["idempotency_key"]
+                receipt, key = (name if _is_name(name) else secrets.token_hex(16) for name in names)
                 connection.execute("DELETE FROM entries WHERE id = ?", (entry,))
                 connection.execute(
                     "INSERT INTO entries (id, receipt, idempotency_key, state, priority, submitted_at, expires_at, "
@@ -313,6 +310,13 @@ class Store:
             self.database.content_erased()
         return changed.rowcount == 1
 
+    def _reads(self, row: sqlite3.Row) -> bool:
+        try:
+            self._entry(row)
+        except _Altered:
+            return False
+        return True
+
     def _entry(self, row: sqlite3.Row) -> Entry:
         """What a row says. Raises `_Altered`."""
         if not row["sound"]:
@@ -335,14 +339,14 @@ class Store:
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction, in a file that is still sealed as it was when this process opened it."""
-        try:
-            with self.database.writing() as connection:
-                if proof_of(connection) != self._proof:
-                    raise _KeyChanged
-                yield connection
-        except _KeyChanged:
+        with self.database.reading() as connection:
+            changed = proof_of(connection) != self._proof
+        if changed:
             self.database.close()  # to read the keys anew
-            raise OutboxLocked("another process has changed the outbox's key; try again, with the new one") from None
+        with self.database.writing() as connection:
+            if proof_of(connection) != self._proof:
+                raise OutboxLocked("another process is changing the outbox's key; try again")
+            yield connection
 
     def _unlock(self, connection: sqlite3.Connection) -> None:
         """Read the keys, and have everything that is kept sealed by the first. Raises `OutboxLocked`."""

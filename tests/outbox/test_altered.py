@@ -9,6 +9,7 @@ import secrets
 import sqlite3
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ COLUMNS = (
     *("id", "receipt", "idempotency_key", "state", "priority", "order_key", "submitted_at", "expires_at", "not_before"),
     *("sends", "strikes", "waits", "labels", "content", "answer", "bytes", "ending", "sentence", "ended_at", "taken"),
 )
+PLACES = (*COLUMNS, "leases.name", "leases.holder", "leases.expires_at", "seal.proof")
 NO_TEXT = b"\xff\xfe"
 """Stands for bytes that are stored as text, and are none."""
 
@@ -58,8 +60,13 @@ def alter(path: Path, statement: str, *values: object) -> None:
 
 
 def alter_column(path: Path, number: int, column: str, value: Value) -> None:
-    """Alter one value of the n-th entry."""
+    """Alter one value of the n-th entry, or of another table."""
     put = "CAST(? AS TEXT)" if value is NO_TEXT else "?"
+    table, _, other = column.partition(".")
+    if other:
+        with suppress(sqlite3.IntegrityError):  # what must not be NULL
+            alter(path, f"UPDATE {table} SET {other} = {put}", value)
+        return
     place = "(SELECT id FROM entries ORDER BY id LIMIT 1 OFFSET ?)"
     try:
         alter(path, f"UPDATE entries SET {column} = {put} WHERE id = {place}", value, number)
@@ -90,9 +97,10 @@ def router_of(text: str, folder: Path, *, replay: bool) -> AsyncRouter:
 @example(alterations=[(0, "expires_at", "never"), (1, "state", None)], encrypted=False, at_work=True)
 @example(alterations=[(0, "id", 2**63 - 1), (1, "bytes", 2**63 - 1)], encrypted=False, at_work=True)
 @example(alterations=[(0, "labels", "[" * 5000), (1, "sentence", NO_TEXT)], encrypted=False, at_work=False)
+@example(alterations=[(0, "seal.proof", b"x"), (0, "leases.expires_at", "never")], encrypted=True, at_work=True)
 @example(alterations=[(0, "content", b"x"), (0, "labels", b"x")], encrypted=False, at_work=False)
 @given(
-    alterations=st.lists(st.tuples(st.integers(0, 3), st.sampled_from(COLUMNS), values), min_size=1, max_size=4),
+    alterations=st.lists(st.tuples(st.integers(0, 3), st.sampled_from(PLACES), values), min_size=1, max_size=4),
     encrypted=st.booleans(),
     at_work=st.booleans(),
 )
@@ -281,6 +289,8 @@ def test_a_process_with_the_old_key_neither_writes_by_it_nor_takes_the_new_for_d
             use()
     (tmp_path / "keys").write_text(new)
     running.add(entry("b"), ROOMY)
+    Store(path, keyed(tmp_path, newest := secrets.token_hex(32), new)).all(1001.0)
+    (tmp_path / "keys").write_text(newest)
     assert [(each.receipt, each.state) for each in running.all(1001.0)] == [("a", "queued"), ("b", "queued")]
 
 
