@@ -144,7 +144,7 @@ class StateFile:
         try:
             held = await self._in_executor("read", self._read_under_lock)
             if held is not None:
-                await self._join(held, learned=learned)
+                await self._join(held, learned=learned or self._saved is None)
         finally:
             os.close(lock)
 
@@ -210,7 +210,7 @@ class StateFile:
         stored = self._judged(raw)
         if self._damage is not None and self._damage[0] == raw:
             self._set_aside(self._damage[1])
-            stored = {}
+            self._saved, stored = None, {}
         self._damage = None
         return table(stored, "parts") if stored else {}
 

@@ -127,6 +127,22 @@ def test_a_damaged_file_is_set_aside_once_and_nothing_that_was_spent_since_is(tm
     assert in_file(path) == pytest.approx(0.03)
 
 
+def test_what_was_spent_outlives_a_file_that_is_damaged_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+
+    async def main() -> None:
+        process = Process(path)
+        process.spending.add(0.03)
+        await asyncio.sleep(SAVE_EVERY)
+        path.write_text("a letter to my aunt")
+        await asyncio.sleep(2 * SAVE_EVERY)
+        assert in_file(path) == pytest.approx(0.03)
+        await process.file.close()
+
+    run_in_virtual_time(main())
+    assert len(list(tmp_path.glob("*.damaged-*"))) == 1
+
+
 ROUNDS = 10
 
 
