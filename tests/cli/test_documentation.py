@@ -105,6 +105,11 @@ def test_the_configuration_of_onnx_models_can_be_used(tmp_path: Path) -> None:
     }
 
 
+def test_the_configuration_of_gguf_models_can_be_used(tmp_path: Path) -> None:
+    configuration = loads(_block((ROOT / "docs" / "llama_cpp.md").read_text(encoding="utf-8"), "yaml"), tmp_path)
+    assert set(configuration.backends["phone"].terms.tasks) == {Task.GENERATE, Task.COUNT_TOKENS}
+
+
 def test_the_readme_s_program_runs_on_a_real_model(invoke: Invoke, tmp_path: Path) -> None:
     assert invoke("init").exit_code == 0
     (tmp_path / "program.py").write_text(_block(README, "python"), encoding="utf-8")
