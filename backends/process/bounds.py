@@ -18,6 +18,10 @@ _LOOKS_EVERY = 0.2
 _Result = TypeVar("_Result")
 
 
+_one_at_a_time = threading.Lock()
+"""For all of them, because the memory is the process's."""
+
+
 class BeyondBounds(Exception):
     """It took too long, or wanted too much memory."""
 
@@ -32,14 +36,13 @@ class Bounds:
         self._seconds = seconds
         self._memory = memory
         self._process = psutil.Process()
-        self._one_at_a_time = threading.Lock()  # because the memory is the process's
         self._deciding = threading.Lock()
         self._running: tuple[int, float] | None = None
         self._watch: threading.Thread | None = None
 
     def run(self, work: Callable[[], _Result]) -> _Result:
         """What ``work`` returns. Raises `BeyondBounds`."""
-        with self._one_at_a_time, self._bounded_memory(), self._bounded_time():
+        with _one_at_a_time, self._bounded_memory(), self._bounded_time():
             try:
                 return work()
             except MemoryError:

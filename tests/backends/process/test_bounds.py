@@ -42,6 +42,32 @@ def test_what_wants_too_much_memory_gets_none_and_the_limit_is_gone_afterwards()
     assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
+def test_the_limit_is_gone_also_where_others_ran_at_the_same_time() -> None:
+    """A template is rendered beside a schema that becomes a grammar: the limit of one is not put back for all."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    slow = Bounds(seconds=10.0, memory=256 << 20)
+    begun, second_begun, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def meanwhile(say: threading.Event, hear: threading.Event, seconds: float) -> None:
+        say.set()
+        hear.wait(seconds)
+
+    def first() -> None:
+        slow.run(lambda: meanwhile(begun, second_begun, 0.2))
+        ended.set()
+
+    def second() -> None:
+        begun.wait(10)
+        Bounds(seconds=10.0, memory=256 << 20).run(lambda: meanwhile(second_begun, ended, 10))
+
+    threads = [threading.Thread(target=first), threading.Thread(target=second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
 def test_two_threads_are_held_one_by_one() -> None:
     ended = []
 
