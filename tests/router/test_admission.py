@@ -155,6 +155,22 @@ def test_who_cannot_start_in_time_is_told_at_once(make_router: RouterMaker, budg
     run_in_virtual_time(main())
 
 
+def test_where_a_place_is_free_nobody_is_refused_for_being_likely_late(make_router: RouterMaker) -> None:
+    """The only one there is tries, as late as it may be."""
+    quick, slow = Script(first_after=0.5), Script(first_after=3.0)
+    phone = ScriptedBackend("phone", lambda number: quick if number == 60 else slow, capabilities=ONE)
+
+    async def main() -> None:
+        async with make_router(phone) as router:
+            for _ in range(60):
+                await router.generate("Hello", data_class="secret")
+            assert (await router.generate("Hello", data_class="secret", latency_budget=1.0)).backend == "phone"
+            with pytest.raises(DeadlineExceeded):
+                await router.generate("Hello", data_class="secret", latency_budget=1.0)
+
+    run_in_virtual_time(main())
+
+
 def test_requests_do_not_all_count_on_one_free_engine(make_router: RouterMaker) -> None:
     cloud = ScriptedBackend("cloud", Script(silent_after=0))
     phone = ScriptedBackend("phone", Script(first_after=1.0), capabilities=ONE)
