@@ -51,7 +51,7 @@ test-servers: $(VENV)/models .venv-mlserver/ready .venv-triton/ready .venv-kserv
 		.venv-llama-server/ready .venv-tritonclient/ready
 	EDGEWISE_MLSERVER=.venv-mlserver EDGEWISE_TRITON=.venv-triton EDGEWISE_KSERVE=.venv-kserve EDGEWISE_GOOGLE=.venv-google \
 		EDGEWISE_LLAMA_SERVER=.venv-llama-server EDGEWISE_TRITONCLIENT=.venv-tritonclient \
-		$(BIN)/python -m pytest tests/real_servers $(PYTEST_ARGS)
+		EDGEWISE_WRITE_RESULTS=yes $(BIN)/python -m pytest tests/real_servers $(PYTEST_ARGS)
 
 .venv-mlserver/ready:
 	$(PYTHON) -m venv .venv-mlserver

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -14,7 +15,13 @@ from edgewise.backends.grpc.oip_settings import GenerateTensors, OipSettings
 from edgewise.backends.grpc.settings import ProtocolName
 from edgewise.core.deadline import Deadline
 
+from .results import Recorder
 from .servers import start_mlserver, start_triton
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if os.environ.get("EDGEWISE_WRITE_RESULTS"):
+        config.pluginmanager.register(Recorder())
 
 
 @pytest.fixture(scope="session")

@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy
-from counting import Counting, vector  # type: ignore[import-not-found]  # copied beside it
+from counting import Counting, FullError, vector  # type: ignore[import-not-found]  # copied beside it
+from grpc_interceptor.exceptions import ResourceExhausted  # type: ignore[import-not-found]
 from kserve import InferOutput, InferRequest, InferResponse, Model, ModelServer  # type: ignore[import-not-found]
 
 ANSWER = "<|im_start|>assistant\n"
+ROOM = 12
 
 
 class Llm(Model):  # type: ignore[misc]  # its base has no types here
     def __init__(self) -> None:
         super().__init__("llm")
-        self._counting = Counting()
+        self._counting = Counting(room=ROOM)
         self.ready = True
 
     async def predict(self, payload: InferRequest, headers: Any = None, response_headers: Any = None) -> InferResponse:
@@ -23,7 +25,10 @@ class Llm(Model):  # type: ignore[misc]  # its base has no types here
             prompt = _text(inputs["text_input"].as_numpy().flatten()[0])
             limit = int(inputs["max_tokens"].as_numpy().flatten()[0])
             begun = prompt.rpartition(ANSWER)[2] if ANSWER in prompt else ""
-            pieces = [piece async for piece in self._counting.words(prompt, limit, begun=begun)]
+            try:
+                pieces = [piece async for piece in self._counting.words(prompt, limit, begun=begun)]
+            except FullError:  # the server itself has no bound
+                raise ResourceExhausted("no room") from None
             said = {"text_output": "".join(text for text, _ in pieces), "finish_reason": pieces[-1][1]}
             outputs = {name: numpy.array([text.encode()], dtype=object) for name, text in said.items()}
         elif "text" in inputs:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from counting import Counting, vector  # type: ignore[import-not-found]  # copied beside it
+from counting import Counting, FullError, vector  # type: ignore[import-not-found]  # copied beside it
 from mlserver import MLModel  # type: ignore[import-not-found]  # lives in an environment of its own
 from mlserver.codecs import NumpyCodec, StringCodec  # type: ignore[import-not-found]
+from mlserver.errors import MLServerError  # type: ignore[import-not-found]
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput  # type: ignore[import-not-found]
 
 ANSWER = "<|im_start|>assistant\n"
+ROOM = 12
 
 
 class Model(MLModel):  # type: ignore[misc]  # its base has no types here
     async def load(self) -> bool:
-        self._counting = Counting()
+        self._counting = Counting(room=ROOM)
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
@@ -39,7 +41,10 @@ class Model(MLModel):  # type: ignore[misc]  # its base has no types here
             (prompt,) = StringCodec.decode_input(inputs["text_input"])
             limit = int(NumpyCodec.decode_input(inputs["max_tokens"])[0])
             begun = prompt.rpartition(ANSWER)[2] if ANSWER in prompt else ""
-            async for piece, reason in self._counting.words(prompt, limit, begun=begun):
-                outputs = [StringCodec.encode_output("text_output", [piece])]
-                outputs.append(StringCodec.encode_output("finish_reason", [reason or "None"]))
-                yield InferenceResponse(model_name=self.name, outputs=outputs)
+            try:
+                async for piece, reason in self._counting.words(prompt, limit, begun=begun):
+                    outputs = [StringCodec.encode_output("text_output", [piece])]
+                    outputs.append(StringCodec.encode_output("finish_reason", [reason or "None"]))
+                    yield InferenceResponse(model_name=self.name, outputs=outputs)
+            except FullError:  # the server itself has no bound and no status for it
+                raise MLServerError("Too Many Requests", 429) from None

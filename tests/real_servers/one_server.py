@@ -12,10 +12,11 @@ from .servers import Running
 
 
 class OneServer(LifetimeTests, RemoteTests):
-    """Subclasses say how it is started."""
+    """Subclasses say how it is started. ``server`` is its name in the results."""
 
     __test__ = False
 
+    server: ClassVar[str]
     running: ClassVar[Running]
     _folder: ClassVar[tempfile.TemporaryDirectory[str]]
 

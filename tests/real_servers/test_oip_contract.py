@@ -37,7 +37,6 @@ OWN = GenerateTensors(max_output_tokens="max_tokens", finish_reason="finish_reas
 class RealContract(OneServer):
     __test__ = False
 
-    server: ClassVar[str]
     oip: ClassVar[OipSettings]
     model: ClassVar[str] = "llm"
     tasks: ClassVar[tuple[Task, ...]] = tuple(Task)
@@ -67,6 +66,27 @@ class RealGeneration(RealContract, GenerationTests, CancellationTests):
     def lasting(self) -> GenerateInput:
         return self.call(Message.user(LASTING), max_output_tokens=512)
 
+    @classmethod
+    def filled(cls) -> AbstractAsyncContextManager[None]:
+        return cls._filled()
+
+    @classmethod
+    @asynccontextmanager
+    async def _filled(cls) -> AsyncIterator[None]:
+        """As many calls as its model, and its queue where it has one, hold."""
+        backend = GrpcBackend("others", replace(cls.settings(cls.model), max_concurrency=64))
+        suite, begun = cls(), list[asyncio.Future[object]]()
+        try:
+            while not any(each.done() and each.exception() for each in begun):
+                # One after the other: what comes at once may be refused before the model has taken its share.
+                stream = backend.generate(suite.lasting(), suite.context())
+                begun.append(asyncio.ensure_future(anext(stream)))
+                await asyncio.wait(begun[-1:], timeout=0.3)
+            yield
+        finally:
+            await backend.stop()
+            await asyncio.gather(*begun, return_exceptions=True)
+
 
 class TestMlserver(RealGeneration, EmbeddingTests, InferenceTests):
     __test__ = True
@@ -90,27 +110,6 @@ class TestTriton(RealGeneration, InferenceTests):
     server = "triton"
     oip = OipSettings(generate="discover", chat="chatml")
     tensors = InferInput("float32", {"x": ARRAY})
-
-    @classmethod
-    def filled(cls) -> AbstractAsyncContextManager[None]:
-        return cls._filled()
-
-    @classmethod
-    @asynccontextmanager
-    async def _filled(cls) -> AsyncIterator[None]:
-        """As many calls as its model and its queue hold."""
-        backend = GrpcBackend("others", replace(cls.settings(cls.model), max_concurrency=64))
-        suite, begun = cls(), list[asyncio.Future[object]]()
-        try:
-            while not any(each.done() and each.exception() for each in begun):
-                # One after the other: what comes at once may be refused before the model has taken its share.
-                stream = backend.generate(suite.lasting(), suite.context())
-                begun.append(asyncio.ensure_future(anext(stream)))
-                await asyncio.wait(begun[-1:], timeout=0.3)
-            yield
-        finally:
-            await backend.stop()
-            await asyncio.gather(*begun, return_exceptions=True)
 
 
 class TestTritonEmbedding(RealContract, EmbeddingTests):

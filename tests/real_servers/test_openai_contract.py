@@ -15,6 +15,7 @@ from .servers import Running, start_llama
 
 class TestLlamaServer(OneServer, GenerationTests, CancellationTests):
     __test__ = True
+    server = "llama"
     patience = 300.0
     concurrent = 1
 

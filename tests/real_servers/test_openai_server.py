@@ -16,6 +16,9 @@ from edgewise.core.failure import AttemptError, FailureKind
 from .conftest import within
 from .servers import start_llama
 
+server = "llama"
+"""What is tested here, for the results."""
+
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

@@ -16,6 +16,9 @@ from edgewise.testing import Script, ScriptedBackend
 from ..serving.onnx_models import triage
 from .servers import environment_of
 
+server = "tritonclient"
+"""What is tested here, for the results."""
+
 CALLS = Path(__file__).with_name("tritonclient_calls.py")
 
 

@@ -24,6 +24,9 @@ from ..remotes.google_server import EMBED_MODELS, KEY, MODELS, GoogleServer
 from .conftest import within
 from .servers import environment_of
 
+server = "google"
+"""What is tested here, for the results."""
+
 HERE = Path(__file__).parent
 
 FINISH = {"length": "MAX_TOKENS", "stop": "STOP"}

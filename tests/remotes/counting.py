@@ -26,9 +26,10 @@ class BrokenError(Exception):
 
 @dataclass
 class Counting:
-    """Counts from where it was left, a word each ``every`` seconds."""
+    """Counts from where it was left, a word each ``every`` seconds, for ``room`` calls at once."""
 
     every: float = 0.002
+    room: int = 1000
     full: bool = False
     running: int = 0
 
@@ -36,7 +37,7 @@ class Counting:
         self, prompt: str, limit: int, *, begun: str = "", stop: Sequence[str] = (), form: str = ""
     ) -> AsyncIterator[tuple[str, str | None]]:
         """Each piece of the answer, and with the last one why it ended."""
-        if self.full:
+        if self.full or self.running >= self.room:
             raise FullError
         if len(prompt.split()) > CONTEXT:
             raise TooLongError
