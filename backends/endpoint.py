@@ -19,6 +19,11 @@ class Endpoint:
     others: tuple[tuple[str, int], ...] = ()
 
     @property
+    def name(self) -> str:
+        """What a certificate must hold, where nothing else is said; gRPC takes a unix socket for localhost."""
+        return "localhost" if self.port is None else self.host
+
+    @property
     def literal(self) -> bool:
         """Whether it is one address, so that no name server is asked and only one way leads there."""
         if self.others:

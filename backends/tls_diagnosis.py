@@ -63,7 +63,7 @@ class TlsDiagnosis:
         try:
             async with asyncio.timeout(patience):
                 found = await (self._called_in_plaintext() if self._tls is None else self._refused(self._tls))
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError, ValueError):  # ValueError: a host that can be no name
             return failed
         return failed if found is None else found
 
@@ -78,7 +78,7 @@ class TlsDiagnosis:
         for version in _VERSIONS:
             context = self._trusting(tls)
             context.maximum_version = version
-            seen = await _shake_hands(self._endpoint, context, tls.server_name or self._endpoint.host)
+            seen = await _shake_hands(self._endpoint, context, tls.server_name or self._endpoint.name)
             if seen.certificate_refused:
                 return AttemptError(FailureKind.CREDENTIALS, f"backend {self._backend!r} {_refusal(tls)}")
             if "PROTOCOL_VERSION" not in seen.alert:

@@ -32,6 +32,8 @@ class EachAddress:
             addresses = await self._addresses()
         except OSError:
             return []
+        for gone in self._connections.keys() - set(addresses):
+            await self._connections.pop(gone).renew()  # closes what is idle; the rest ends with its calls
         for address in addresses:
             if address not in self._connections:
                 self._connections[address] = Connection(self._only(*address))
