@@ -104,7 +104,7 @@ class GrpcBackend(RemoteBackend):
             await self._each.renew()
 
     def has_new_credentials(self) -> bool:
-        return self._connection.has_new_files() or self._metadata.has_another()
+        return self._connection.files.replaced() or self._metadata.has_another()
 
     async def start(self) -> None:
         refuse_after_fork()

@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 
 from ...core.failure import FailureKind
-from ..file_version import versions
+from ..file_version import WatchedFiles
 from .channel import credential_files, open_channel
 from .fork import closed, opened, refuse_after_fork
 from .quiet_loop import quieten
@@ -21,9 +21,6 @@ from .settings import GrpcSettings
 
 _MOST_PATIENT = 8
 """How many times the configured connect timeout a connection that keeps failing may take: links differ."""
-
-_FILES_SEEN_EVERY = 1.0
-"""Seconds between two looks at whether certificates have been replaced."""
 
 
 class Line:
@@ -93,9 +90,7 @@ class Connection:
         self._current: Line | None = None
         self._lines: set[Line] = set()
         self._broken_in_a_row = 0
-        self._files = credential_files(settings)
-        self._versions = versions(self._files)
-        self._look_at = 0.0
+        self.files = WatchedFiles(credential_files(settings))
 
     def take(self) -> Line:
         """The line for the next call; raises `AttemptError` where the TLS files cannot be read, or after a fork.
@@ -103,28 +98,17 @@ class Connection:
         Whoever starts a call on it adds that to the line's `calls`, and says when it has `ended`.
         """
         line = self._current
-        if self._files and line is not None:
-            self._retire_with_its_files(line)
+        if line is not None and self.files.seen_replaced():
+            line.retired = True  # what was replaced holds for the next connection; what runs ends on the old one
         if line is None or line.retired:
             refuse_after_fork()
             quieten()
-            self._versions = versions(self._files)
+            self.files.read()
             patience = min(2**self._broken_in_a_row, _MOST_PATIENT)
             line = Line(self, open_channel(self.settings, self.settings.connect_timeout * patience))
             self._current = line
             self._lines.add(line)
         return line
-
-    def _retire_with_its_files(self, line: Line) -> None:
-        """Certificates that were replaced hold for the next connection; what runs ends on the old one."""
-        now = asyncio.get_running_loop().time()
-        if now >= self._look_at:
-            self._look_at = now + _FILES_SEEN_EVERY
-            line.retired = line.retired or self.has_new_files()
-
-    def has_new_files(self) -> bool:
-        """Whether the TLS files have been replaced since they were last read."""
-        return versions(self._files) != self._versions
 
     async def renew(self) -> None:
         """The next call gets a new line, which does not wait for an old one's failures; what runs ends where it is."""

@@ -86,7 +86,7 @@ class OpenaiBackend(RemoteBackend):
         raise failed
 
     def has_new_credentials(self) -> bool:
-        return self._tokens is not None and self._tokens.has_another()
+        return self._clients.files.replaced() or (self._tokens is not None and self._tokens.has_another())
 
     async def network_changed(self) -> None:
         await self._clients.renew()

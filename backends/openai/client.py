@@ -8,6 +8,7 @@ import certifi
 import httpx
 
 from ...core.failure import AttemptError, FailureKind
+from ..file_version import WatchedFiles
 from ..grpc.settings import TlsSettings
 from .settings import OpenaiSettings
 
@@ -19,10 +20,13 @@ class Clients:
         self._settings = settings
         self._current: httpx.AsyncClient | None = None
         self._calls: dict[httpx.AsyncClient, int] = {}
+        tls = settings.tls or TlsSettings()
+        self.files = WatchedFiles((tls.root_certificates, tls.certificate, tls.key))
 
     def take(self) -> httpx.AsyncClient:
         """The client for the next call. Raises as `open_client`."""
-        if self._current is None:
+        if self._current is None or self.files.seen_replaced():
+            self.files.read()
             self._current = open_client(self._settings)
         self._calls[self._current] = self._calls.get(self._current, 0) + 1
         return self._current
@@ -30,13 +34,12 @@ class Clients:
     async def leave(self, client: httpx.AsyncClient) -> None:
         """A call has ended. The last one on a client that was replaced closes it."""
         self._calls[client] -= 1
-        await self._close_unused(client)
+        await self._close_unused()
 
     async def renew(self) -> None:
         """The next call gets a new client, without connections that may lead nowhere; what runs keeps its own."""
-        client, self._current = self._current, None
-        if client is not None:
-            await self._close_unused(client)
+        self._current = None
+        await self._close_unused()
 
     async def close(self) -> None:
         """End every connection and the calls on them."""
@@ -44,8 +47,8 @@ class Clients:
         for client in clients:
             await client.aclose()
 
-    async def _close_unused(self, client: httpx.AsyncClient) -> None:
-        if client is not self._current and not self._calls[client]:
+    async def _close_unused(self) -> None:
+        for client in [each for each, calls in self._calls.items() if each is not self._current and not calls]:
             del self._calls[client]
             await client.aclose()
 

@@ -15,6 +15,7 @@ import pytest
 import trustme
 
 from edgewise.backends import HealthState
+from edgewise.backends.contract.suite import outcome
 from edgewise.backends.grpc import TlsSettings
 from edgewise.backends.openai import OpenaiSettings
 from edgewise.backends.openai.backend import OpenaiBackend
@@ -346,6 +347,23 @@ async def test_a_clients_own_certificate_is_named(
     assert ("time is over" if own else "wants a certificate") in failed.sentence
     assert plain.kind is FailureKind.PROTOCOL
     assert "write `https:`" in plain.sentence
+
+
+async def test_certificates_that_are_replaced_hold_from_then_on(
+    servers: Servers, make_backend: MakeBackend, authority: trustme.CA, tmp_path: Path
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    url = (await servers.start(stream(*HELLO), context)).replace("127.0.0.1", "localhost")
+    tls = TlsSettings(pem(tmp_path / "roots.pem", trustme.CA().cert_pem))
+    backend = make_backend(url, tls=tls)
+    assert (await failure_of(backend)).kind is FailureKind.PROTOCOL
+    assert not backend.has_new_credentials()
+    pem(tmp_path / "roots.pem", authority.cert_pem)
+    assert backend.has_new_credentials()
+    async with asyncio.timeout(5):
+        while await outcome(collect(backend.generate(CALL, within(5)))) is not None:  # noqa: ASYNC110  # nothing tells of a look
+            await asyncio.sleep(0.05)
 
 
 async def test_the_environment_has_no_say(servers: Servers) -> None:
