@@ -197,6 +197,10 @@ class Connectivity:
             self._facts_at = now
         return self._facts
 
+    def keep_watching(self) -> None:
+        """Whoever subscribes for long calls this now and then: a sleep, for one, shows by looking alone."""
+        self._watch()
+
     def reach(self, backend: str) -> Reach | None:
         """What is known of the way to a backend; ``None`` for one that needs no network."""
         return self._endpoints[backend]

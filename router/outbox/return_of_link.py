@@ -21,10 +21,12 @@ class ReturnOfLink:
         self._link_back = self._endpoint_back = False
 
     def wait(self, connectivity: Connectivity) -> None:
-        """Follow it from here on. Idempotent."""
+        """Follow it from here on; to be called now and then while something waits."""
         if self._end is None:
             self._last = connectivity.status
             self._end = connectivity.subscribe(self._heard)
+        else:
+            connectivity.keep_watching()
 
     def stop_waiting(self) -> None:
         """Follow it no more. Idempotent."""

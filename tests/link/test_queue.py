@@ -67,6 +67,20 @@ def test_a_queue_in_which_nothing_waits_asks_nothing(world: World, tmp_path: Pat
     run_in_virtual_time(scene())
 
 
+def test_a_queue_that_waits_notices_a_sleep(world: World, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with queueing(world, tmp_path) as router:
+            await lose_everything(world, router)
+            await router.submit("x", data_class="public")
+            await asyncio.sleep(60.0)
+            for renewed in range(5):
+                world.network.asleep += 600.0
+                await asyncio.sleep(7.0)
+                assert world.cloud.renewed == renewed + 1
+
+    run_in_virtual_time(scene())
+
+
 def test_the_link_s_return_sends_the_queue_within_a_second_and_a_server_s_too(world: World, tmp_path: Path) -> None:
     async def scene() -> None:
         loop = asyncio.get_running_loop()
