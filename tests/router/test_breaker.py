@@ -115,6 +115,7 @@ def test_a_backend_that_fails_every_other_time_is_left_alone_too(breaker: Breake
     # What was begun before and still comes through is one of the successes that are too few.
     breaker.succeeded(object())
     assert state(breaker) is BreakerState.OPEN
+    assert breaker.failures_in_a_row == 0
     clock.now += breaker.remaining_pause()
     assert attempt(breaker)
     assert state(breaker) is BreakerState.CLOSED
@@ -283,6 +284,24 @@ def test_the_only_backend_is_used_again_soon_after_it_is_back(make_router: Route
                 except BackendError:
                     await asyncio.sleep(0.05)
             assert now() - back < 6.0 + 0.1
+
+    run_in_virtual_time(main())
+
+
+def test_who_finds_the_probe_s_turn_taken_is_not_counted_as_an_attempt(make_router: RouterMaker) -> None:
+    """Planned while it was free, and overtaken by another. The numbers add up."""
+    cloud = ScriptedBackend("cloud", lambda number: Script(failure=DOWN) if number < 3 else Script(first_after=0.2))
+
+    async def main() -> None:
+        async with make_router(cloud, ScriptedBackend("phone")) as router:
+            for _ in range(3):
+                await router.generate("Hello", data_class="public")
+            await asyncio.sleep(2.0)
+            answers = await asyncio.gather(*(router.generate("Hello", data_class="public") for _ in range(4)))
+            assert sorted(answer.backend for answer in answers) == ["cloud", "phone", "phone", "phone"]
+            attempts = router.stats().backends["cloud"].attempts
+            assert (attempts.started, attempts.succeeded, attempts.stopped) == (4, 1, 0)
+            assert attempts.failed == {FailureKind.UNREACHABLE: 3}
 
     run_in_virtual_time(main())
 

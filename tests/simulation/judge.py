@@ -105,6 +105,9 @@ class Judge:
             self.violations.append(f"{len(conduct.under_way)} attempts count as under way")
         for member in conduct.fleet:
             backend = self._backends[member.name]
+            tally = member.tally
+            if tally.started != tally.succeeded + tally.stopped + tally.failed.total():
+                self.violations.append(f"{member.name} began {tally.started} attempts, of which others ended")
             if any(member.lane(task).breaker._probe for task in (Task.GENERATE, Task.COUNT_TOKENS)):
                 self.violations.append(f"{member.name} waits for a probe that has ended")
             if backend.running:
