@@ -43,20 +43,15 @@ class _Open:
     attempt: Attempt
     feed: Feed
     first: GenerateEvent | None
-    closed: bool = False
 
     def finish(self, finish: Finish) -> None:
         """The answer is whole."""
-        self.closed = True
         self.attempt.usage = finish.usage
         self.attempt.settle(None)
         self.attempt.close(self.feed.close)
 
     async def fail(self, error: BaseException) -> AttemptError | None:
-        """The stream broke or was left; returns the failure as the request should see it. Idempotent."""
-        if self.closed:
-            return None
-        self.closed = True
+        """The stream broke or was left; returns the failure as the request should see it. The first end stands."""
         failure = self.attempt.settle(error)
         await asyncio.wait([self.attempt.close(self.feed.close)], timeout=CLOSE_WAIT)
         return failure

@@ -88,6 +88,21 @@ def test_a_hedge_is_paid_for_by_whom_it_asks_and_once_a_request(make_router: Rou
     run_in_virtual_time(main())
 
 
+def test_however_quick_a_backend_is_a_hiccup_is_not_hedged(make_router: RouterMaker) -> None:
+    """Ten milliseconds at least: two would be usual here."""
+    quick = Script(first_after=0.001)
+    cloud = ScriptedBackend("cloud", lambda number: SILENT if number == 200 else quick)
+
+    async def main() -> None:
+        async with make_router(cloud, ScriptedBackend("phone", quick)) as router:
+            await learn(router, "cloud", "phone", times=200)
+            attempts = (await router.generate("Hello", data_class="public", latency_budget=20.0)).decision.attempts
+            assert [attempt.backend for attempt in attempts] == ["cloud", "phone"]
+            assert attempts[1].started == pytest.approx(0.01)
+
+    run_in_virtual_time(main())
+
+
 def test_who_has_begun_to_answer_is_not_hedged(make_router: RouterMaker) -> None:
     slow = Script(words=("a ",) * 40, every=0.1)
     cloud, phone = ScriptedBackend("cloud", slow), ScriptedBackend("phone")
