@@ -152,7 +152,8 @@ class GrpcBackend(RemoteBackend):
             raise failure(self.name, FailureKind.UNREACHABLE)
         asked = [self._stream(begin, self._judged_resumption, unnamed, connection) for connection in connections]
         event, rest = await first_to_speak(asked)
-        self._named.begun(context.stream, None)
+        if type(event) is not Finish:
+            self._named.begun(context.stream, None)
         try:
             yield event
             async for event in rest:
