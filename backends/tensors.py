@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.content import Tensor
@@ -46,6 +47,18 @@ _LENGTH_BYTES = 4
 _LONGEST_STRING = (1 << 32) - 1
 
 
+@lru_cache(64)
+def dtype_name(dtype: numpy.dtype[Any]) -> str:
+    """What numpy calls an element type; it puts the name together anew each time."""
+    return str(dtype.name)
+
+
+@lru_cache(64)
+def is_sent_as_it_is(dtype: numpy.dtype[Any]) -> bool:
+    """Whether a `Tensor` has its elements as numpy has them in memory."""
+    return dtype.name in ITEM_BYTES and dtype == dtype.newbyteorder("<")
+
+
 def to_tensor(array: numpy.ndarray[Any, Any], *, name: str = "") -> Tensor:
     """A numpy array as a `Tensor`, of any memory layout and byte order.
 
@@ -55,8 +68,7 @@ def to_tensor(array: numpy.ndarray[Any, Any], *, name: str = "") -> Tensor:
     kind = array.dtype.kind
     if kind in "UTO":
         return Tensor(STRING, array.shape, b"".join(_encoded(array.flat, name)))
-    dtype = array.dtype.name  # numpy puts it together each time
-    if dtype not in ITEM_BYTES:
+    if (dtype := dtype_name(array.dtype)) not in ITEM_BYTES:
         raise InvalidRequest(f"{_subject(name)} has elements of type {array.dtype}, which cannot be sent; {_LEGAL}")
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
     return Tensor(dtype, array.shape, little.tobytes())

@@ -88,13 +88,10 @@ def _rows(of_texts: OfTexts, call: Parcel, running: RunningCall) -> Parcel:
 
 
 def _infer(model: str, session: Session, call: Parcel, running: RunningCall) -> Parcel:
-    from .session import options_for
-
     tensors = pieces(call)
     check_inputs(model, session.inputs, tensors)
     try:
         feeds = {name: array_over(tensor, name=name) for name, tensor in tensors.items()}
     except InvalidRequest as error:
         raise AttemptError(FailureKind.INVALID_REQUEST, str(error)) from None
-    arrays = session.run(feeds, options_for(running), outputs=session.outputs)
-    return pack_arrays({}, {port.name: array for port, array in zip(session.outputs, arrays, strict=True)})
+    return pack_arrays({}, session.run_whole(feeds, running))

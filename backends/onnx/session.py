@@ -73,6 +73,11 @@ class Session:
             raise self._run_failure(error, options) from None
         return [numpy.asarray(result) for result in results]
 
+    def run_whole(self, feeds: Mapping[str, Array], running: RunningCall) -> dict[str, Array]:
+        """All outputs by their names; cancelling the call ends the run. Raises what `run` raises."""
+        arrays = self.run(feeds, options_for(running), outputs=self.outputs)
+        return {port.name: array for port, array in zip(self.outputs, arrays, strict=True)}
+
     def _run_failure(self, error: Exception, options: onnxruntime.RunOptions) -> AttemptError:
         if options.terminate:
             return AttemptError(FailureKind.PREEMPTED, f"the run of model {self._model!r} was cancelled")

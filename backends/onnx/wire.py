@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ...core.content import Tensor
 from ..process.engine import Parcel
 from ..process.frames import JsonObject
-from ..tensors import ITEM_BYTES, TensorBytes, to_tensor
+from ..tensors import TensorBytes, dtype_name, is_sent_as_it_is, to_tensor
 
 if TYPE_CHECKING:
     import numpy
@@ -65,7 +65,6 @@ def unpack(parcel: Parcel) -> dict[str, Tensor]:
 
 
 def _piece(array: numpy.ndarray[Any, Any]) -> TensorBytes:
-    as_sent = array.dtype.name in ITEM_BYTES and array.dtype == array.dtype.newbyteorder("<")
-    if not (as_sent and array.flags.c_contiguous and array.size):
+    if not (is_sent_as_it_is(array.dtype) and array.flags.c_contiguous and array.size):
         return to_tensor(array)
-    return Piece(array.dtype.name, array.shape, array.reshape(-1).view("uint8").data)
+    return Piece(dtype_name(array.dtype), array.shape, array.reshape(-1).view("uint8").data)
