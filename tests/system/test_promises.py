@@ -99,9 +99,27 @@ async def test_a_server_that_is_back_is_used_again(router: AsyncRouter, server: 
     server.end()
     assert (await router.generate("Boats?", data_class="public", max_output_tokens=4)).backend == "phone"
     server.start()
-    deadline = time.monotonic() + 10.0
+    await _used_again_soon(router)
+
+
+async def test_a_server_that_was_stopped_for_a_while_and_goes_on_is_used_again(
+    router: AsyncRouter, server: Server
+) -> None:
+    """Its connections stand all the while."""
+    server.signal(signal.SIGSTOP)
+    try:
+        for _ in range(2):
+            answer = await router.generate("Boats?", data_class="public", max_output_tokens=4, latency_budget=4.0)
+            assert answer.backend == "phone"
+    finally:
+        server.signal(signal.SIGCONT)
+    await _used_again_soon(router)
+
+
+async def _used_again_soon(router: AsyncRouter) -> None:
+    begun = time.monotonic()
     while (await router.generate("Boats?", data_class="public", max_output_tokens=4)).backend != "cloud":
-        assert time.monotonic() < deadline
+        assert time.monotonic() < begun + 5.0
 
 
 async def test_a_crash_of_the_engine_is_an_error_of_one_attempt(
