@@ -221,7 +221,9 @@ class Probing:
         try:
             await backend.probe(ASK_SECONDS)
         except AttemptError as error:
-            fault = error.fault or _fault(error.kind, self._loop.time() - asked_at)
+            fault = error.fault
+            if fault is None or fault is PathFault.BROKEN:  # how long it took says more
+                fault = _fault(error.kind, self._loop.time() - asked_at)
             if reach.over_network or fault is not PathFault.INTERCEPTED:
                 return self._found(fault)
             # On this machine there is no portal: something answers there, and what it is, is the breaker's business.

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from ...core.answer import Finish, GenerateEvent
 from ...core.content import ClassifyInput, CountTokensInput, EmbedInput, GenerateInput, InferInput
 from ...core.failure import AttemptError, FailureKind
 from ...protos.v1 import model_service_pb2 as wire
+from .admission import Admission
 from .demand import Demand, first_by
 from .responses import classification_bytes, count_bytes, delta_bytes, embeddings_bytes, finish_bytes, inference_bytes
 from .served import Served
+
+A = TypeVar("A")
 
 
 async def generated(served: Served, call: GenerateInput, demand: Demand, place: str) -> AsyncGenerator[bytes, None]:
@@ -53,37 +57,36 @@ async def events(
 async def embedded(served: Served, call: EmbedInput, demand: Demand, place: str) -> AsyncGenerator[bytes, None]:
     """The one message with all vectors."""
     clock = Clock()
-    async with served.admission.place(demand):
-        clock.has_place()
-        embeddings = await served.backend.embed(call, demand.context)
+    embeddings = await _at(served.admission, demand, clock, lambda: served.backend.embed(call, demand.context))
     yield embeddings_bytes(embeddings, _origin(served, embeddings.model, place), clock.timings())
 
 
 async def classified(served: Served, call: ClassifyInput, demand: Demand, place: str) -> AsyncGenerator[bytes, None]:
     """The one message with all scores."""
     clock = Clock()
-    async with served.admission.place(demand):
-        clock.has_place()
-        judged = await served.backend.classify(call, demand.context)
+    judged = await _at(served.admission, demand, clock, lambda: served.backend.classify(call, demand.context))
     yield classification_bytes(judged, _origin(served, judged.model, place), clock.timings())
 
 
 async def inferred(served: Served, call: InferInput, demand: Demand, place: str) -> AsyncGenerator[bytes, None]:
     """The one message with all output tensors."""
     clock = Clock()
-    async with served.admission.place(demand):
-        clock.has_place()
-        inference = await served.backend.infer(call, demand.context)
+    inference = await _at(served.admission, demand, clock, lambda: served.backend.infer(call, demand.context))
     yield inference_bytes(inference, _origin(served, inference.model, place), clock.timings())
 
 
 async def counted(served: Served, call: CountTokensInput, demand: Demand, place: str) -> AsyncGenerator[bytes, None]:
     """The one message with a count. Counts have places of their own, because models count beside a generation."""
     clock = Clock()
-    async with served.counting.place(demand):
-        clock.has_place()
-        tokens = await served.backend.count_tokens(call, demand.context)
+    tokens = await _at(served.counting, demand, clock, lambda: served.backend.count_tokens(call, demand.context))
     yield count_bytes(tokens, _origin(served, "", place), clock.timings())
+
+
+async def _at(places: Admission, demand: Demand, clock: Clock, work: Callable[[], Awaitable[A]]) -> A:
+    """What the work gives once it has a place."""
+    async with places.place(demand):
+        clock.has_place()
+        return await work()
 
 
 async def _first(said: AsyncGenerator[GenerateEvent, None], demand: Demand) -> GenerateEvent | None:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from edgewise.core.decision import RefusalCode
-from edgewise.core.failure import PathFault
+from edgewise.core.failure import AttemptError, FailureKind, PathFault
 from edgewise.router import BackendError
 from edgewise.testing import run_in_virtual_time
 
@@ -43,6 +43,24 @@ def test_what_is_at_fault_is_told(world: World, fault: PathFault, state: str, co
             assert router.connectivity.state == "online"
             plan = await router.plan("x", data_class="public")
             assert {step.backend for step in plan.steps} == {"cloud", "gateway", "phone"}
+
+    run_in_virtual_time(scene())
+
+
+def test_a_service_that_takes_a_connection_and_closes_it_late_hangs(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def closes_late(seconds: float) -> None:
+        await asyncio.sleep(1.0)
+        raise AttemptError(FailureKind.UNREACHABLE, "a test said so", fault=PathFault.BROKEN)
+
+    async def scene() -> None:
+        async with world.router("cloud") as router:
+            await router.generate("x", data_class="public")
+            world.network.faults = {"203.0.113.5": PathFault.HUNG}
+            monkeypatch.setattr(world.cloud, "probe", closes_late)
+            await ask_for(router, 6.0)
+            assert "203.0.113.5:443 hangs" in router.connectivity.status.endpoints[0].why
 
     run_in_virtual_time(scene())
 
