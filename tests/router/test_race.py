@@ -195,6 +195,19 @@ def test_a_first_attempt_that_fails_earns_half_of_one_that_does_not(make_router:
     run_in_virtual_time(main())
 
 
+@pytest.mark.parametrize(("kind", "lines"), [(FailureKind.INTERNAL, 0), (FailureKind.CREDENTIALS, 1)])
+def test_only_what_a_person_has_to_mend_is_logged_as_an_error(
+    make_router: RouterMaker, caplog: pytest.LogCaptureFixture, kind: FailureKind, lines: int
+) -> None:
+    async def main() -> None:
+        async with make_router(ScriptedBackend("cloud", failing(kind)), ScriptedBackend("phone")) as router:
+            for _ in range(2):
+                assert (await router.generate("Hello", data_class="public")).backend == "phone"
+
+    run_in_virtual_time(main())
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == lines
+
+
 def test_a_silence_longer_than_ever_is_a_failure_though_another_answered(make_router: RouterMaker) -> None:
     """And teaches that it takes at least so long. A caller who leaves at once says nothing."""
     cloud, phone = ScriptedBackend("cloud", silent_from(40)), ScriptedBackend("phone")
