@@ -16,31 +16,15 @@ from edgewise.core.errors import RequestError
 from edgewise.router import AsyncRouter
 from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
+from .. import cloud_and_gateway
 from .conftest import COMMAND, Invoke
 
-TEXT = """\
-version: 1
-backends:
-  cloud:
-    kind: grpc
-    target: 127.0.0.1:50051
-    location: {process_in: [NL], store_in: [], operators: [US], evidence: contractual}
-    quality: 0.9
-    price: {input: 1.0, output: 100.0}
-  gateway:
-    kind: grpc
-    target: 127.0.0.1:50052
-    location: {process_in: [DE], store_in: [], operators: [DE], evidence: contractual}
-    quality: 0.6
-policy:
-  data_classes:
-    personal: {process_in: [EU], operators: [EU, US]}
-    staff: {process_in: [EU], operators: [EU]}
-  default_data_class: personal
-  defaults: {latency_budget: 20s}
-decision_log: {path: decisions.jsonl}
-"""
-STRICT = TEXT.replace("operators: [EU, US]", "operators: [EU]")
+PRICED = cloud_and_gateway.TEXT.replace("quality: 0.9", "quality: 0.9\n    price: {input: 1.0, output: 100.0}")
+TEXT = (
+    PRICED.replace("  defaults:", "    staff: {process_in: [EU], operators: [EU]}\n  defaults:")
+    + "  default_data_class: personal\ndecision_log: {path: decisions.jsonl}\n"
+)
+STRICT = cloud_and_gateway.strict(TEXT)
 LAX = TEXT.replace("staff: {process_in: [EU], operators: [EU]}", "staff: {process_in: [EU], operators: [EU, US]}")
 THIRD = TEXT.replace(
     "policy:",

@@ -18,25 +18,9 @@ from edgewise.core.failure import AttemptError, FailureKind
 from edgewise.router import AsyncRouter, Router
 from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
-TEXT = """\
-version: 1
-backends:
-  cloud:
-    kind: grpc
-    target: 127.0.0.1:50051
-    location: {process_in: [NL], store_in: [], operators: [US], evidence: contractual}
-    quality: 0.9
-  gateway:
-    kind: grpc
-    target: 127.0.0.1:50052
-    location: {process_in: [DE], store_in: [], operators: [DE], evidence: contractual}
-    quality: 0.6
-policy:
-  data_classes:
-    personal: {process_in: [EU], operators: [EU, US]}
-  defaults: {latency_budget: 20s}
-"""
-STRICT = TEXT.replace("operators: [EU, US]", "operators: [EU]")
+from ..cloud_and_gateway import TEXT, strict
+
+STRICT = strict(TEXT)
 
 
 class Gated(ScriptedBackend):

@@ -18,27 +18,11 @@ from edgewise.core.failure import FailureKind
 from edgewise.router import AsyncRouter
 from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
-TEXT = """\
-version: 1
-backends:
-  cloud:
-    kind: grpc
-    target: 127.0.0.1:50051
-    location: {process_in: [NL], store_in: [], operators: [US], evidence: contractual}
-    quality: 0.9
-  gateway:
-    kind: grpc
-    target: 127.0.0.1:50052
-    location: {process_in: [DE], store_in: [], operators: [DE], evidence: contractual}
-    quality: 0.6
-policy:
-  data_classes:
-    personal: {process_in: [EU], operators: [EU, US]}
-  defaults: {latency_budget: 60s}
-  rules: [{name: one at a time, set: {hedge: false}}]
-"""
-STRICT = TEXT.replace("operators: [EU, US]", "operators: [EU]")
-DEVICE_ALONE = TEXT.replace("process_in: [EU], operators: [EU, US]", "process_in: []")
+from ..cloud_and_gateway import TEXT, strict
+
+ONE_AT_A_TIME = TEXT.replace("20s", "60s") + "  rules: [{name: one at a time, set: {hedge: false}}]\n"
+STRICT = strict(ONE_AT_A_TIME)
+DEVICE_ALONE = ONE_AT_A_TIME.replace("process_in: [EU], operators: [EU, US]", "process_in: []")
 SILENT = Script(silent_after=0)
 TIGHTENED_AT = 0.02
 
@@ -63,7 +47,7 @@ class Deaf(ScriptedBackend):
 def run(folder: Path, test: Test, *backends: ScriptedBackend, newer: str = STRICT) -> None:
     """Run a test over a router whose file is replaced by a newer one a moment after its start."""
     file = folder / "edgewise.yaml"
-    file.write_text(TEXT, encoding="utf-8")
+    file.write_text(ONE_AT_A_TIME, encoding="utf-8")
 
     async def main() -> None:
         async with AsyncRouter.from_yaml(file, backends={each.name: each for each in backends}) as router:
@@ -209,7 +193,7 @@ def test_what_the_newer_walls_still_permit_runs_on(tmp_path: Path) -> None:
         answer = await router.generate("a text")
         assert (answer.backend, len(answer.decision.attempts)) == ("cloud", 1)
 
-    run(tmp_path, test, cloud, ScriptedBackend("gateway"), newer=TEXT.replace("[EU, US]", "[US]"))
+    run(tmp_path, test, cloud, ScriptedBackend("gateway"), newer=ONE_AT_A_TIME.replace("[EU, US]", "[US]"))
 
 
 class Lost(ScriptedBackend):
