@@ -6,7 +6,7 @@ the protobuf wire, so that no second copy of that schema is registered in anybod
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -34,66 +34,64 @@ class Node:
 
 def read_tree(serialized: bytes) -> Node:
     """The tree of what ``Expression.serialize()`` returned."""
-    checked = _first(serialized, 2)
-    return _node(_first(checked, 4), _positions(_first(checked, 5)))
+    (checked,) = _parts(serialized, 2)
+    (expr,) = _parts(checked, 4)
+    (source_info,) = _parts(checked, 5)
+    return _node(expr, _positions(source_info))
 
 
 def _node(expr: bytes, positions: dict[int, int]) -> Node:
-    number = 0
-    body, what = b"", 0
-    for tag, value in _fields(expr):
-        if tag == 2 and isinstance(value, int):
-            number = value
-        elif isinstance(value, bytes):
-            what, body = tag, value
-    offset = positions.get(number, 0)
+    offset = positions.get(_number(expr, 2), 0)
+    what, body = next(((tag, value) for tag, value in _fields(expr) if isinstance(value, bytes)), (0, b""))
     match what:
         case 3:
             return _constant(body, offset)
         case 4:
-            name = _first(body, 1).decode()
+            name = _text(body, 1)
             # The library points at the last dot of a dotted name.
             return Node("name", name, max(0, offset - len(name.rpartition(".")[0])))
         case 5:
-            return Node("select", _first(body, 2).decode(), offset, (_node(_first(body, 1), positions),))
+            return Node("select", _text(body, 2), offset, _nodes(_parts(body, 1), positions))
         case 6:
-            inner = [value for tag, value in _fields(body) if tag in (1, 3) and isinstance(value, bytes)]
-            return Node("call", _first(body, 2).decode(), offset, tuple(_node(each, positions) for each in inner))
+            return Node("call", _text(body, 2), offset, _nodes(_parts(body, 1, 3), positions))
         case 7:
-            elements = [value for tag, value in _fields(body) if tag == 1 and isinstance(value, bytes)]
-            return Node("list", "", offset, tuple(_node(each, positions) for each in elements))
+            return Node("list", "", offset, _nodes(_parts(body, 1), positions))
         case 9:  # a comprehension: all its parts are expressions but the two names
-            parts = [value for tag, value in _fields(body) if tag in (2, 4, 5, 6, 7) and isinstance(value, bytes)]
-            return Node("other", "", offset, tuple(_node(each, positions) for each in parts))
+            return Node("other", "", offset, _nodes(_parts(body, 2, 4, 5, 6, 7), positions))
         case 8:  # a map or message: entries, each with a key and a value that are expressions
-            entries = [value for tag, value in _fields(body) if tag == 2 and isinstance(value, bytes)]
-            pairs = [
-                part for entry in entries for tag, part in _fields(entry) if tag in (3, 4) and isinstance(part, bytes)
-            ]
-            return Node("other", "", offset, tuple(_node(each, positions) for each in pairs))
+            entries = [part for entry in _parts(body, 2) for part in _parts(entry, 3, 4)]
+            return Node("other", "", offset, _nodes(entries, positions))
     return Node("other", "", offset)
 
 
+def _nodes(parts: Iterable[bytes], positions: dict[int, int]) -> tuple[Node, ...]:
+    return tuple(_node(part, positions) for part in parts)
+
+
 def _constant(body: bytes, offset: int) -> Node:
-    for tag, value in _fields(body):
-        if tag == 6 and isinstance(value, bytes):
-            return Node("text", value.decode(), offset)
-        if tag == 3 and isinstance(value, int):
-            return Node("number", str(value - (1 << 64) if value >> 63 else value), offset)
+    match next(_fields(body), (0, 0)):
+        case 6, bytes(text):
+            return Node("text", text.decode(), offset)
+        case 3, int(number):
+            return Node("number", str(number - (1 << 64) if number >> 63 else number), offset)
     return Node("other", "", offset)
 
 
 def _positions(source_info: bytes) -> dict[int, int]:
-    positions: dict[int, int] = {}
-    for tag, entry in _fields(source_info):
-        if tag == 4 and isinstance(entry, bytes):
-            pair = {key: value for key, value in _fields(entry) if isinstance(value, int)}
-            positions[pair.get(1, 0)] = pair.get(2, 0)
-    return positions
+    return {_number(entry, 1): _number(entry, 2) for entry in _parts(source_info, 4)}
 
 
-def _first(message: bytes, wanted: int) -> bytes:
-    return next((value for tag, value in _fields(message) if tag == wanted and isinstance(value, bytes)), b"")
+def _parts(message: bytes, *wanted: int) -> list[bytes]:
+    """The fields with these tags that are messages or texts."""
+    return [value for tag, value in _fields(message) if tag in wanted and isinstance(value, bytes)]
+
+
+def _text(message: bytes, wanted: int) -> str:
+    return b"".join(_parts(message, wanted)).decode()
+
+
+def _number(message: bytes, wanted: int) -> int:
+    return next((value for tag, value in _fields(message) if tag == wanted and isinstance(value, int)), 0)
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:

@@ -51,7 +51,7 @@ def membership(data_class: str) -> str:
     return f"{json.dumps(data_class, ensure_ascii=False)} in {_LOOKS_AT_CLASSES}"
 
 
-_NUMBERS = count(1)
+_NUMBERS = count()
 """What cannot be told apart by its text gets a number, so that no two are confused, nor those of two policies."""
 
 
@@ -155,11 +155,13 @@ def _text(node: Node) -> str:
         case "text":
             return json.dumps(node.value, ensure_ascii=False)
         case "select":
-            return f"{_text(node.children[0])}.{node.value}"
+            (whole,) = node.children
+            return f"{_text(whole)}.{node.value}"
         case "list":
             return "[" + ", ".join(map(_text, node.children)) + "]"
         case "call" if node.value == "_[_]":
-            return f"{_text(node.children[0])}[{_text(node.children[1])}]"
+            whole, key = node.children
+            return f"{_text(whole)}[{_text(key)}]"
         case "call" if node.value in _INFIX and len(node.children) == 2:
             left, right = (_operand(each) for each in node.children)
             return f"{left} {_INFIX[node.value]} {right}"

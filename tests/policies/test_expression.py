@@ -32,6 +32,9 @@ def shown(node: Node) -> str:
         ("request.tags.app == 'x'", "call:_==_(select:app(name:request.tags), text:x)"),
         ("time.weekday.startsWith('m')", "call:startsWith(name:time.weekday, text:m)"),
         ("{'k': time.hour} == {'k': 1}", "call:_==_(other:(text:k, name:time.hour), other:(text:k, number:1))"),
+        ("{} == {'k': 1}", "call:_==_(other:, other:(text:k, number:1))"),
+        ("[] == [0]", "call:_==_(list:, list:(number:0))"),
+        ('"" == time.weekday', "call:_==_(text:, name:time.weekday)"),
         ("true", "other:"),
         ("1.5 > 2.5", "call:_>_(other:, other:)"),
     ],
@@ -42,7 +45,10 @@ def test_a_condition_s_tree_is_read_whole(text: str, expected: str) -> None:
 
 def test_a_comprehension_s_parts_are_all_read() -> None:
     found = tree("request.data_classes.exists(c, c == time.weekday && size(c) > 7)")
-    assert found.kind == "other"
+    assert (found.kind, len(found.children)) == (
+        "other",
+        5,
+    )  # the range, the start, whether to go on, the step, the end
     values = {(node.kind, node.value) for node in found.walk()}
     assert values >= {
         ("name", "request.data_classes"),

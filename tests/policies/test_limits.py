@@ -15,7 +15,16 @@ from edgewise.core.request import Labels, Task
 from edgewise.core.settings import ByteSize, Seconds
 from edgewise.policies import Policy, compile_policy
 from edgewise.policies.compilation import MOST_BACKENDS, MOST_CLASSES, MOST_PROMISES, MOST_RULES
-from edgewise.policies.facts import BackendTerms, DeviceFacts, Facts, LinkFacts, LinkState, LogNormal, Prediction
+from edgewise.policies.facts import (
+    BackendTerms,
+    DeviceFacts,
+    Facts,
+    LinkFacts,
+    LinkState,
+    LogNormal,
+    Prediction,
+    SpendingFacts,
+)
 from edgewise.policies.places import Places
 from edgewise.policies.planner import Policy as PolicyClass
 from edgewise.policies.settings import (
@@ -44,6 +53,7 @@ def steps(policy: Policy, facts: Facts) -> list[str]:
 
 def test_what_is_not_known_counts_as_it_is_documented() -> None:
     assert DeviceFacts() == DeviceFacts(100, False, True, 0, 0, "nominal")
+    assert SpendingFacts() == SpendingFacts(0, 0)
     assert LinkFacts() == LinkFacts(LinkState.ONLINE, True, 0, 0.0, False)
     assert Labels(Task.GENERATE).idempotent
     assert edgewise.policies.Policy is PolicyClass
@@ -211,6 +221,7 @@ def test_a_policy_has_as_much_as_it_may_and_no_more(places: Places, terms: tuple
     def backends(count: int) -> tuple[BackendTerms, ...]:
         return tuple(replace(terms[1], name=f"b{at}") for at in range(count))
 
+    assert (MOST_CLASSES, MOST_BACKENDS, MOST_RULES, MOST_PROMISES) == (100, 100, 1000, 100)  # as docs/policy.md says
     promise = AssertionSettings(NeverSettings("c0", ("FR",)))
     for more in (0, 1):
         policy = PolicySettings(data_classes=classes(MOST_CLASSES + more))

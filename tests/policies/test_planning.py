@@ -254,6 +254,7 @@ def test_the_version_follows_what_decides(
     make_policy: MakePolicy, terms: tuple[BackendTerms, ...], tmp_path: Path
 ) -> None:
     assert make_policy().version == make_policy().version
+    assert re.fullmatch("[0-9a-f]{12}", make_policy().version)
     changed = [
         make_policy(RuleSettings("r", deny=("cloud",))),
         make_policy(sites={"praxis": SiteSettings("DE")}),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from edgewise.core.request import Task
 from edgewise.core.settings import Seconds
 from edgewise.policies import Policy
-from edgewise.policies.facts import Facts, LogNormal, Prediction
+from edgewise.policies.facts import BackendTerms, Facts, LogNormal, Prediction
 from edgewise.policies.replay import Changes, Choice, Totals, judge, quantile
 from edgewise.policies.settings import Objective, RuleSettings, SetSettings
 
@@ -34,11 +35,14 @@ def test_a_verdict_is_the_first_choice_with_what_its_tokens_cost(
     assert (nobody.choice, nobody.backend, nobody.order) == (None, None, ())
 
 
-def test_counting_costs_nothing(make_policy: MakePolicy, make_facts: MakeFacts) -> None:
-    facts = make_facts(task=Task.GENERATE, backends=("cloud",))
-    paid = judge(make_policy(), facts, 1_000_000, 0).choice
-    assert paid is not None
-    assert paid.cost == 1.0
+def test_counting_costs_nothing(
+    make_policy: MakePolicy, make_facts: MakeFacts, terms: tuple[BackendTerms, ...]
+) -> None:
+    policy = make_policy(backends=(*terms[:2], replace(terms[2], tasks=frozenset(Task))))
+    for task, cost in ((Task.GENERATE, 1.0), (Task.COUNT_TOKENS, 0.0)):
+        choice = judge(policy, make_facts(task=task, backends=("cloud",)), 1_000_000, 0).choice
+        assert choice is not None
+        assert (choice.backend, choice.cost) == ("cloud", cost)
 
 
 def test_totals_add_up() -> None:
