@@ -24,9 +24,9 @@ class StreamFailover(StrEnum):
 class Retry:
     """How an attempt is repeated where nothing else is left. Times are seconds."""
 
-    max_attempts: int = 3
-    initial_backoff: float = 0.05
-    max_backoff: float = 2.0
+    max_attempts: int
+    initial_backoff: float
+    max_backoff: float
 
 
 # Named tuples, because a plan is made for every request: a frozen dataclass takes three times as long to build.
@@ -45,9 +45,9 @@ class Step(NamedTuple):
     prediction: Prediction
     p_done: float
     reason: str
-    last_resort: bool = False
-    starts_at: float | None = None
-    avoided: bool = False
+    last_resort: bool
+    starts_at: float | None
+    avoided: bool
 
 
 class Plan(NamedTuple):
@@ -70,7 +70,7 @@ class Plan(NamedTuple):
     """One sentence: why the first step is first, or why there is none."""
     retry: Retry
     stream_failover: StreamFailover
+    hedge: bool
+    """Whether a second backend may be asked while the first is silent: every class and the last rule say so."""
     online_would_help: bool = False
     """Whether being online would have permitted something: the difference of `Offline` from `NoBackendPermitted`."""
-    hedge: bool = True
-    """Whether a second backend may be asked while the first is silent: every class and the last rule say so."""

@@ -184,7 +184,7 @@ class Policy:
             f"{steps[0].backend}: {steps[0].reason}" if steps else nobody(refusals),
             self._defaults.retry,
             effects.stream_failover or self._defaults.stream_failover,
-            hedge=settled.hedge,
+            settled.hedge,
         )
 
     def _abilities(

@@ -72,12 +72,42 @@ def test_every_mistake_of_a_condition_is_told() -> None:
     assert len(compiled("request.a > 1 && device.b > 2 && time.c > 3")[1]) == 3
 
 
-@pytest.mark.parametrize(("text", "what"), [("1 == 1", "always true"), ("1 > 2", "always false"), ("1/0 > 1", "fails")])
-def test_a_condition_that_reads_no_fact_is_warned_of(text: str, what: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "what", "mend"),
+    [
+        ("1 == 1", "always true", "remove `when`"),
+        ("1 > 2", "always false", "compare a fact"),
+        ("1/0 > 1", "fails", "compare a fact"),
+    ],
+)
+def test_a_condition_that_reads_no_fact_is_warned_of(text: str, what: str, mend: str) -> None:
     condition, problems = compiled(text)
     assert condition is not None
     assert [problem.severity for problem in problems] == [Severity.WARNING]
     assert what in problems[0].sentence
+    assert problems[0].mend.startswith(mend)
+
+
+def test_a_condition_may_be_so_long_and_no_longer() -> None:
+    text = "device.charging" + " " * (4000 - len("device.charging"))
+    assert compiled(text)[1] == []
+    assert "longer than 4000" in compiled(text + " ")[1][0].sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "reads"),
+    [
+        ("time.hour >= 22 || 6 > time.hour", {"time.hour": {22, 6}}),
+        ("time.hour % 2 == 0 && time.hour > 3", {"time.hour": None}),
+        ("time.hour > time.minute", {"time.hour": None, "time.minute": None}),
+        ("time.hour != -1 && device.charging", {"time.hour": {-1}, "device.charging": None}),
+        ("3 > 2 && time.hour <= 4", {"time.hour": {4}}),
+    ],
+)
+def test_the_numbers_that_a_fact_is_compared_with_are_known(text: str, reads: dict[str, set[int] | None]) -> None:
+    condition, _ = compiled(text)
+    assert condition is not None
+    assert condition.reads == reads
 
 
 def test_every_documented_variable_compiles() -> None:

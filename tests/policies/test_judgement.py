@@ -123,6 +123,7 @@ def test_a_broken_promise_says_what_would_have_to_hold(judge: Judge) -> None:
         (never("healht", "US"), ("data_class",)),
         (never("health"), ("reaches",)),
         (never("health", "US", "USA"), ("reaches", 1)),
+        (never("public", "US", "USA"), ("reaches", 1)),
     ],
 )
 def test_a_promise_that_says_nothing_is_a_mistake(judge: Judge, promise: Any, path: tuple[str | int, ...]) -> None:

@@ -162,6 +162,16 @@ def test_a_guess_need_only_be_possible(
     assert (plan.steps[0].backend == "cloud") is likely
 
 
+def test_the_defaults_are_those_of_the_documentation() -> None:
+    assert RetrySettings() == RetrySettings(3, Seconds(0.05), Seconds(2.0))
+    offline = OfflineSettings()
+    assert (offline.queue_ttl, offline.results_ttl) == (86_400.0, 604_800.0)
+    assert (offline.max_entries, offline.max_bytes, offline.max_sends) == (10_000, 64_000_000, 5)
+    assert DefaultsSettings() == DefaultsSettings(
+        Seconds(30.0), None, (Objective.QUALITY, Objective.LATENCY, Objective.COST)
+    )
+
+
 def judged(settings: PolicySettings, terms: tuple[BackendTerms, ...], places: Places) -> list[tuple[Any, ...]]:
     _, problems = compile_policy(settings, terms, places)
     return [each.path for each in problems if each.severity is Severity.ERROR]
