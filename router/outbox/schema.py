@@ -89,26 +89,26 @@ SOUND = " AND ".join(f"({check})" for check in _SOUND_2)
 """Whether an entry is one that could have been written by us, as SQL. Whatever is read is asked this, too."""
 
 # Types are said by checks and not by columns: SQLite would convert what does not fit, and its check of a whole file
-# would condemn all entries for one. Checks of one entry are ours to make.
+# would condemn all entries for one. Checks of one entry are ours to make. What is large stands last, so that nothing
+# else has to be read past it.
 _SECOND = (
     f"""
     CREATE TABLE checked_entries (
         id INTEGER PRIMARY KEY,
         receipt UNIQUE, idempotency_key UNIQUE,
         state, priority, order_key, submitted_at, expires_at, not_before DEFAULT 0.0,
-        sends DEFAULT 0, strikes DEFAULT 0, waits DEFAULT 0,
-        labels, content, answer, bytes, ending, sentence DEFAULT '', ended_at, taken DEFAULT 0,
+        sends DEFAULT 0, strikes DEFAULT 0, waits DEFAULT 0, bytes, ending, sentence DEFAULT '', ended_at,
+        taken DEFAULT 0, labels, content, answer,
         {", ".join(f"CHECK ({check})" for check in _SOUND_2)}
     )
     """,
     # A sealed value began with a byte for the format and eight for its key's name.
     """
     INSERT INTO checked_entries SELECT id, receipt, idempotency_key, state, priority, order_key, submitted_at,
-        expires_at, not_before, sends, strikes, waits,
+        expires_at, not_before, sends, strikes, waits, bytes, ending, sentence, ended_at, taken,
         CASE typeof(labels) WHEN 'blob' THEN substr(labels, 10) ELSE labels END,
         CASE typeof(content) WHEN 'blob' THEN substr(content, 10) ELSE content END,
-        CASE typeof(answer) WHEN 'blob' THEN substr(answer, 10) ELSE answer END,
-        bytes, ending, sentence, ended_at, taken
+        CASE typeof(answer) WHEN 'blob' THEN substr(answer, 10) ELSE answer END
     FROM entries
     """,
     "CREATE TABLE seal (proof)",
