@@ -135,14 +135,20 @@ class Replayer:
         self._renew_at = self._clean_at = 0.0
         await self._keep_lease()
         try:
+            await self._clean()
             self._pacer.restart(self._time())
             if once:
                 await in_executor(self._store.wake)
                 self.tally.total = await in_executor(self._store.count_queued)
                 self._progress(self.tally)
             while True:
-                await self._keep_lease()
-                await self._heed_link()
+                waiting = await in_executor(self._store.count_queued) > 0
+                if waiting or self._sending:
+                    await self._keep_lease()
+                else:
+                    self._renew_at = 0.0  # an idle process writes nothing
+                await self._clean()
+                await self._heed_link(waiting=waiting)
                 if not await self._send_next(once):
                     return
         finally:
@@ -294,6 +300,10 @@ class Replayer:
             if not await in_executor(self._lease.take, self._outbox.now()):
                 raise _LeaseLost
             self._renew_at = now + self._lease.seconds / 3
+
+    async def _clean(self) -> None:
+        """Now and then, end what has had its time and erase what has ended for good."""
+        now = self._time()
         if now >= self._clean_at:
             await in_executor(self._store.condemn_altered, self._outbox.now())
             await in_executor(self._store.expire, self._outbox.now())
@@ -301,9 +311,9 @@ class Replayer:
             await in_executor(self._store.database.rewrite)
             self._clean_at = now + _CLEAN_EVERY
 
-    async def _heed_link(self) -> None:
+    async def _heed_link(self, *, waiting: bool) -> None:
         """While something waits, follow the link; what it lets pass again need not wait any more."""
-        if await in_executor(self._store.count_queued):
+        if waiting:
             self._link.wait(self._router.connectivity)
         else:
             self._link.stop_waiting()

@@ -379,6 +379,24 @@ def test_one_of_two_routers_replays(make_router: RouterMaker) -> None:
     assert (len(first.calls), len(second.calls)) == (11, 1)
 
 
+def test_an_idle_replay_writes_nothing_and_is_there_when_something_comes(make_router: RouterMaker, path: Path) -> None:
+    def written() -> list[int]:
+        return [file.stat().st_mtime_ns for file in (path, path.with_name(path.name + "-wal"))]
+
+    async def main() -> None:
+        async with make_router(ScriptedBackend("cloud"), replay=True) as router:
+            assert await router.result(await router.submit("Hello"), timeout="1h") is not None
+            await asyncio.sleep(120)
+            before = written()
+            await asyncio.sleep(3600)
+            assert written() == before
+            async with make_router(ScriptedBackend("cloud")) as other:
+                receipt = await other.submit("Hello again")
+                assert await other.result(receipt, timeout="20s") is not None
+
+    in_virtual_time(main)
+
+
 def test_a_flush_tries_each_once(make_router: RouterMaker) -> None:
     cloud = ScriptedBackend("cloud", lambda call: failing(FailureKind.INTERNAL) if call == 1 else Script())
 
