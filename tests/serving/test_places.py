@@ -66,6 +66,19 @@ async def test_the_refusal_of_a_server_that_was_told_no_place_names_the_key(serv
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
+async def test_a_server_that_was_told_no_place_proves_none(
+    certificate: Certificate, serve: Serve, connect: Connect
+) -> None:
+    backend = Scripted("m")
+    chain, key, roots = certificate
+    server = await serve(backend, place="", listen="localhost:0", certificate=chain, key=key)
+    remote = connect(server, tls=TlsSettings(roots))
+    with pytest.raises(AttemptError) as caught:
+        await collect(remote.generate(CALL, bound("DE", attested=True)))
+    assert caught.value.kind is FailureKind.WRONG_PLACE
+    assert not backend.seen
+
+
 class Place(grpc.GenericRpcHandler):
     """A service behind TLS that says it is at some place, and remembers which methods were called."""
 
