@@ -113,7 +113,7 @@ def test_the_queue_is_bounded() -> None:
         await slots.take(Turn(Priority.NORMAL))
         tasks = [asyncio.create_task(slots.take(Turn(Priority.NORMAL))) for _ in range(1024)]
         await asyncio.sleep(0)
-        assert slots.full
+        assert (slots.waiting, slots.full) == (1024, True)
         with pytest.raises(AttemptError, match="wait"):
             await slots.take(Turn(Priority.HIGH))
         for task in tasks:
