@@ -84,7 +84,10 @@ def test_who_waits_may_be_hastened_and_never_held_back() -> None:
     async def main() -> None:
         slots, order = Slots(1), []
         await slots.take(Turn(Priority.NORMAL))
-        turns = {name: Turn(priority) for name, priority in (("a", Priority.NORMAL), ("b", Priority.LOW))}
+        turns = {
+            name: Turn(priority)
+            for name, priority in (("a", Priority.NORMAL), ("b", Priority.LOW), ("c", Priority.NORMAL))
+        }
 
         async def run(name: str) -> None:
             await slots.take(turns[name])
@@ -94,12 +97,13 @@ def test_who_waits_may_be_hastened_and_never_held_back() -> None:
         tasks = [asyncio.create_task(run(name)) for name in turns]
         await asyncio.sleep(0)
         slots.hasten(turns["a"], Priority.LOW)
+        slots.hasten(turns["a"], Priority.NORMAL)
         slots.hasten(turns["b"], Priority.HIGH)
-        assert slots.waiting == 2
+        assert slots.waiting == 3
         assert slots.before(Priority.HIGH) == 2
         slots.give_back()
         await asyncio.gather(*tasks)
-        assert order == ["b", "a"]
+        assert order == ["b", "a", "c"]
         slots.hasten(turns["a"], Priority.HIGH)  # its turn has come: nothing is left to hasten
         assert (slots.running, slots.waiting) == (0, 0)
         assert slots.free

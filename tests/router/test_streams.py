@@ -380,6 +380,27 @@ def test_what_breaks_while_its_reader_is_slow_is_continued_unless_its_own_time_w
     run_in_virtual_time(main())
 
 
+@pytest.mark.parametrize("pause", [0.0, 2.0])
+def test_who_continues_has_the_request_s_time_and_the_reader_s_and_no_more(
+    make_router: RouterMaker, pause: float
+) -> None:
+    cloud = ScriptedBackend("cloud", Script(("one ", "two "), failure=BROKEN, fails_after=1))
+    phone = ScriptedBackend("phone", Script(silent_after=0))
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(10.0)
+        async with make_router(cloud, phone) as router:
+            started = loop.time()
+            with pytest.raises(DeadlineExceeded):
+                async for _ in router.stream("Hello", data_class="public", latency_budget=5.0):
+                    await asyncio.sleep(pause)
+            assert loop.time() - started == pytest.approx(5.0 + pause)
+        assert phone.calls[-1].context.deadline.at == pytest.approx(started + 5.0 + pause)
+
+    run_in_virtual_time(main())
+
+
 @pytest.mark.parametrize("left", [True, False], ids=["left early", "read to its end"])
 def test_a_stream_that_is_over_leaves_no_timer_until_its_deadline(make_router: RouterMaker, left: bool) -> None:
     """A long budget would keep all that it held for as long."""
