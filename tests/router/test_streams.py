@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
 import pytest
 
+from edgewise.backends import CallContext
+from edgewise.core.answer import Delta, Finish, GenerateEvent
 from edgewise.core.content import GenerateInput, Role
 from edgewise.router import (
     AsyncRouter,
@@ -376,6 +378,39 @@ def test_what_breaks_while_its_reader_is_slow_is_continued_unless_its_own_time_w
                     await read(router)
                 assert caught.value.partial == whole
         assert "".join(text) == whole
+
+    run_in_virtual_time(main())
+
+
+def test_a_backend_that_is_far_ahead_is_left_alone_until_half_of_that_is_read(make_router: RouterMaker) -> None:
+    """Else it would be asked anew at every piece that the reader takes."""
+    sent = 0
+
+    class Counting(ScriptedBackend):
+        async def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
+            nonlocal sent
+            for _ in range(10_000):
+                sent += 1
+                yield Delta("x")
+            yield Finish(FinishReason.STOP)
+
+    async def main() -> None:
+        async with (
+            make_router(Counting("cloud")) as router,
+            aclosing(router.stream("Hello", data_class="public", max_output_tokens=10_000)) as chunks,
+        ):
+            await anext(chunks)
+            await asyncio.sleep(1.0)
+            ahead = sent
+            assert 4096 <= ahead <= 4098
+            for _ in range(2000):
+                await anext(chunks)
+            await asyncio.sleep(1.0)
+            assert sent == ahead
+            for _ in range(100):
+                await anext(chunks)
+            await asyncio.sleep(1.0)
+            assert sent >= ahead + 2000
 
     run_in_virtual_time(main())
 
