@@ -144,7 +144,7 @@ class StateFile:
         try:
             held = await self._in_executor("read", self._read_under_lock)
             if held is not None:
-                await self._join(held, learned=learned or self._saved is None)
+                await self._join(held, learned=self._snapshot() != self._saved)
         finally:
             os.close(lock)
 

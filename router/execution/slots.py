@@ -88,9 +88,9 @@ class Slots:
     def hasten(self, turn: Turn, priority: Priority) -> None:
         """Give a turn a higher priority, if it is one. Who waits goes behind those that have had it before."""
         rank = _RANK[priority]
-        if rank >= turn.rank:
+        if rank >= turn.rank or (turn.came is not None and turn.came.done()):
             return
-        if turn.came is None or turn.came.done():
+        if turn.came is None:
             turn.rank = rank
             return
         self._waiting[turn.rank] -= 1

@@ -43,6 +43,7 @@ class _Open:
     attempt: Attempt
     feed: Feed
     first: GenerateEvent | None
+    closing: asyncio.Task[None] | None = None
 
     def finish(self, finish: Finish) -> None:
         """The answer is whole."""
@@ -53,7 +54,9 @@ class _Open:
     async def fail(self, error: BaseException) -> AttemptError | None:
         """The stream broke or was left; returns the failure as the request should see it. The first end stands."""
         failure = self.attempt.settle(error)
-        await asyncio.wait([self.attempt.close(self.feed.close)], timeout=CLOSE_WAIT)
+        if self.closing is None:  # a second cancellation would cut the backend's own stopping short
+            self.closing = self.attempt.close(self.feed.close)
+        await asyncio.wait([self.closing], timeout=CLOSE_WAIT)
         return failure
 
 

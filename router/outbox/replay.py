@@ -109,6 +109,8 @@ class Replayer:
                 await self._replay(once=False)
             except (_LeaseLost, OutboxMissing):
                 pass
+            except RouterClosed:
+                return
             except OutboxError as error:
                 complaint = str(error)
             except Exception as error:  # noqa: BLE001  # a defect: without the replay, what waits would wait for ever

@@ -55,7 +55,7 @@ class Sealing:
         """The text of a stored value. Raises `Unopened` for one that was altered, or stands where it must not."""
         if isinstance(stored, str) and not self._ciphers:
             return stored
-        if isinstance(stored, bytes) and len(stored) > _NONCE_BYTES:
+        if isinstance(stored, bytes) and self._ciphers and len(stored) > _NONCE_BYTES:
             from cryptography.exceptions import InvalidTag
 
             nonce, sealed = stored[:_NONCE_BYTES], stored[_NONCE_BYTES:]

@@ -7,6 +7,7 @@ import logging
 import random
 import secrets
 import sqlite3
+import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -251,7 +252,7 @@ def keyed(folder: Path, *keys: str) -> EncryptionSettings:
     return EncryptionSettings(key_file=FilePath(str(folder / "keys")))
 
 
-@pytest.mark.parametrize("proof", ["as it is", "altered", "gone"])
+@pytest.mark.parametrize("proof", ["as it is", "altered", "gone", "gone, and text put in"])
 def test_a_wrong_key_destroys_nothing_whatever_else_was_altered(path: Path, tmp_path: Path, proof: str) -> None:
     right, wrong = secrets.token_hex(32), secrets.token_hex(32)
     store = Store(path, keyed(tmp_path, right))
@@ -260,7 +261,9 @@ def test_a_wrong_key_destroys_nothing_whatever_else_was_altered(path: Path, tmp_
     store.close()
     _flip(path, "a", "content", 3, random.Random(1))
     if proof != "as it is":
-        alter(path, "DELETE FROM seal" if proof == "gone" else "UPDATE seal SET proof = x'00'")
+        alter(path, "DELETE FROM seal" if proof.startswith("gone") else "UPDATE seal SET proof = x'00'")
+    if proof == "gone, and text put in":
+        alter(path, "UPDATE entries SET content = 'somebody else wrote this' WHERE receipt = 'a'")
     for locked in (Store(path, keyed(tmp_path, wrong)), Store(path)):
         for use in (Store.all, Store.condemn_altered, Store.expire):
             with pytest.raises(OutboxLocked):
@@ -274,6 +277,16 @@ def test_text_put_into_an_encrypted_outbox_is_never_sent(path: Path, tmp_path: P
     store.add(entry("a"), ROOMY)
     alter(path, "UPDATE entries SET content = 'somebody else wrote this'")
     assert [(each.ending, each.content) for each in store.all(1001.0)] == [(Ending.UNREADABLE, None)]
+
+
+def test_an_altered_value_is_told_where_the_extra_is_not_installed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(path)
+    for name in "ab":
+        store.add(entry(name, content="x" * 20), ROOMY)
+    alter(path, "UPDATE entries SET content = CAST(content AS BLOB) WHERE receipt = 'a'")
+    for module in ("cryptography", "cryptography.exceptions"):
+        monkeypatch.setitem(sys.modules, module, None)
+    assert {(each.receipt, each.ending) for each in store.all(1001.0)} == {("a", Ending.UNREADABLE), ("b", None)}
 
 
 def test_a_process_with_the_old_key_neither_writes_by_it_nor_takes_the_new_for_damage(

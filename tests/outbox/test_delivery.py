@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from pathlib import Path
 
@@ -55,6 +56,28 @@ def test_results_come_as_they_are_there_those_of_an_earlier_process_first(make_r
             assert [each async for each in router.results()] == []
 
     run_in_virtual_time(main())
+
+
+def test_a_router_that_waits_for_a_callback_at_its_end_reports_no_defect(
+    make_router: RouterMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def tell(result: Result) -> None:
+        try:
+            await asyncio.sleep(9.0)
+        finally:
+            await asyncio.sleep(20.0)
+
+    async def main() -> None:
+        async with make_router(ScriptedBackend("cloud"), replay=True) as router:
+            receipt = await router.submit("Hello")
+            assert await router.result(receipt, timeout="1h") is not None
+            router.on_result(tell)
+            await asyncio.sleep(1.0)
+            for _ in range(20):
+                await router.submit("Hello again")
+
+    run_in_virtual_time(main())
+    assert [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR] == []
 
 
 def test_a_callback_that_fails_gets_its_result_again_and_holds_up_no_other(

@@ -111,6 +111,21 @@ def test_who_waits_may_be_hastened_and_never_held_back() -> None:
     run_in_virtual_time(main())
 
 
+def test_who_gives_up_is_hastened_no_more() -> None:
+    async def main() -> None:
+        slots, turn = Slots(1), Turn(Priority.NORMAL)
+        await slots.take(Turn(Priority.NORMAL))
+        waiting = asyncio.create_task(slots.take(turn))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        slots.hasten(turn, Priority.HIGH)
+        await asyncio.wait([waiting])
+        assert (slots.running, slots.waiting) == (1, 0)
+        assert [slots.before(priority) for priority in Priority] == [1, 1, 1]
+
+    run_in_virtual_time(main())
+
+
 def test_the_queue_is_bounded() -> None:
     async def main() -> None:
         slots = Slots(1)

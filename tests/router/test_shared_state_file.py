@@ -78,6 +78,29 @@ def test_what_others_have_added_is_seen_by_one_that_adds_nothing(tmp_path: Path)
     run_in_virtual_time(main())
 
 
+def test_what_is_spent_while_the_file_is_read_is_written_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "state.json"
+
+    async def main() -> None:
+        one, idle = Process(path), Process(path)
+        one.spending.add(0.01)
+        await asyncio.sleep(SAVE_EVERY / 2)
+        read = idle.file._read_under_lock
+
+        def read_while_an_answer_ends() -> object:
+            monkeypatch.undo()
+            idle.spending.add(0.05)
+            return read()
+
+        monkeypatch.setattr(idle.file, "_read_under_lock", read_while_an_answer_ends)
+        await asyncio.sleep(SAVE_EVERY)
+        await one.file.close()
+        await idle.file.close()
+        assert in_file(path) == pytest.approx(0.06)
+
+    run_in_virtual_time(main())
+
+
 def test_a_disk_that_fails_for_a_while_neither_loses_nor_doubles(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -218,6 +218,37 @@ def test_leaving_a_stream_stops_the_work(make_router: RouterMaker) -> None:
     run_in_virtual_time(main())
 
 
+def test_a_backend_that_is_slow_to_stop_is_told_to_once(make_router: RouterMaker) -> None:
+    """Its stream breaks, and while another begins the reader leaves: its stopping is not cut short by that."""
+
+    class SlowToStop(ScriptedBackend):
+        stopped = False
+
+        async def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
+            yield Delta("one ", 1)
+            try:
+                await asyncio.sleep(1000.0)
+            finally:
+                await asyncio.sleep(3.0)
+                self.stopped = True
+
+    cloud = SlowToStop("cloud")
+
+    async def main() -> None:
+        async with make_router(cloud, ScriptedBackend("phone", Script(first_after=30.0))) as router:
+            reader = asyncio.create_task(collect(router, latency_budget=100.0))
+            await asyncio.sleep(1.5)
+            assert router.stats().backends["phone"].attempts.started == 1
+            reader.cancel()
+            await asyncio.wait([reader])
+            await asyncio.sleep(0.5)
+            assert (cloud.stopped, router.stats().backends["cloud"].queue.running) == (False, 1)
+            await asyncio.sleep(3.0)
+            assert (cloud.stopped, router.stats().backends["cloud"].queue.running) == (True, 0)
+
+    run_in_virtual_time(main())
+
+
 def test_a_caller_s_own_cancellation_passes_after_a_stall(make_router: RouterMaker) -> None:
     stalled = Script(words=("one ", "two ", "three"), silent_after=2)
     slow = Script(words=("three ", "four ", "five"), every=5.0)
