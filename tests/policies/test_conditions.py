@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from itertools import combinations
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -272,3 +274,21 @@ def test_a_duration_longer_than_any_is_a_long_one(
     for seconds in (3601.0, 1e12, 1e15, 1e300):
         plan = policy.plan(make_facts(latency_budget=seconds))
         assert (plan.matched_rules, plan.notes, plan.latency_budget) == (("slow",), (), seconds)
+
+
+def test_however_many_combinations_of_facts_are_read_each_condition_keeps_its_outcome() -> None:
+    names = [f"device.{each}" for each in ("battery_percent", "load_percent", "memory_free_mb")]
+    names += ["request.prompt_tokens", "request.max_output_tokens", "time.hour", "time.minute"]
+    texts = [f"{one} % 3 == {other} % 3" for one, other in combinations(names, 2)]
+    texts += [f"{one} / {other} > 1" for one, other in combinations(names, 2)]  # fails for 0
+    conditions = [condition for text in texts if (condition := compiled(text)[0]) is not None]
+    together = ConditionSet(conditions)
+    chance = random.Random(5)
+    for _ in range(40):
+        a, b, c, d, e, f, g = (chance.randrange(5) for _ in names)
+        labels = Labels(Task.GENERATE, prompt_tokens=d, max_output_tokens=e)
+        device = DeviceFacts(a, True, True, b, c)
+        facts = Facts("r", labels, LinkFacts(), device, TimeFacts(f, g, "monday"), ())
+        data = dict(zip(names, (a, b, c, d, e, f, g), strict=True))
+        expected = [condition.outcome(data) for condition in conditions]
+        assert outcomes(together, len(conditions), Situation(facts, "", (), (), 1.0, 1.0)) == expected
