@@ -45,6 +45,8 @@ class FailureKind(StrEnum):
     """A wall forbade the attempt: at the last moment, or, newer than it, while it ran."""
     WRONG_PLACE = "wrong_place"
     """The backend is not where it should be, or does not prove that it is."""
+    PLACE_UNKNOWN = "place_unknown"
+    """The backend was not told where it is, so it cannot say whether the request may go there; others may."""
     CONTEXT_LENGTH = "context_length"
     """The request is too long for this model; a larger context may take it."""
     CONTENT_FILTER = "content_filter"
@@ -116,6 +118,8 @@ DISPOSITIONS: dict[FailureKind, Disposition] = {
     FailureKind.NOT_PERMITTED: Disposition(False, True, False),
     # What the configuration says of its place is not so.
     FailureKind.WRONG_PLACE: Disposition(False, True, False, Quarantine.BACKEND),
+    # No quarantine: what may go anywhere is answered there as before.
+    FailureKind.PLACE_UNKNOWN: Disposition(False, True, False),
     FailureKind.CONTEXT_LENGTH: Disposition(False, True, False),
     FailureKind.CONTENT_FILTER: Disposition(False, False, False),
     # What one backend finds invalid another may take; the request is invalid where all agree.

@@ -71,6 +71,7 @@ _SENTENCES: dict[FailureKind, str] = {
     FailureKind.UNSUPPORTED: "cannot do this; check `protocol` and `tasks`",
     FailureKind.NOT_PERMITTED: "may not do this",
     FailureKind.WRONG_PLACE: "is not known to be where the request may go; correct `location`, or its `serve.place`",
+    FailureKind.PLACE_UNKNOWN: "was not told where it is, and the request may not go everywhere; set its `serve.place`",
     FailureKind.CONTEXT_LENGTH: "cannot take a request of this length",
     FailureKind.CONTENT_FILTER: "refuses this content",
     FailureKind.INVALID_REQUEST: "finds the request invalid",

@@ -66,12 +66,12 @@ def _after(now: float, milliseconds: int) -> Deadline:
 
 
 def refuse_elsewhere(permitted: wire.PermittedPlaces, place: str) -> None:
-    """Raise `AttemptError` (wrong place) unless this server knows that it is at one of the permitted places."""
+    """Raise `AttemptError` (wrong place, or place unknown) unless this server is known to be at a permitted one."""
     if not place:
         sentence = (
             "this call may not be processed everywhere, and this server was not told where it is; set `serve.place`"
         )
-        raise AttemptError(FailureKind.WRONG_PLACE, sentence)
+        raise AttemptError(FailureKind.PLACE_UNKNOWN, sentence)
     if place not in permitted.places:
         raise AttemptError(FailureKind.WRONG_PLACE, f"this server is at {place}, where this call may not be processed")
 

@@ -31,6 +31,7 @@ CALLERS_OWN = [
     FailureKind.CONTENT_FILTER,
     FailureKind.UNKNOWN_MODEL,
     FailureKind.NOT_PERMITTED,
+    FailureKind.PLACE_UNKNOWN,
 ]
 
 

@@ -50,7 +50,7 @@ async def test_a_server_that_was_told_no_place_takes_only_what_may_go_anywhere(s
     remote = connect(await serve(backend, place=""))
     with pytest.raises(AttemptError, match=r"`serve\.place`") as caught:
         await collect(remote.generate(CALL, bound("DE")))
-    assert caught.value.kind is FailureKind.WRONG_PLACE
+    assert caught.value.kind is FailureKind.PLACE_UNKNOWN
     assert not backend.seen
     assert await collect(remote.generate(CALL, within(5)))
 
@@ -75,7 +75,7 @@ async def test_a_server_that_was_told_no_place_proves_none(
     remote = connect(server, tls=TlsSettings(roots))
     with pytest.raises(AttemptError) as caught:
         await collect(remote.generate(CALL, bound("DE", attested=True)))
-    assert caught.value.kind is FailureKind.WRONG_PLACE
+    assert caught.value.kind is FailureKind.PLACE_UNKNOWN
     assert not backend.seen
 
 
@@ -281,3 +281,29 @@ async def test_a_backend_at_another_place_than_configured_is_out_of_use(
             assert [refusal.code for refusal in plan.refusals] == [RefusalCode.QUARANTINED]
     assert place.called == ["Handshake"]
     assert "clinic" in caplog.text
+
+
+NO_PLACE = """
+version: 1
+backends:
+  gateway:
+    kind: grpc
+    target: {target}
+    location: {{process_in: [NL], store_in: [], operators: [NL]}}
+policy:
+  data_classes:
+    public: {{process_in: [any]}}
+    personal: {{process_in: [NL]}}
+  defaults: {{latency_budget: 5s, order: [quality]}}
+"""
+
+
+async def test_a_call_that_a_server_without_a_place_refused_leaves_it_in_use_for_what_may_go_anywhere(
+    serve: Serve, tmp_path: Path
+) -> None:
+    server = await serve(Scripted("m"), place="")
+    async with AsyncRouter(loads(NO_PLACE.format(target=server.address), tmp_path)) as router:
+        for _ in range(2):
+            with pytest.raises(BackendError, match=r"set its `serve\.place`"):
+                await router.generate("My knee hurts.", data_class="personal")
+            assert (await router.generate("Hello", data_class="public")).text == "hello there"
