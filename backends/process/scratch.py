@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _PREFIX = "edgewise-worker-"
+_TRIES = 10
 
 
 class ScratchFolder:
@@ -26,14 +27,17 @@ class ScratchFolder:
     @classmethod
     def make(cls) -> ScratchFolder | None:
         """Make one; None where the system has no place for temporary files, which most engines do not need."""
-        try:
-            while True:
+        for _ in range(_TRIES):
+            try:
                 path = Path(tempfile.mkdtemp(prefix=_PREFIX))
-                # Else somebody took it for a leftover, in the moment before it was locked.
-                if (made := _locked(path)) is not None:
-                    return made
-        except OSError:
-            return None
+            except OSError:
+                return None
+            if (made := _locked(path)) is not None:
+                return made
+            # Somebody took it for a leftover, in the moment before it was locked; or it cannot be opened or locked.
+            with suppress(OSError):
+                path.rmdir()
+        return None
 
     def remove(self) -> None:
         """Remove it with all that is in it. Nobody writes there any more. Idempotent."""
@@ -45,18 +49,19 @@ class ScratchFolder:
 
 def remove_leftovers() -> None:
     """Remove the folders of this user's applications that have ended without doing so. Blocks."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        if (leftover := _locked(path)) is not None:
-            leftover.remove()
+    with suppress(OSError):  # there is no place for temporary files, or it cannot be read
+        for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+            if (leftover := _locked(path)) is not None:
+                leftover.remove()
 
 
 def _locked(path: Path) -> ScratchFolder | None:
-    """The folder, locked; None where somebody else holds it, has removed it, or owns it."""
+    """The folder, locked; None where somebody else holds, has removed or owns it, or where it cannot be locked."""
     try:
         lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
         return None
-    with suppress(BlockingIOError, FileNotFoundError):
+    with suppress(OSError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         here = os.fstat(lock)
         if here.st_uid == os.geteuid() and os.path.samestat(here, path.lstat()):

@@ -161,19 +161,24 @@ class WorkerProcess:
     async def _live(self) -> None:
         """Keep a process alive until it is given up, or this task is cancelled."""
         try:
-            settings = await self._read_settings()
+            failure = await self._keep_alive()
         except ModelUnavailable as error:
-            self._give_up(AttemptError(FailureKind.MODEL_UNAVAILABLE, str(error)))
-            return
+            failure = AttemptError(FailureKind.MODEL_UNAVAILABLE, str(error))
+        except AttemptError as error:
+            failure = error
+        except Exception as error:  # noqa: BLE001  # whoever waits for the start is told of any
+            sentence = f"the engine of backend {self._name!r} cannot be kept running ({type(error).__name__})"
+            failure = AttemptError(FailureKind.INTERNAL, sentence)
+        self._give_up(failure)
+
+    async def _keep_alive(self) -> AttemptError:
+        """Start one process after another; why there is to be no more. Raises `AttemptError` where none can load."""
+        settings = await self._read_settings()
         await asyncio.to_thread(remove_leftovers)
         clock = asyncio.get_running_loop().time
         crashes: deque[float] = deque(maxlen=_CRASHES_TO_GIVE_UP)
         while True:
-            try:
-                reason = await self._live_once(settings)
-            except AttemptError as error:
-                self._give_up(error)
-                return
+            reason = await self._live_once(settings)
             if reason is None:
                 self._become(
                     HealthState.LOADING, "the engine had nothing to do and was unloaded; a call loads it again"
@@ -183,8 +188,7 @@ class WorkerProcess:
             crashes.append(clock())
             if len(crashes) == _CRASHES_TO_GIVE_UP and crashes[-1] - crashes[0] < _WITHIN:
                 sentence = f"{reason.sentence}, {_CRASHES_TO_GIVE_UP} times within a minute; it is not started again"
-                self._give_up(AttemptError(reason.kind, sentence))
-                return
+                return AttemptError(reason.kind, sentence)
             if reason.native_crash:
                 settings = {**settings, **self._settings_after_crash}
             recent = sum(crashes[-1] - crash < _WITHIN for crash in crashes)
@@ -211,8 +215,10 @@ class WorkerProcess:
             self._settled.set()
             return await self._watch(child)
         except WorkerDied as reason:
+            if not reason.native_crash:
+                return reason
             sentence = f"{reason.sentence} while it loaded its model; the file may be damaged"
-            return WorkerDied(reason.kind, sentence, native_crash=reason.native_crash)
+            return WorkerDied(reason.kind, sentence, native_crash=True)
         finally:
             await child.stop()
 

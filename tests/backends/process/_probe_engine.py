@@ -35,6 +35,8 @@ class ProbeEngine(Engine):
                 raise RuntimeError("a text with secret content")
             case "crash":
                 signal.raise_signal(signal.SIGSEGV)  # on this thread, at once
+            case "kill":
+                signal.raise_signal(signal.SIGKILL)
         return {"settings": settings, "pid": os.getpid()}
 
     def run(self, call: Parcel, running: RunningCall) -> Generator[Parcel, None, None]:

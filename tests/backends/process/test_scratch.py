@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
+import os
+import resource
 import signal
 import subprocess
 import sys
@@ -109,3 +113,38 @@ def test_only_folders_of_workers_are_leftovers(temporary: Path, tmp_path: Path) 
 def test_without_a_place_for_temporary_files_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     assert ScratchFolder.make() is None
+
+
+async def test_without_a_place_for_temporary_files_a_worker_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As on a root that is read-only: nothing that the library tries can be written.
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", list)
+    with pytest.raises(FileNotFoundError):
+        tempfile.gettempdir()
+    worker = WorkerProcess("probe", PROBE, {})
+    async with asyncio.timeout(20):
+        await worker.start()
+    await worker.stop()
+
+
+def test_where_files_cannot_be_locked_there_is_none_and_nothing_is_left(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_locks(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", out_of_locks)
+    before = psutil.Process().num_fds()
+    assert ScratchFolder.make() is None
+    assert psutil.Process().num_fds() == before
+    assert list(temporary.iterdir()) == []
+
+
+def test_where_nothing_more_can_be_opened_there_is_none_and_nothing_is_left(temporary: Path) -> None:
+    tempfile.gettempdir()  # found by opening a file in it, once
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        assert ScratchFolder.make() is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert list(temporary.iterdir()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgewise.backends import HealthState
+from edgewise.backends.process import worker_process
 from edgewise.backends.process.engine import Parcel
 from edgewise.backends.process.frames import JsonObject
 from edgewise.backends.process.replies import WINDOW
@@ -231,6 +233,32 @@ async def test_a_model_that_does_not_load_is_said_at_once_to_all(load: str) -> N
         assert "secret" not in str(caught.value)
     assert worker.health.state is HealthState.DOWN
     await worker.stop()
+
+
+async def test_whatever_keeps_a_worker_from_its_start_is_told_to_all_that_wait(tmp_path: Path) -> None:
+    def settings() -> JsonObject:
+        raise PermissionError(errno.EACCES, "Permission denied", "a secret place")
+
+    worker = WorkerProcess("probe", PROBE, settings)
+    early = asyncio.create_task(worker.unary(Parcel({"do": "echo"})))
+    for failing in (worker.start(), early):
+        with pytest.raises(AttemptError, match="PermissionError") as caught:
+            async with asyncio.timeout(10):
+                await failing
+        assert caught.value.kind is FailureKind.INTERNAL
+        assert "secret" not in str(caught.value)
+    assert worker.health.state is HealthState.DOWN
+    await worker.stop()
+
+
+async def test_only_a_native_crash_in_loading_speaks_against_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_process, "_CRASHES_TO_GIVE_UP", 1)
+    for how, damaged in (("crash", True), ("kill", False)):
+        worker = WorkerProcess("probe", PROBE, {"load": how})
+        with pytest.raises(AttemptError) as caught:
+            await worker.start()
+        assert ("the file may be damaged" in caught.value.sentence) is damaged
+        await worker.stop()
 
 
 async def test_an_engine_that_does_not_exist_is_a_typed_failure() -> None:
