@@ -50,10 +50,12 @@ def _from_schema(schema: object) -> str:
     if any(not reference.startswith("#/") for reference in _references(schema)):
         sentence = "response_format's schema refers to another document; only references that begin with #/ are read"
         raise AttemptError(FailureKind.INVALID_REQUEST, sentence)
-    known = kept_whole(schema)
     try:
+        known = kept_whole(schema)
         made = _BOUNDS.run(lambda: str(json_schema_to_gbnf(json.dumps(known))))
-    except Exception:  # noqa: BLE001  # the converter raises whatever its walk through an odd schema runs into
+    except AttemptError:
+        raise
+    except Exception:  # noqa: BLE001  # a walk through an odd schema, theirs or ours, runs into whatever it holds
         sentence = "response_format's schema has no grammar; simplify it"
         raise AttemptError(FailureKind.INVALID_REQUEST, sentence) from None
     return "".join(_CORRECTED.get(rule, rule) for rule in made.splitlines(keepends=True))

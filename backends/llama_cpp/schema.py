@@ -191,10 +191,11 @@ def _as_enum(schema: Schema) -> Schema:
 
 
 def _bound(schema: Schema, inclusive: str, exclusive: str, step: int) -> int | None:
-    """The tighter of two bounds; None where neither is a whole number."""
-    bounds = [schema.get(inclusive), schema[exclusive] + step if isinstance(schema.get(exclusive), int) else None]
-    whole = [bound for bound in bounds if isinstance(bound, int)]
-    return (max if step > 0 else min)(whole, default=None)
+    """The tighter of two bounds; None where there is none, or one is no whole number (a boolean in JSON Schema 4)."""
+    said = [(schema[keyword], beyond) for keyword, beyond in ((inclusive, 0), (exclusive, step)) if keyword in schema]
+    if not all(type(bound) is int for bound, _ in said):
+        return None
+    return (max if step > 0 else min)((bound + beyond for bound, beyond in said), default=None)
 
 
 def _is_a(value: object, type_: str) -> bool:
