@@ -114,6 +114,9 @@ def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int]
     """The number of each field that holds bytes, and where these begin and end."""
     while at < end:
         tag, at = _varint(data, at, end)
+        if not 8 <= tag < 1 << 32:
+            # ONNX Runtime would cut off what is above 32 bits, and read another field than this one.
+            raise _Damaged(_DAMAGED)
         match tag & 7:
             case 0:
                 _, at = _varint(data, at, end)

@@ -235,6 +235,23 @@ def test_data_of_inner_graphs_and_functions_is_found(tmp_path: Path, depth: int)
         (tmp_path / "deep.bin").unlink()
 
 
+def test_a_field_that_onnx_runtime_alone_would_know_is_refused(tmp_path: Path) -> None:
+    """C++ keeps 32 bits of a tag, so that 2**32 more than that of `external_data` is the same to it."""
+
+    def field(tag: bytes, content: bytes) -> bytes:
+        return tag + bytes([len(content)]) + content
+
+    location = onnx.StringStringEntryProto(key="location", value="secret.bin").SerializeToString()
+    path = tmp_path / "m.onnx"
+    for tag, said in (
+        (b"\x6a", r"'secret\.bin', which is not beside it"),
+        (b"\xea\x80\x80\x80\x10", "is no ONNX model"),
+    ):
+        path.write_bytes(field(b"\x3a", field(b"\x2a", field(tag, location))))
+        with pytest.raises(AttemptError, match=said):
+            proven_data("m", path, None)
+
+
 def test_a_file_cut_anywhere_or_of_any_bytes_is_read_or_refused(tmp_path: Path) -> None:
     whole = onnx.ModelProto(graph=nested(2)).SerializeToString()
     path = tmp_path / "m.onnx"
