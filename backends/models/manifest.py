@@ -1,7 +1,7 @@
 """What proves a model of several files: one sum over the names and the sums of all of them.
 
 It is the sha256 of what ``sha256sum`` prints for the files in the order of their names, so that anybody can make it:
-``find * -type f -not -path '*/.*' | LC_ALL=C sort | xargs -d '\\n' sha256sum | sha256sum``.
+``find * -xtype f -not -path '*/.*' | LC_ALL=C sort | xargs -d '\\n' sha256sum | sha256sum``.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +67,7 @@ class ModelStore:
                 if pinned is None:
                     # What an earlier try left may be the beginning of another version.
                     _remove(partial)
+                    _remove(_parts(partial))
                 self._obtain(model, partial, progress)
                 return self._place(model, partial, progress)
         except OSError as error:
@@ -109,7 +110,7 @@ class ModelStore:
             case HuggingFaceSource() as source:
                 from . import hugging_face
 
-                folder = partial.with_suffix(".hf")
+                folder = _parts(partial)
                 folder.mkdir(exist_ok=True)
                 try:
                     fetched = hugging_face.fetch(source, folder)
@@ -127,7 +128,15 @@ class ModelStore:
                 f"is not what it should be: {model.settings.source} has sha256 {actual}, and {model.pinned} was asked "
                 "for; correct the sum if you trust this file, else the source"
             )
-        path = stored_file(self.folder, actual)
+        placing: AbstractContextManager[None] = nullcontext()
+        if model.pinned is None:
+            # Who brings it by its sum holds that lock from the beginning.
+            placing = _locked(self._prepared(actual).with_suffix(".lock"), lambda: progress("waiting", 0, None))
+        with placing:
+            return self._replace(model, partial, stored_file(self.folder, actual), progress)
+
+    def _replace(self, model: ModelFile, partial: Path, path: Path, progress: Progress) -> StoredModel:
+        """Put what has come under its final name; a good folder that stands there stays, for it may be in use."""
         notes = {"source": model.settings.source, "license": model.settings.license}
         unfinished = partial.with_suffix(".json")
         unfinished.write_text(json.dumps(notes), encoding="utf-8")
@@ -135,6 +144,9 @@ class ModelStore:
             _to_disk(each)
         os.replace(unfinished, _notes(path))
         if path.is_dir():
+            if self._has(path.name, progress):
+                _remove(partial)
+                return self._entry(path)
             # An altered one; a folder that is not empty cannot be replaced.
             _remove(path)
         os.replace(partial, path)
@@ -154,6 +166,11 @@ class ModelStore:
 
 def _notes(path: Path) -> Path:
     return path.with_suffix(".json")
+
+
+def _parts(partial: Path) -> Path:
+    """Where Hugging Face's library keeps what it has fetched so far."""
+    return partial.with_suffix(".hf")
 
 
 def _copy(folder: Path, names: Sequence[str], target: Path, progress: Progress) -> None:

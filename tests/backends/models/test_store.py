@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgewise.backends.models import ModelFile, ModelSettings, store_folder
+from edgewise.backends.models import ModelFile, ModelSettings, hugging_face, store_folder
+from edgewise.backends.models.sources import HuggingFaceSource
 from edgewise.backends.models.store import ModelStore
 from edgewise.core.errors import ModelUnavailable
 
@@ -286,6 +287,69 @@ def test_a_folder_is_stored_whole_under_the_sum_of_all_its_files(
     assert not store.altered(store.add(model(f"file:{many}/", entry.sha256), Told()), Told())
     store.remove(entry)
     assert store.entries() == []
+
+
+def test_a_good_folder_that_comes_again_stands_all_the_time(store: ModelStore, many: Path) -> None:
+    entry = store.add(model(f"file:{many}/", sha256=None), Told())
+    before = entry.path.stat().st_ino
+    again = store.add(model(f"file:{many}/", sha256=None, license_="mit"), Told())
+    assert again.license == "mit"
+    assert again.path.stat().st_ino == before
+    assert left_over(store) == []
+
+
+def test_one_folder_that_comes_with_its_sum_and_without_is_placed_by_one_after_the_other(
+    store: ModelStore, many: Path
+) -> None:
+    sha256 = ModelStore(store.folder.with_name("other")).add(model(f"file:{many}/", sha256=None), Told()).sha256
+    copying, unpinned_waits = threading.Event(), threading.Event()
+
+    def pinned(doing: str, done: int, total: int | None) -> None:
+        if doing == "copying":
+            copying.set()
+            assert unpinned_waits.wait(10)
+
+    def unpinned(doing: str, done: int, total: int | None) -> None:
+        if doing == "waiting":
+            unpinned_waits.set()
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(store.add, model(f"file:{many}/", sha256), pinned)
+        assert copying.wait(10)
+        second = pool.submit(ModelStore(store.folder).add, model(f"file:{many}/", sha256=None), unpinned)
+        assert first.result(20).path == second.result(20).path
+    assert left_over(store) == []
+
+
+def test_what_was_fetched_of_one_version_is_no_part_of_the_next(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their library keeps what it has fetched of a folder; the branch may have moved on since."""
+    library = [["old.onnx"], ["new.onnx"]]
+
+    def fetch(source: HuggingFaceSource, folder: Path) -> Path:
+        for name in library.pop(0):
+            (folder / name).write_bytes(b"weights")
+        if library:
+            raise KeyboardInterrupt
+        return folder
+
+    monkeypatch.setattr(hugging_face, "fetch", fetch)
+    branch = model("hf:owner/name/@main", sha256=None)
+    with pytest.raises(KeyboardInterrupt):
+        store.add(branch, Told())
+    assert [path.name for path in store.add(branch, Told()).path.iterdir()] == ["new.onnx"]
+
+
+def test_anybody_can_make_the_sum_of_a_folder_with_links(store: ModelStore, many: Path) -> None:
+    (many / "model.onnx").rename(many.parent / "blob")
+    (many / "model.onnx").symlink_to(many.parent / "blob")
+    (many / "folder").symlink_to(many / "sub")
+    (many / "broken").symlink_to(many / "nothing")
+    documented = (Path(__file__).parents[3] / "docs" / "models.md").read_text(encoding="utf-8")
+    (command,) = (line for line in documented.splitlines() if line.startswith("find * "))
+    printed = subprocess.run(command, shell=True, cwd=many, check=True, capture_output=True, text=True).stdout
+    assert store.add(model(f"file:{many}/", sha256=None), Told()).sha256 == printed.split()[0]
 
 
 def test_a_folder_that_is_not_the_pinned_one_is_thrown_away(store: ModelStore, many: Path) -> None:

@@ -62,7 +62,7 @@ def beside(tmp_path: Path, build: Build) -> Callable[..., Path]:
 
 def folder_of(path: Path) -> ModelSettings:
     """The whole folder of a model, pinned as ``sha256sum`` makes the sum."""
-    command = "find * -type f -not -path '*/.*' | LC_ALL=C sort | xargs -d '\\n' sha256sum | sha256sum"
+    command = "find * -xtype f -not -path '*/.*' | LC_ALL=C sort | xargs -d '\\n' sha256sum | sha256sum"
     printed = subprocess.run(command, shell=True, cwd=path.parent, check=True, capture_output=True, text=True).stdout
     return ModelSettings(f"file:{path.parent}/", printed.split()[0])
 
