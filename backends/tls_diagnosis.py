@@ -3,11 +3,15 @@
 Clients' libraries say no more than that the socket was closed. In TLS 1.2 a server says in the clear that it wants a
 certificate of its client, and judges that before the handshake ends; where it speaks TLS 1.3 alone, it may say so by an
 alert. Nothing but the handshake is sent.
+
+The time that a failed attempt has left is its fallback's: it waits a moment, and the handshake goes on beside. What
+comes of it is kept for a while, for every attempt that fails alike.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,7 +19,13 @@ from dataclasses import dataclass
 
 from ..core.failure import AttemptError, FailureKind, PathFault
 from .endpoint import Endpoint
+from .file_version import WatchedFiles
 from .grpc.settings import TlsSettings
+
+LONGEST_WAIT = 0.25
+"""Seconds for which a failed attempt waits for the cause."""
+_KEPT = 10.0
+"""Seconds for which a cause that was found, or that none was, holds."""
 
 _ALERT, _HANDSHAKE = 21, 22
 """Types of records (RFC 5246, 6.2.1)."""
@@ -34,11 +44,20 @@ _NOT_NOW = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Cause:
+    """What the handshake showed."""
+
+    kind: FailureKind
+    sentence: str
+
+
 class TlsDiagnosis:
     """Why one backend's service closes connections before they stand.
 
     ``trusting`` makes a context that trusts whom the backend's connections trust, and has its certificate. ``tls`` is
-    ``None`` where it calls in plaintext; ``mend`` says what to write where the service wants TLS after all.
+    ``None`` where it calls in plaintext; ``mend`` says what to write where the service wants TLS after all. A handshake
+    takes ``longest`` seconds at most.
     """
 
     def __init__(
@@ -49,38 +68,69 @@ class TlsDiagnosis:
         trusting: Callable[[TlsSettings], ssl.SSLContext],
         *,
         mend: str,
+        longest: float,
     ) -> None:
         self._backend = backend
         self._endpoint = endpoint
         self._tls = tls
         self._trusting = trusting
         self._mend = mend
+        self._longest = longest
+        shown = tls or TlsSettings()
+        self._files = WatchedFiles((shown.root_certificates, shown.certificate, shown.key))
+        self._looking: asyncio.Task[_Cause | None] | None = None
+        self._holds_until = -math.inf
 
-    async def of(self, failed: AttemptError, patience: float) -> AttemptError:
-        """The same failure, or why a connection was closed, where its handshake shows that within so many seconds."""
+    async def of(self, failed: AttemptError, seconds_left: float) -> AttemptError:
+        """The same failure, or why a connection was closed, if its handshake shows that soon or has shown it lately."""
         if failed.fault is not PathFault.BROKEN:
             return failed
-        try:
-            async with asyncio.timeout(patience):
-                found = await (self._called_in_plaintext() if self._tls is None else self._refused(self._tls))
-        except (OSError, TimeoutError, ValueError):  # ValueError: a host that can be no name
-            return failed
-        return failed if found is None else found
+        looking = self._look()
+        await asyncio.wait({looking}, timeout=max(0.0, min(LONGEST_WAIT, seconds_left / 2)))
+        cause = looking.result() if looking.done() and not looking.cancelled() else None
+        return failed if cause is None else AttemptError(cause.kind, cause.sentence)
 
-    async def _called_in_plaintext(self) -> AttemptError | None:
+    async def close(self) -> None:
+        """End a handshake that is under way."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait({self._looking})
+
+    def _look(self) -> asyncio.Task[_Cause | None]:
+        loop = asyncio.get_running_loop()
+        looking = self._looking
+        if looking is None or (looking.done() and (loop.time() >= self._holds_until or self._files.replaced())):
+            self._files.read()
+            looking = self._looking = loop.create_task(self._cause())
+        return looking
+
+    async def _cause(self) -> _Cause | None:
+        try:
+            async with asyncio.timeout(self._longest):
+                return await (self._called_in_plaintext() if self._tls is None else self._refused(self._tls))
+        except AttemptError as error:  # a file that cannot be used
+            return _Cause(error.kind, error.sentence)
+        except (OSError, TimeoutError, ValueError):  # ValueError: a host that can be no name
+            return None
+        finally:
+            self._holds_until = asyncio.get_running_loop().time() + _KEPT
+
+    async def _called_in_plaintext(self) -> _Cause | None:
         seen = await _shake_hands(self._endpoint, _unverified(), None)
         if seen.heard[:1] not in (bytes([_ALERT]), bytes([_HANDSHAKE])):
             return None
         sentence = f"backend {self._backend!r} speaks TLS, and is called in plaintext; {self._mend}"
-        return AttemptError(FailureKind.PROTOCOL, sentence)
+        return _Cause(FailureKind.PROTOCOL, sentence)
 
-    async def _refused(self, tls: TlsSettings) -> AttemptError | None:
+    async def _refused(self, tls: TlsSettings) -> _Cause | None:
+        # In a thread, because to read every public root takes some 40 ms.
+        context = await asyncio.to_thread(self._trusting, tls)
         for version in _VERSIONS:
-            context = self._trusting(tls)
             context.maximum_version = version
             seen = await _shake_hands(self._endpoint, context, tls.server_name or self._endpoint.name)
             if seen.certificate_refused:
-                return AttemptError(FailureKind.CREDENTIALS, f"backend {self._backend!r} {_refusal(tls)}")
+                refusal = await asyncio.to_thread(_refusal, tls)
+                return _Cause(FailureKind.CREDENTIALS, f"backend {self._backend!r} {refusal}")
             if "PROTOCOL_VERSION" not in seen.alert:
                 return None
         return None

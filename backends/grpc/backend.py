@@ -72,7 +72,8 @@ class GrpcBackend(RemoteBackend):
         self._each = EachAddress(settings) if several and capabilities.resumes else None
         self._named = NamedStreams(protocol, self._metadata, self._each)
         tls = settings.tls or (None if self._endpoint.local else TlsSettings())
-        self._diagnosis = TlsDiagnosis(name, self._endpoint, tls, same_trust, mend="give `tls`")
+        longest = settings.connect_timeout
+        self._diagnosis = TlsDiagnosis(name, self._endpoint, tls, same_trust, mend="give `tls`", longest=longest)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -92,8 +93,9 @@ class GrpcBackend(RemoteBackend):
         finally:
             await self._leave(line, rpc)
         if failed is not None:
-            failed = await self._explained(failed, seconds)
+            failed = await self._diagnosis.of(failed, seconds)
             if failed.fault is not None or failed.kind in _NOT_THERE:
+                self._last_failure = failed.sentence
                 self._connection.failed(line, failed.kind)
                 raise failed
         self._connection.succeeded()
@@ -113,6 +115,7 @@ class GrpcBackend(RemoteBackend):
         self._stopped = True
         await self._named.release_all()
         await self._metadata.close()
+        await self._diagnosis.close()
         await self._connection.close()
         if self._each is not None:
             await self._each.close()
@@ -371,7 +374,7 @@ class GrpcBackend(RemoteBackend):
         return failed
 
     async def _explained(self, failed: AttemptError, seconds_left: float) -> AttemptError:
-        explained = await self._diagnosis.of(failed, min(self._settings.connect_timeout, seconds_left / 2))
+        explained = await self._diagnosis.of(failed, seconds_left)
         self._last_failure = explained.sentence
         return explained
 

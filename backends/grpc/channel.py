@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import pkgutil
 import ssl
 from functools import lru_cache
+from importlib.resources import as_file, files
 from pathlib import Path
 
 import grpc
@@ -16,6 +16,8 @@ from .settings import Compression, GrpcSettings, TlsSettings
 from .target import parse_target
 
 _PING_TIMEOUT_MS = 5000
+
+_PUBLIC_ROOTS = files("grpc._cython") / "_credentials" / "roots.pem"
 
 _COMPRESSIONS = {
     Compression.NONE: grpc.Compression.NoCompression,
@@ -110,9 +112,12 @@ def _credentials(tls: TlsSettings) -> grpc.ChannelCredentials:
 
 def same_trust(tls: TlsSettings) -> ssl.SSLContext:
     """What such a channel trusts and shows, for the standard library. Raises ``OSError`` for files that do not fit."""
-    roots = _public_roots() if tls.root_certificates is None else Path(tls.root_certificates).read_bytes()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(cadata=roots.decode(errors="replace"))
+    if tls.root_certificates is not None:
+        context.load_verify_locations(tls.root_certificates)
+    else:
+        with as_file(_PUBLIC_ROOTS) as path:
+            context.load_verify_locations(path)
     context.set_alpn_protocols(["h2"])
     if tls.certificate is not None:
         context.load_cert_chain(tls.certificate, tls.key, password="")
@@ -122,12 +127,11 @@ def same_trust(tls: TlsSettings) -> ssl.SSLContext:
 @lru_cache(maxsize=1)
 def _public_roots() -> bytes:
     # Given explicitly, because the library would let GRPC_DEFAULT_SSL_ROOTS_FILE_PATH replace them.
-    roots = pkgutil.get_data("grpc._cython", "_credentials/roots.pem")
-    if roots is None:
-        raise AttemptError(
-            FailureKind.CREDENTIALS, "this gRPC brings no root certificates; give `tls.root_certificates`"
-        )
-    return roots
+    try:
+        return _PUBLIC_ROOTS.read_bytes()
+    except OSError:
+        pass
+    raise AttemptError(FailureKind.CREDENTIALS, "this gRPC brings no root certificates; give `tls.root_certificates`")
 
 
 def _read(path: str) -> bytes:

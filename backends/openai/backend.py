@@ -48,7 +48,9 @@ class OpenaiBackend(RemoteBackend):
         self._clients = Clients(settings)
         tls = settings.tls or TlsSettings() if settings.encrypted else None
         mend = "write `https:` in its `url`"
-        self._diagnosis = TlsDiagnosis(name, settings.endpoint, tls, tls_context, mend=mend)
+        longest = settings.connect_timeout
+        self._diagnosis = TlsDiagnosis(name, settings.endpoint, tls, tls_context, mend=mend, longest=longest)
+        self._answered = False
         self._under_way: set[Patience] = set()
         self._token = "" if settings.credentials is None else settings.credentials.reveal()
         self._tokens = tokens_from(name, settings.credentials_from)
@@ -61,6 +63,7 @@ class OpenaiBackend(RemoteBackend):
             patience.end()
         if self._tokens is not None:
             await self._tokens.close()
+        await self._diagnosis.close()
         await self._clients.close()
 
     @property
@@ -167,6 +170,7 @@ class OpenaiBackend(RemoteBackend):
             headers["idempotency-key"] = context.idempotency_key
         request = client.build_request("POST", path, content=body, headers=headers, extensions=self._extensions)
         response = await patience.wait(partial(client.send, request, stream=True))
+        self._answered = True
         if response.status_code == httpx.codes.OK:
             if self._tokens is not None:
                 self._tokens.accepted()
@@ -199,10 +203,10 @@ class OpenaiBackend(RemoteBackend):
     async def _explained(
         self, failed: AttemptError, response: httpx.Response | None, context: CallContext
     ) -> AttemptError:
-        if response is not None:
+        # What has answered in plaintext does not want TLS; a certificate that was taken before may be over now.
+        if response is not None or (self._answered and not self._settings.encrypted):
             return failed
-        left = context.deadline.remaining(asyncio.get_running_loop().time())
-        return await self._diagnosis.of(failed, min(self._settings.connect_timeout, left / 2))
+        return await self._diagnosis.of(failed, context.deadline.remaining(asyncio.get_running_loop().time()))
 
     def _timed_out(self) -> AttemptError:
         return failure(self.name, FailureKind.PREEMPTED if self._stopped else FailureKind.TIMED_OUT)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import grpc.aio
 import pytest
 
-from edgewise.backends import HealthState
+from edgewise.backends import BackendHealth, HealthState
 from edgewise.core.answer import Delta, Finish, FinishReason, Usage
 from edgewise.core.content import EmbedInput, GenerateInput, InferInput, Message
 from edgewise.core.failure import AttemptError, FailureKind
@@ -293,3 +293,11 @@ async def test_credentials_that_the_library_refuses_are_a_typed_failure(
         await collect(backend.generate(CALL, within(0.5)))
     with pytest.raises(AttemptError):
         await backend.embed(EmbedInput(("a",)), within(0.5))
+
+
+async def test_a_probe_that_found_the_server_there_leaves_nothing_to_say(
+    servers: Servers, make_backend: MakeBackend
+) -> None:
+    backend = make_backend(await servers.start())  # without grpc.health
+    await backend.probe(5.0)
+    assert backend.health() == BackendHealth(HealthState.READY)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from edgewise.backends import Backend
+from edgewise.backends import Backend, tls_diagnosis
 from edgewise.backends.grpc import TlsSettings
 from edgewise.core.decision import RefusalCode
 from edgewise.core.failure import AttemptError, FailureKind, Quarantine
@@ -22,6 +22,12 @@ from ..certificates import future, past, pem, refusing, serving, showing
 from .conftest import CALL, SECRET_WORDS, MakeBackend, Servers, collect, within
 
 SECONDS = 5.0
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine is, the cause is waited for."""
+    monkeypatch.setattr(tls_diagnosis, "LONGEST_WAIT", SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +104,17 @@ async def test_a_clients_own_certificate_is_what_is_wrong(
     else:
         with refusing(authority, clients, versions[server]) as target:
             await refused(target)
+
+
+async def test_roots_with_remarks_in_any_language_are_read(
+    authority: trustme.CA, clients: trustme.CA, make_backend: MakeBackend, tls: Shown
+) -> None:
+    settings = tls()
+    roots = Path(str(settings.root_certificates))
+    roots.write_text(f"# Wurzel für das Büro\n{roots.read_text()}", encoding="utf-8")
+    with refusing(authority, clients, ssl.TLSVersion.TLSv1_2) as target:
+        failed = await failure_of(make_backend(target, tls=settings))
+    assert "wants a certificate" in failed.sentence
 
 
 async def test_files_that_are_no_pair_are_named(

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from edgewise.backends import HealthState
+from edgewise.backends import HealthState, tls_diagnosis
 from edgewise.backends.contract.suite import outcome
 from edgewise.backends.grpc import TlsSettings
 from edgewise.backends.openai import OpenaiSettings
@@ -329,11 +329,31 @@ async def test_tls_is_held_to_its_roots_and_its_name(
         assert "`tls`" in failed.sentence
 
 
+async def test_a_crash_of_a_server_that_has_answered_is_not_looked_into(
+    servers: Servers, make_backend: MakeBackend
+) -> None:
+    async def talk(request: Request, writer: asyncio.StreamWriter) -> None:
+        if len(servers.requests) > 1:
+            raise ConnectionError
+        await stream(*HELLO)(request, writer)
+
+    backend = make_backend(await servers.start(talk))
+    await collect(backend.generate(CALL, within(5)))
+    assert (await failure_of(backend)).kind is FailureKind.UNREACHABLE
+    assert len(servers.tasks) <= len(servers.requests) == 2  # no connection but for a request
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("own", [None, "expired"])
 async def test_a_clients_own_certificate_is_named(
-    own: str | None, version: ssl.TLSVersion, make_backend: MakeBackend, authority: trustme.CA, tmp_path: Path
+    own: str | None,
+    version: ssl.TLSVersion,
+    make_backend: MakeBackend,
+    authority: trustme.CA,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(tls_diagnosis, "LONGEST_WAIT", 5.0)  # however busy the machine is
     clients = trustme.CA()
     tls = TlsSettings(pem(tmp_path / "roots.pem", authority.cert_pem))
     if own is not None:
@@ -347,6 +367,21 @@ async def test_a_clients_own_certificate_is_named(
     assert ("time is over" if own else "wants a certificate") in failed.sentence
     assert plain.kind is FailureKind.PROTOCOL
     assert "write `https:`" in plain.sentence
+
+
+async def test_a_certificate_that_a_server_took_before_and_takes_no_more_is_named(
+    servers: Servers, make_backend: MakeBackend, authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls_diagnosis, "LONGEST_WAIT", 5.0)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    url = (await servers.start(stream(*HELLO), context)).replace("127.0.0.1", "localhost")
+    backend = make_backend(url, tls=TlsSettings(pem(tmp_path / "roots.pem", authority.cert_pem)))
+    await collect(backend.generate(CALL, within(5)))
+    context.verify_mode = ssl.CERT_REQUIRED
+    failed = await failure_of(backend)
+    assert failed.kind is FailureKind.CREDENTIALS
+    assert "wants a certificate" in failed.sentence
 
 
 async def test_certificates_that_are_replaced_hold_from_then_on(
