@@ -93,7 +93,7 @@ class Estimator:
     def observe_load(self, seconds: float) -> None:
         """A cold load took so long."""
         self._predicted.clear()
-        self._load.observe(seconds)
+        self._load.observe(max(_SHORTEST_LOAD, seconds))
 
     @property
     def observations(self) -> float:

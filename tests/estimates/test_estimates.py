@@ -118,6 +118,13 @@ def test_an_answer_is_never_predicted_longer_than_allowed() -> None:
     assert prediction.total.median() < prediction.first.median() + 2 * REMOTE.output_token
 
 
+def test_a_start_that_took_no_time_at_all_leaves_predictions_that_can_be_compared() -> None:
+    estimator = Estimator(ON_DEVICE, Clock())
+    estimator.observe_load(0.0)
+    prediction = estimator.predict(LABELS, 0.0, loading=True)
+    assert 0.0 < prediction.first.median() <= prediction.total.quantile_95() < math.inf
+
+
 def test_waiting_and_loading_count() -> None:
     for prior in (ON_DEVICE, REMOTE_ARRAYS):
         estimator = Estimator(prior, Clock())

@@ -16,7 +16,7 @@ def test_a_seed_is_always_the_same_story() -> None:
 
 def test_the_stories_have_outages_kills_tightened_walls_and_every_end_and_break_no_promise() -> None:
     seen: Counter[str] = Counter()
-    for seed in range(0, 48, 4):
+    for seed in range(2, 50, 4):
         story = tell(seed)
         assert judge(story) == []
         seen.update(f"{entry.state} {entry.ending}" for entry in story.entries.values())

@@ -28,7 +28,8 @@ EVERY = 0.02
 MOST_WORDS = 5
 MOST_PROCESSOR_SECONDS = 0.1
 ENGINE_THREADS = psutil.cpu_count() or 1
-FOREVER: dict[str, Any] = {"data_class": "public", "latency_budget": 60.0, "max_output_tokens": 900}
+FOREVER: dict[str, Any] = {"data_class": "public", "latency_budget": 60.0, "max_output_tokens": 900, "seed": 5}
+"""By this seed the model says some hundreds of tokens; by others it may have done in half a second."""
 
 
 class Talking(grpc.GenericRpcHandler):
@@ -172,7 +173,7 @@ async def dropped(router: AsyncRouter, place: Place) -> None:
 
 async def timed_out_by_the_caller(router: AsyncRouter, place: Place) -> None:
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.5):
+        async with asyncio.timeout(0.3):
             await router.generate("Count to a thousand.", backend=place.name, **FOREVER)
 
 
