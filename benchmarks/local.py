@@ -321,6 +321,7 @@ async def measure_starts(engine: str, backend: Backend, path: Path, rounds: int)
 def _options(onnxruntime: Any) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as the worker has it
     return options
 
 
