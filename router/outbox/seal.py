@@ -60,7 +60,7 @@ def _require_a_key_that_fits(connection: sqlite3.Connection, sealing: Sealing) -
     proof = proof_of(connection)
     if proof is not None and _opens(sealing, proof, *_PLACE):
         return
-    if not any(_opens(sealing, stored, receipt, column) for _, receipt, column, stored in _values(connection)):
+    if not _holds_what_opens(connection, sealing):
         raise OutboxLocked(
             "the outbox is encrypted with another key; add that one below the first, "
             "or move the file away to begin a new one"
@@ -69,10 +69,7 @@ def _require_a_key_that_fits(connection: sqlite3.Connection, sealing: Sealing) -
 
 def _seal_anew(connection: sqlite3.Connection, sealing: Sealing) -> None:
     """What does not open stays as it is, and is found to be altered when it is read."""
-    was_sealed = proof_of(connection) is not None or any(
-        isinstance(stored, bytes) and _opens(sealing, stored, receipt, column)
-        for _, receipt, column, stored in _values(connection)
-    )
+    was_sealed = proof_of(connection) is not None or _holds_what_opens(connection, sealing)
     connection.execute("DELETE FROM seal")
     if sealing.seals:
         connection.execute("INSERT INTO seal VALUES (?)", (sealing.seal(_PROVES, *_PLACE),))
@@ -99,6 +96,14 @@ def _is_sealed(connection: sqlite3.Connection) -> bool:
     count = "+".join(f"(typeof({column}) = 'blob') - (typeof({column}) = 'text')" for column in SEALED)
     more_sealed: int = connection.execute(f"SELECT total({count}) FROM entries").fetchone()[0]
     return more_sealed > 0
+
+
+def _holds_what_opens(connection: sqlite3.Connection, sealing: Sealing) -> bool:
+    """Whether any value in it was sealed by one of the keys."""
+    return any(
+        isinstance(stored, bytes) and _opens(sealing, stored, receipt, column)
+        for _, receipt, column, stored in _values(connection)
+    )
 
 
 def _opens(sealing: Sealing, stored: Stored, receipt: str, column: str) -> bool:
