@@ -67,7 +67,7 @@ def is_folder(source: Source) -> bool:
 def parse_source(text: str) -> Source | None:
     """The source that a text names; None where it names none."""
     scheme, _, rest = text.partition(":")
-    if "\0" in text or not rest:
+    if "\0" in text or not rest or not _is_unicode(text):
         return None
     match scheme:
         case "file":
@@ -89,8 +89,9 @@ def _may_be_fetched(url: str) -> bool:
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
-        if not host or "@" in parts.netloc or not parts.path.strip("/"):
+        if not host or "@" in parts.netloc or not parts.path.strip("/") or parts.port == 0:
             return False
+        host.encode("idna")  # raises for what no resolver takes
         return parts.scheme == "https" or host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
@@ -104,3 +105,11 @@ def _hugging_face(rest: str) -> HuggingFaceSource | None:
     if not (owner and name and (file or whole)) or ".." in path.split("/"):
         return None
     return HuggingFaceSource(f"{owner}/{name}", file, revision or "main")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

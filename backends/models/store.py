@@ -7,21 +7,18 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...core.errors import ModelUnavailable
-from .download import Progress, download, require_space
+from .arrival import Arrival, bring, holds, remove, size
+from .download import Progress
 from .folder import stored_file
-from .manifest import digest_of, names_in
-from .model_file import ModelFile, sha256_of
-from .sources import FileSource, HuggingFaceSource, PackageSource, StoreSource, WebSource, is_folder
+from .model_file import ModelFile
 
-_CHUNK = 1 << 20
 _NAME = re.compile(r"[0-9a-f]{64}")
 
 
@@ -44,10 +41,15 @@ class ModelStore:
         self._pause = pause
 
     def entries(self) -> list[StoredModel]:
-        """All models, by their sums. What a stranger has put there is not among them."""
-        if not self.folder.is_dir():
-            return []
-        return [self._entry(path) for path in sorted(self.folder.iterdir()) if _NAME.fullmatch(path.name)]
+        """All models, by their sums. What a stranger has put there is not among them.
+
+        Raises `ModelUnavailable` where the folder cannot be read.
+        """
+        try:
+            paths = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
+            return [self._entry(path) for path in paths if _NAME.fullmatch(path.name)]
+        except OSError as error:
+            raise ModelUnavailable(f"{self.folder} cannot be read: {error.strerror}") from None
 
     def add(self, model: ModelFile, progress: Progress) -> StoredModel:
         """Bring a model here, proven by its sha256 where it has one; at once where it is here already.
@@ -55,21 +57,18 @@ class ModelStore:
         Another process that brings the same file is waited for. Nothing unproven ever stands under its final name.
         Raises `ModelUnavailable`; what was fetched of a pinned file is kept, and taken up by the next try.
         """
-        source, pinned = model.source, model.pinned
-        if isinstance(source, StoreSource) and (pinned is None or not stored_file(self.folder, pinned).exists()):
-            raise model.unavailable("is not in the store; bring it by `edgewise models add file:PATH`")
-        key = pinned or hashlib.sha256(model.settings.source.encode()).hexdigest()
+        pinned = model.pinned
+        key = pinned or hashlib.sha256(repr(model.source).encode()).hexdigest()
         try:
+            # Before anything is written: a store that others filled may be read-only.
+            if pinned is not None and self._has(pinned, progress):
+                return self._entry(stored_file(self.folder, pinned))
             partial = self._prepared(key)
-            with _locked(partial.with_suffix(".lock"), lambda: progress("waiting", 0, None)):
+            with self._locked(key, progress):
                 if pinned is not None and self._has(pinned, progress):
                     return self._entry(stored_file(self.folder, pinned))
-                if pinned is None:
-                    # What an earlier try left may be the beginning of another version.
-                    _remove(partial)
-                    _remove(_parts(partial))
-                self._obtain(model, partial, progress)
-                return self._place(model, partial, progress)
+                came = bring(model, partial, progress, self._pause)
+                return self._place(model, partial, came, progress)
         except OSError as error:
             raise model.unavailable(f"cannot be stored in {self.folder}: {error.strerror}") from None
 
@@ -78,9 +77,19 @@ class ModelStore:
         return not self._has(entry.sha256, progress)
 
     def remove(self, entry: StoredModel) -> None:
-        """Take a model out. Who has its files open keeps them until they close them."""
-        for path in (entry.path, _notes(entry.path)):
-            _remove(path)
+        """Take a model out, all of it at once. Who has its files open keeps them until they close them.
+
+        Raises `ModelUnavailable` where that may not be.
+        """
+        try:
+            partial = self._prepared(entry.sha256)
+            with self._locked(entry.sha256, _nothing):
+                _set_aside(entry.path, partial)
+                remove(_aside(partial))
+                remove(_notes(entry.path))
+        except OSError as error:
+            sentence = f"{entry.sha256} cannot be taken out of {self.folder}: {error.strerror}"
+            raise ModelUnavailable(sentence) from None
 
     def _prepared(self, key: str) -> Path:
         """Where a model is while it comes."""
@@ -88,128 +97,75 @@ class ModelStore:
         folder.mkdir(parents=True, exist_ok=True)
         return folder / key
 
+    def _locked(self, key: str, progress: Progress) -> AbstractContextManager[None]:
+        """Held by whoever brings this model, or takes it out."""
+        return _lock(self._prepared(key).with_suffix(".lock"), lambda: progress("waiting", 0, None))
+
     def _has(self, sha256: str, progress: Progress) -> bool:
-        path = stored_file(self.folder, sha256)
-        try:
-            return path.exists() and _sum(path, progress) == sha256
-        except (ModelUnavailable, OSError):  # a folder without its files, or files that cannot be read
-            return False
+        return holds(stored_file(self.folder, sha256), sha256, progress)
 
-    def _obtain(self, model: ModelFile, partial: Path, progress: Progress) -> None:
-        match model.source:
-            case FileSource() | PackageSource() as source:
-                _remove(partial)
-                if not is_folder(source):
-                    model.locate()  # raises where there is none
-                _copy(model.root, model.names(), partial, progress)
-            case WebSource(url):
-                try:
-                    download(url, partial, progress, self._pause)
-                except ModelUnavailable as error:
-                    raise model.unavailable(f"cannot be fetched: {error}") from None
-            case HuggingFaceSource() as source:
-                from . import hugging_face
-
-                folder = _parts(partial)
-                folder.mkdir(exist_ok=True)
-                try:
-                    fetched = hugging_face.fetch(source, folder)
-                    _remove(partial)
-                    os.replace(fetched, partial)
-                except ModelUnavailable as error:
-                    raise model.unavailable(f"cannot be fetched: {error}") from None
-                _remove(folder)
-
-    def _place(self, model: ModelFile, partial: Path, progress: Progress) -> StoredModel:
-        actual = _sum(partial, progress)
-        if model.pinned not in (None, actual):
-            _remove(partial)
+    def _place(self, model: ModelFile, partial: Path, came: Arrival, progress: Progress) -> StoredModel:
+        if model.pinned not in (None, came.sha256):
+            remove(partial)
             raise model.unavailable(
-                f"is not what it should be: {model.settings.source} has sha256 {actual}, and {model.pinned} was asked "
-                "for; correct the sum if you trust this file, else the source"
+                f"is not what it should be: {model.settings.source} has sha256 {came.sha256}, and {model.pinned} was "
+                "asked for; correct the sum if you trust this file, else the source"
             )
-        placing: AbstractContextManager[None] = nullcontext()
-        if model.pinned is None:
-            # Who brings it by its sum holds that lock from the beginning.
-            placing = _locked(self._prepared(actual).with_suffix(".lock"), lambda: progress("waiting", 0, None))
+        # Who brings it by its sum holds that lock from the beginning.
+        placing = nullcontext() if model.pinned is not None else self._locked(came.sha256, progress)
+        path = stored_file(self.folder, came.sha256)
         with placing:
-            return self._replace(model, partial, stored_file(self.folder, actual), progress)
+            license_ = model.settings.license or came.license or _noted(path)[1]
+            notes = {"source": model.settings.source, "license": license_}
+            return self._replace(notes, partial, path, progress)
 
-    def _replace(self, model: ModelFile, partial: Path, path: Path, progress: Progress) -> StoredModel:
+    def _replace(self, notes: Mapping[str, str | None], partial: Path, path: Path, progress: Progress) -> StoredModel:
         """Put what has come under its final name; a good folder that stands there stays, for it may be in use."""
-        notes = {"source": model.settings.source, "license": model.settings.license}
         unfinished = partial.with_suffix(".json")
         unfinished.write_text(json.dumps(notes), encoding="utf-8")
         for each in (partial, *partial.rglob("*")):
             _to_disk(each)
         os.replace(unfinished, _notes(path))
-        if path.is_dir():
-            if self._has(path.name, progress):
-                _remove(partial)
-                return self._entry(path)
-            # An altered one; a folder that is not empty cannot be replaced.
-            _remove(path)
-        os.replace(partial, path)
+        if not path.is_dir():
+            os.replace(partial, path)
+        elif self._has(path.name, progress):
+            remove(partial)
+        else:
+            # An altered one; a folder that is not empty cannot be replaced at once.
+            _set_aside(path, partial)
+            os.replace(partial, path)
         _to_disk(self.folder)
+        remove(_aside(partial))
         return self._entry(path)
 
     def _entry(self, path: Path) -> StoredModel:
-        source, license_ = "unknown", None
-        try:
-            notes = json.loads(_notes(path).read_text(encoding="utf-8"))
-            source, license_ = notes["source"], notes["license"]
-        except (OSError, ValueError, KeyError, TypeError):
-            # They are for people alone: the file stands without them.
-            pass
-        return StoredModel(path.name, path, _size(path), source, license_)
+        source, license_ = _noted(path)
+        return StoredModel(path.name, path, size(path), source, license_)
 
 
 def _notes(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def _parts(partial: Path) -> Path:
-    """Where Hugging Face's library keeps what it has fetched so far."""
-    return partial.with_suffix(".hf")
+def _noted(path: Path) -> tuple[str, str | None]:
+    """A model's source and licence as its notes have them. They are for people alone: it stands without them."""
+    try:
+        notes = json.loads(_notes(path).read_text(encoding="utf-8"))
+        source, license_ = notes["source"], notes["license"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return "unknown", None
+    return str(source), None if license_ is None else str(license_)
 
 
-def _copy(folder: Path, names: Sequence[str], target: Path, progress: Progress) -> None:
-    """Copy these files from one folder to another; "" is the one that ``folder`` is itself."""
-    total, done = sum((folder / name).stat().st_size for name in names), 0
-    require_space(target.parent, total)
-    for name in names:
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        with (folder / name).open("rb") as source, (target / name).open("wb") as copy:
-            while chunk := source.read(_CHUNK):
-                copy.write(chunk)
-                done += len(chunk)
-                progress("copying", done, total)
+def _aside(partial: Path) -> Path:
+    """Where what stood under a final name is until it is removed; perhaps since a process came to its end there."""
+    return partial.with_suffix(".old")
 
 
-def _sum(path: Path, progress: Progress) -> str:
-    """The sum of a file, or of all files of a folder."""
-    total, done = _size(path), 0
-
-    def read(chunk: int) -> None:
-        nonlocal done
-        done += chunk
-        progress("proving", done, total)
-
-    if not path.is_dir():
-        return sha256_of(path, read)
-    return digest_of((name, sha256_of(path / name, read)) for name in names_in(path))
-
-
-def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
-
-
-def _remove(path: Path) -> None:
-    """Remove a file or a folder, where there is one."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _set_aside(path: Path, partial: Path) -> None:
+    """Take away what stands under a final name by renaming it, so that nobody ever sees half of a folder."""
+    remove(_aside(partial))
+    os.replace(path, _aside(partial))
 
 
 def _to_disk(path: Path) -> None:
@@ -220,8 +176,12 @@ def _to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
+def _nothing(doing: str, done: int, total: int | None) -> None:
+    """Nobody is told."""
+
+
 @contextmanager
-def _locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+def _lock(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Hold a lock between processes, which ends with the process however it ends."""
     with path.open("w") as file:
         try:

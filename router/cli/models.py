@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ import click
 
 from ...backends.models import ModelFile, ModelSettings, store_folder
 from ...core.errors import ModelUnavailable
-from .ending import CommandError, ExitCode, examples
+from .ending import CommandError, ExitCode, examples, show
 from .options import DEFAULT_FILE, format_option
 from .terminal import console
 
@@ -67,21 +67,37 @@ def list_(path: Path | None, output: str) -> None:
 @models.command(epilog=examples("edgewise models pull", "edgewise models pull smollm2"))
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @_config_option
-def pull(names: tuple[str, ...], path: Path | None) -> None:
+@format_option
+@click.pass_context
+def pull(ctx: click.Context, names: tuple[str, ...], path: Path | None, output: str) -> None:
     """Fetch what the configuration needs and is not here: all of it, or the models named.
 
-    A fetch that was cut goes on where it ended. A file whose sha256 is not the configuration's is thrown away.
+    A fetch that was cut goes on where it ended. A file whose sha256 is not the configuration's is thrown away. One
+    that cannot be fetched does not keep the others from it.
     """
-    for model in _chosen(names, path):
-        if not model.fetched:
-            click.echo(f"{model.name} lies at {model.locate()}")
-            continue
-        click.echo(f"{model.name}: {model.settings.source}, licence {_licence(model.settings.license)}")
-        if model.pinned is None:
-            model.locate()  # raises: it says how to get the sum
-        with _shown(model.name) as progress:
-            entry = _store().add(model, progress)
-        click.echo(f"{model.name} is here: {entry.path}, {_size(entry.size)}")
+    chosen = _chosen(names, path)
+    missing = 0
+    for model in chosen:
+        try:
+            _pull(model, say=click.echo if output == "text" else _to_stderr)
+        except ModelUnavailable as error:
+            missing += 1
+            show(error)
+    if output == "json":
+        click.echo(json.dumps({"models": [_account(model) for model in chosen]}, indent=2))
+    ctx.exit(ExitCode.FAILED if missing else ExitCode.OK)
+
+
+def _pull(model: ModelFile, say: Callable[[str], None]) -> None:
+    if not model.fetched:
+        say(f"{model.name} lies at {model.locate()}")
+        return
+    say(f"{model.name}: {model.settings.source}, licence {_licence(model.settings.license)}")
+    if model.pinned is None:
+        model.locate()  # raises: it says how to get the sum
+    with _shown(model.name) as progress:
+        entry = _store().add(model, progress)
+    say(f"{model.name} is here: {entry.path}, {_size(entry.size)}")
 
 
 @models.command(
@@ -96,7 +112,8 @@ def pull(names: tuple[str, ...], path: Path | None) -> None:
 @click.option("--sha256", metavar="HEX", help="What the file must have; without it, what comes is believed.")
 @click.option("--license", "license_", metavar="SPDX", help="The licence, kept beside the file.")
 @click.option("--name", default="model", show_default=True, metavar="NAME", help="The name in the lines to copy.")
-def add(source: str, sha256: str | None, license_: str | None, name: str) -> None:
+@format_option
+def add(source: str, sha256: str | None, license_: str | None, name: str, output: str) -> None:
     """Bring a model into the store, and print the lines for the configuration's `models:`.
 
     SOURCE is file:PATH, package:IMPORT_NAME/FILE, https://… or hf:OWNER/NAME/FILE@REVISION. With a / at its end (before
@@ -105,13 +122,20 @@ def add(source: str, sha256: str | None, license_: str | None, name: str) -> Non
     model = ModelFile(name, ModelSettings(source, sha256, license_), Path.cwd())
     with _shown(name) as progress:
         entry = _store().add(model, progress)
-    click.echo(f"in the store: {entry.path}, {_size(entry.size)}, licence {_licence(license_)}", err=True)
+    click.echo(f"in the store: {entry.path}, {_size(entry.size)}, licence {_licence(entry.license)}", err=True)
     written = source if model.fetched else f"store:{Path(source.partition(':')[2]).name}{'/' * source.endswith('/')}"
-    click.echo(f"models:\n  {name}:\n    source: {json.dumps(written)}\n    sha256: {entry.sha256}")
-    if license_ is not None:
-        click.echo(f"    license: {json.dumps(license_)}")
+    lines = {"source": written, "sha256": entry.sha256}
+    if entry.license is not None:
+        lines["license"] = entry.license
+    section = {"models": {name: lines}}
+    if output == "json":
+        click.echo(json.dumps({**section, "path": str(entry.path), "size": entry.size}, indent=2))
+    else:
+        import yaml
+
+        click.echo(yaml.safe_dump(section, sort_keys=False, allow_unicode=True, width=4096), nl=False)
     try:
-        ModelFile(name, ModelSettings(written, entry.sha256, license_), Path.cwd()).locate()
+        ModelFile(name, ModelSettings(written, entry.sha256), Path.cwd()).locate()
     except ModelUnavailable as error:
         # A folder with several models: which of them is meant, only its user can say.
         click.echo(str(error), err=True)
@@ -120,37 +144,48 @@ def add(source: str, sha256: str | None, license_: str | None, name: str) -> Non
 @models.command(epilog=examples("edgewise models verify", "edgewise models verify smollm2"))
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @_config_option
+@format_option
 @click.pass_context
-def verify(ctx: click.Context, names: tuple[str, ...], path: Path | None) -> None:
+def verify(ctx: click.Context, names: tuple[str, ...], path: Path | None, output: str) -> None:
     """Read files whole and compare their sha256: those of the configuration and of the store, or the models named."""
-    wrong = 0
-    for model in _chosen(names, path, needed=bool(names)):
-        try:
-            model.verify()
-        except ModelUnavailable as error:
-            wrong += 1
-            click.echo(str(error))
-        else:
-            if model.pinned:
-                click.echo(f"{model.name} is good")
-            else:
-                with _shown(model.name) as progress:
-                    total = sum(file.stat().st_size for file in model.files())
-                    found = model.sum(partial(progress, "proving", total=total))
-                click.echo(f"{model.name} has no sha256 to compare; that of what is here is {found}")
-    for entry in [] if names else _store().entries():
-        with _shown(entry.sha256[:_SHORT]) as progress:
-            altered = _store().altered(entry, progress)
-        wrong += altered
-        verdict = "altered; remove it and fetch it again" if altered else "good"
-        click.echo(f"{entry.sha256[:_SHORT]} in the store is {verdict}")
+    say: Callable[[str], None] = click.echo if output == "text" else _nothing
+    judged = [_judge(model, say) for model in _chosen(names, path, needed=bool(names))]
+    stored = [_judge_entry(entry, say) for entry in ([] if names else _store().entries())]
+    if output == "json":
+        click.echo(json.dumps({"models": judged, "store": stored}, indent=2))
+    wrong = any(each["good"] is False for each in (*judged, *stored))
     ctx.exit(ExitCode.FAILED if wrong else ExitCode.OK)
+
+
+def _judge(model: ModelFile, say: Callable[[str], None]) -> dict[str, Any]:
+    """Whether a model is what it should be; None where nothing says so, and then what it is."""
+    try:
+        model.verify()
+        if model.pinned:
+            say(f"{model.name} is good")
+            return {"name": model.name, "good": True, "sha256": model.pinned, "why_not": None}
+        with _shown(model.name) as progress:
+            total = sum(file.stat().st_size for file in model.files())
+            found = model.sum(partial(progress, "proving", total=total))
+    except ModelUnavailable as error:
+        say(str(error))
+        return {"name": model.name, "good": False, "sha256": None, "why_not": str(error)}
+    say(f"{model.name} has no sha256 to compare; that of what is here is {found}")
+    return {"name": model.name, "good": None, "sha256": found, "why_not": "it has no sha256 to compare"}
+
+
+def _judge_entry(entry: StoredModel, say: Callable[[str], None]) -> dict[str, Any]:
+    with _shown(entry.sha256[:_SHORT]) as progress:
+        altered = _store().altered(entry, progress)
+    say(f"{entry.sha256[:_SHORT]} in the store is {'altered; remove it and fetch it again' if altered else 'good'}")
+    return {"sha256": entry.sha256, "good": not altered}
 
 
 @models.command(epilog=examples("edgewise models remove smollm2", "edgewise models remove 5f1c2d3e4a5b"))
 @click.argument("which", metavar="NAME|SHA256")
 @_config_option
-def remove(which: str, path: Path | None) -> None:
+@format_option
+def remove(which: str, path: Path | None, output: str) -> None:
     """Take a file out of the store: a model of the configuration, or what a sha256 begins with."""
     entries = _store().entries()
     named = _configured(path).get(which)
@@ -160,7 +195,18 @@ def remove(which: str, path: Path | None) -> None:
         say = "holds nothing by" if not found else f"holds {len(found)} files by"
         raise CommandError(f"the store {say} {which!r}", "see `edgewise models list`; give six digits or more of a sum")
     _store().remove(found[0])
+    if output == "json":
+        click.echo(json.dumps({"removed": _entry_as_dict(found[0])}, indent=2))
+        return
     click.echo(f"removed {found[0].sha256[:_SHORT]}, {_size(found[0].size)}, from {found[0].source}")
+
+
+def _to_stderr(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _nothing(line: str) -> None:
+    """What is printed as JSON is not said as well."""
 
 
 def _show(name: str, known: Mapping[str, Any], state: str) -> None:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -46,7 +47,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _tell_files(self) -> None:
         files = [{"rfilename": name, "size": len(WEIGHTS)} for name in FILES]
-        body = json.dumps({"id": "owner/name", "sha": COMMIT, "siblings": files}).encode()
+        tags = ["onnx", "license:apache-2.0"]
+        body = json.dumps({"id": "owner/name", "sha": COMMIT, "siblings": files, "tags": tags}).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -144,6 +146,49 @@ def test_programs_get_all_of_it_as_json(invoke: Invoke, tmp_path: Path, store: P
     assert [(each["sha256"], each["size"]) for each in listed["others"]] == [(SHA256, len(WEIGHTS))]
 
 
+def test_what_each_command_did_is_json_for_programs(invoke: Invoke, tmp_path: Path, store: Path, web: str) -> None:
+    def as_json(*arguments: str) -> Any:
+        return json.loads(invoke("models", *arguments, "--format", "json").stdout)
+
+    configure(tmp_path, f"{web}/small.bin")
+    (pulled,) = as_json("pull")["models"]
+    assert (pulled["name"], pulled["here"], pulled["path"]) == ("small", True, str(store / SHA256))
+    added = as_json("add", f"{web}/small.bin", "--name", "small")
+    assert added["models"] == {"small": {"source": f"{web}/small.bin", "sha256": SHA256, "license": "apache-2.0"}}
+    verified = as_json("verify")
+    assert [(each["name"], each["good"]) for each in verified["models"]] == [("small", True)]
+    assert verified["store"] == [{"sha256": SHA256, "good": True}]
+    (store / SHA256).write_bytes(b"altered")
+    assert [each["good"] for each in as_json("verify", "small")["models"]] == [False]
+    assert as_json("remove", "small")["removed"]["sha256"] == SHA256
+
+
+@pytest.mark.parametrize("name", ["true", "my: model", "'\"", "模型"])
+def test_whatever_the_name_the_lines_to_copy_are_yaml(invoke: Invoke, tmp_path: Path, name: str) -> None:
+    (tmp_path / '😀 "x": y.gguf').write_bytes(WEIGHTS)
+    added = invoke("models", "add", 'file:😀 "x": y.gguf', "--name", name)
+    assert yaml.safe_load(added.stdout)["models"] == {name: {"source": 'store:😀 "x": y.gguf', "sha256": SHA256}}
+
+
+def test_a_name_that_is_no_unicode_is_no_source(invoke: Invoke) -> None:
+    added = invoke("models", "add", "file:\udcff.gguf")
+    assert added.exit_code == 1
+    assert "cannot read the source" in added.stderr
+
+
+def test_one_that_cannot_be_fetched_does_not_keep_the_others_from_it(
+    invoke: Invoke, tmp_path: Path, store: Path, web: str
+) -> None:
+    configure(tmp_path, f"{web}/small.bin")
+    text = (tmp_path / "edgewise.yaml").read_text()
+    gone = f'models:\n  gone: {{source: "{web}/gone.bin", sha256: {"ab" * 32}}}\n'
+    (tmp_path / "edgewise.yaml").write_text(text.replace("models:\n", gone))
+    pulled = invoke("models", "pull")
+    assert pulled.exit_code == 1
+    assert "answers with status 404" in pulled.stderr
+    assert (store / SHA256).read_bytes() == WEIGHTS
+
+
 def test_an_altered_file_is_told_and_ends_with_failure(invoke: Invoke, tmp_path: Path, store: Path, web: str) -> None:
     configure(tmp_path, f"{web}/small.bin")
     invoke("models", "pull")
@@ -203,6 +248,24 @@ def test_a_file_of_a_hugging_face_repository_is_fetched_by_their_library(tmp_pat
         _, errors = pull.communicate(timeout=60)
     assert pull.returncode == 0, errors
     assert (store / SHA256).read_bytes() == WEIGHTS
+    # No bar in what is no terminal.
+    assert "\r" not in errors
+    assert "%" not in errors
+
+
+def test_the_licence_that_a_repository_states_is_shown_and_kept(tmp_path: Path, store: Path, web: str) -> None:
+    environment = {"EDGEWISE_MODELS": str(store), "HF_ENDPOINT": web, "HF_HOME": str(tmp_path / "hf")}
+    with process("models", "add", "hf:owner/name/small.bin@v1", cwd=tmp_path, environment=environment) as add:
+        printed, errors = add.communicate(timeout=60)
+    assert "licence apache-2.0" in errors
+    assert yaml.safe_load(printed)["models"]["model"]["license"] == "apache-2.0"
+
+
+def test_a_hub_that_is_out_of_reach_is_no_matter_of_names(tmp_path: Path, store: Path) -> None:
+    environment = {"EDGEWISE_MODELS": str(store), "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hf")}
+    with process("models", "add", "hf:owner/name/small.bin", cwd=tmp_path, environment=environment) as add:
+        _, errors = add.communicate(timeout=60)
+    assert "Hugging Face cannot be reached (ConnectError); try again when online" in errors
 
 
 def test_a_repository_that_does_not_have_the_file_is_told(tmp_path: Path, store: Path, web: str) -> None:
@@ -211,7 +274,7 @@ def test_a_repository_that_does_not_have_the_file_is_told(tmp_path: Path, store:
     with process("models", "pull", cwd=tmp_path, environment=environment) as pull:
         _, errors = pull.communicate(timeout=60)
     assert pull.returncode == 1
-    assert "Hugging Face does not give other.bin of owner/name" in errors
+    assert "owner/name has no other.bin; compare the names" in errors
     assert "Traceback" not in errors
 
 

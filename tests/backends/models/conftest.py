@@ -16,17 +16,25 @@ SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
 
 @dataclass
 class Web:
-    """What the server does, and what it was asked. ``cuts`` are how many bytes each answer gives before it is cut."""
+    """What the server does, and what it was asked.
+
+    ``cuts`` are how many bytes each answer gives before it is cut, ``statuses`` how the first answers end without any;
+    ``part`` is the Content-Range of whatever is asked for in part, and ``headers`` are said besides.
+    """
 
     content: bytes = WEIGHTS
     cuts: list[int] = field(default_factory=list)
     ranges: bool = True
     mark: str = '"v1"'
     status: int | None = None
-    says_length: int | None = None
+    statuses: list[int] = field(default_factory=list)
+    part: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    says_length: int | str | None = None
     redirect: str | None = None
     hold: threading.Event | None = None
     asked: list[str | None] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
     arrived: threading.Event = field(default_factory=threading.Event)
     address: str = ""
 
@@ -42,6 +50,7 @@ def web() -> Iterator[Web]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             web.asked.append(self.headers["Range"])
+            web.paths.append(self.path)
             web.arrived.set()
             if web.hold is not None:
                 web.hold.wait(10)
@@ -50,8 +59,8 @@ def web() -> Iterator[Web]:
                 self.send_header("Location", web.redirect)
                 self.end_headers()
                 return
-            if web.status is not None:
-                self.send_error(web.status)
+            if (status := web.statuses.pop(0) if web.statuses else web.status) not in (None, 200):
+                self.send_error(status)
                 return
             self._send_content()
 
@@ -66,10 +75,13 @@ def web() -> Iterator[Web]:
                     self.end_headers()
                     return
                 self.send_response(206)
-                self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+                self.send_header("Content-Range", web.part or f"bytes {start}-{total - 1}/{total}")
             else:
                 self.send_response(200)
-            self.send_header("ETag", web.mark)
+            if web.mark:
+                self.send_header("ETag", web.mark)
+            for name, value in web.headers.items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(web.says_length or total - start))
             self.end_headers()
             cut = web.cuts.pop(0) if web.cuts else total
