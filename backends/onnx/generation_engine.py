@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from ...core.failure import AttemptError, FailureKind
 from ..process.engine import Engine, Events, Parcel, Progress, RunningCall
 from ..process.frames import JsonObject
-from .external_data import proven_data, require_proven
+from .admission import admit
+from .external_data import require_proven
 from .genai_config import FILE, read_config
-from .runtime import fallback, missing, physical_cores, prepare, require_memory, without_cpu
+from .runtime import fallback, missing, physical_cores, prepare, without_cpu
 from .unavailable import unavailable
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class OnnxGenerationEngine(Engine):
             raise missing(error, "onnx-genai") from None
         name, path = settings["model"]["name"], Path(settings["model"]["path"])
         proven = settings["model"]["proven"]
-        require_memory(name, [path, *proven_data(name, path, proven)])
+        admit(name, path, proven)
         for beside in _BESIDE if settings["tokenizer"] is None else _BESIDE - {TOKENIZER}:
             if path.with_name(beside).is_file():
                 require_proven(name, beside, proven)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import psutil
 
 from ...core.failure import AttemptError, FailureKind
-from ..process.memory import free_memory
-from .unavailable import unavailable
 
 CPU = "CPUExecutionProvider"
 
@@ -30,14 +27,6 @@ def missing(error: ImportError, extra: str) -> AttemptError:
         f'the Python package {error.name or extra!r} is missing or does not run here; pip install "edgewise[{extra}]"'
     )
     return AttemptError(FailureKind.MODEL_UNAVAILABLE, sentence)
-
-
-def require_memory(model: str, files: Iterable[Path]) -> None:
-    """Raise MODEL_UNAVAILABLE for a model whose files do not fit, before native code tries."""
-    size = sum(file.stat().st_size for file in files)
-    if size > (free := free_memory()):
-        why = f"it has {size >> 20} MiB, and {free >> 20} MiB of memory are free; use a smaller one"
-        raise unavailable(model, why)
 
 
 def physical_cores() -> int:

@@ -13,8 +13,8 @@ import onnxruntime
 from ...core.failure import AttemptError, FailureKind
 from ..process.engine import RunningCall
 from ..process.frames import JsonObject
-from .external_data import proven_data
-from .runtime import CPU, fallback, physical_cores, require_memory, without_cpu
+from .admission import admit
+from .runtime import CPU, fallback, physical_cores, without_cpu
 from .signature import Port
 from .unavailable import unavailable
 
@@ -47,9 +47,8 @@ class Session:
     def __init__(self, model: str, files: JsonObject, *, threads: int | None, providers: Sequence[str]) -> None:
         """``files`` is what `model_fields` says of them."""
         self._model = model
-        path = Path(files["path"])
-        require_memory(model, [path, *proven_data(model, path, files["proven"])])
-        self._session = _open(model, str(path), threads or physical_cores(), providers)
+        admit(model, Path(files["path"]), files["proven"])
+        self._session = _open(model, files["path"], threads or physical_cores(), providers)
         self.inputs = self._dense(self._session.get_inputs(), required=True)
         self.outputs = self._dense(self._session.get_outputs(), required=False)
         if not self.outputs:
