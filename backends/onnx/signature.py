@@ -40,14 +40,14 @@ class NodeArgument(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """An input or output of a model. A dynamic axis is None.
+    """An input or output of a model. A dynamic axis is None, or the name under which it has one extent everywhere.
 
     An empty shape says nothing: ONNX Runtime describes a scalar and a tensor of unknown rank alike.
     """
 
     name: str
     dtype: str
-    shape: tuple[int | None, ...]
+    shape: tuple[int | str | None, ...]
 
     @classmethod
     def of(cls, argument: NodeArgument) -> Port | None:
@@ -55,28 +55,27 @@ class Port:
         dtype = _DTYPES.get(argument.type)
         if dtype is None:
             return None
-        axes = (axis if isinstance(axis, int) and axis >= 0 else None for axis in argument.shape)
-        return cls(argument.name, dtype, tuple(axes))
+        return cls(argument.name, dtype, tuple(map(_axis, argument.shape)))
 
     def described(self) -> list[str | list[int | None]]:
         """Name, type and shape, as JSON has them: the fields of a `TensorSpec`."""
-        return [self.name, self.dtype, list(self.shape)]
+        return [self.name, self.dtype, [axis if isinstance(axis, int) else None for axis in self.shape]]
 
     @property
     def has_rows(self) -> bool:
         """Whether its first axis may have any extent."""
-        return self.shape[:1] == (None,)
+        return bool(self.shape) and not isinstance(self.shape[0], int)
 
     def accepts_shape(self, shape: Sequence[int]) -> bool:
         """Whether every fixed axis has its extent."""
         if not self.shape:
             return True
         return len(shape) == len(self.shape) and all(
-            mine is None or mine == theirs for mine, theirs in zip(self.shape, shape, strict=True)
+            mine == theirs for mine, theirs in zip(self.shape, shape, strict=True) if isinstance(mine, int)
         )
 
     def __str__(self) -> str:
-        axes = ", ".join("any" if axis is None else str(axis) for axis in self.shape)
+        axes = ", ".join(str(axis) if isinstance(axis, int) else "any" for axis in self.shape)
         return f"{self.dtype} [{axes}]" if self.shape else f"{self.dtype} of any shape"
 
 
@@ -90,6 +89,24 @@ def check_inputs(model: str, ports: Sequence[Port], tensors: Mapping[str, Tensor
             mistakes.append(f"{name!r} is none of its inputs, they are {', '.join(map(repr, wanted))}")
         elif tensor.dtype != port.dtype or not port.accepts_shape(tensor.shape):
             mistakes.append(f"{name!r} is {tensor.dtype} {list(tensor.shape)} and must be {port}")
-    if mistakes:
+    if mistakes := mistakes or _disagreements(ports, tensors):
         sentence = f"the input tensors do not fit model {model!r}: {'; '.join(mistakes)}"
         raise AttemptError(FailureKind.INVALID_REQUEST, sentence)
+
+
+def _disagreements(ports: Sequence[Port], tensors: Mapping[str, TensorBytes]) -> list[str]:
+    """Where an axis of one name has two extents. ONNX Runtime plans its memory as if that could not be."""
+    first: dict[str, tuple[int, str]] = {}
+    mistakes = []
+    for port in ports:
+        for axis, extent in zip(port.shape, tensors[port.name].shape, strict=False):
+            if not isinstance(axis, str):
+                continue
+            wanted, other = first.setdefault(axis, (extent, port.name))
+            if extent != wanted:
+                mistakes.append(f"the axis {axis!r} is {wanted} long in {other!r} and {extent} in {port.name!r}")
+    return mistakes
+
+
+def _axis(axis: int | str | None) -> int | str | None:
+    return None if axis == "" or (isinstance(axis, int) and axis < 0) else axis

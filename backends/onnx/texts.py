@@ -131,7 +131,7 @@ class TextModel:
         if strange or _IDS not in [port.name for port in ports]:
             why = f"texts give a model {', '.join(_INPUTS)}, and it wants {_names(ports)}"
             raise unavailable(self.name, why)
-        if any(axis is not None for port in ports for axis in port.shape):
+        if any(isinstance(axis, int) for port in ports for axis in port.shape):
             why = "its inputs have a fixed size; export it with dynamic batch and sequence axes"
             raise unavailable(self.name, why)
 

@@ -176,20 +176,30 @@ async def test_values_that_a_model_cannot_take_are_the_callers_mistake_and_are_n
     assert (await infer(backend, "table", row=numpy.array([2])))["y"].tolist() == [2.0]
 
 
-async def test_an_operator_that_fails_fails_one_call(
-    start_infer: StartInfer, infer: Infer, build: Callable[..., Path]
+@pytest.mark.parametrize(
+    ("named", "kind"), [(["n", "n"], FailureKind.INVALID_REQUEST), (["n", None], FailureKind.INTERNAL)]
+)
+async def test_shapes_that_differ_where_the_model_names_one_axis_are_the_callers_mistake(
+    start_infer: StartInfer, infer: Infer, build: Callable[..., Path], named: list[str | None], kind: FailureKind
 ) -> None:
+    """Where it names none, only running it shows, and fails that call alone."""
     path = build(
         "sums",
         [helper.make_node("Add", ["a", "b"], ["y"])],
-        [("a", TensorProto.FLOAT, ["n"]), ("b", TensorProto.FLOAT, ["n"])],
+        [("a", TensorProto.FLOAT, named[:1]), ("b", TensorProto.FLOAT, named[1:])],
         [("y", TensorProto.FLOAT, ["n"])],
     )
     backend = await start_infer(sums=path)
     two, three = numpy.ones(2, dtype=numpy.float32), numpy.ones(3, dtype=numpy.float32)
-    text = await refusal(infer(backend, "sums", a=two, b=three), FailureKind.INTERNAL)
-    assert "model 'sums' failed in one of its operators" in text
+    text = await refusal(infer(backend, "sums", a=two, b=three), kind)
+    if kind is FailureKind.INVALID_REQUEST:
+        assert "the axis 'n' is 2 long in 'a' and 3 in 'b'" in text
+    else:
+        assert "model 'sums' failed in one of its operators" in text
     assert (await infer(backend, "sums", a=two, b=two))["y"].tolist() == [2.0, 2.0]
+    signature = backend.signature("sums")
+    assert signature is not None
+    assert [spec.shape for spec in signature.inputs] == [(None,), (None,)]
 
 
 async def test_a_request_before_the_start_waits_for_it(
