@@ -73,9 +73,13 @@ class Batcher:
         self._running: set[asyncio.Task[None]] = set()
 
     async def infer(self, model: str, tensors: Tensors, context: CallContext) -> dict[str, Tensor]:
-        """The outputs for these tensors. Raises what ``run`` raises."""
+        """The outputs for these tensors. Raises what ``run`` raises.
+
+        What has no time to wait runs at once, and by itself.
+        """
         rows = _rows(tensors)
-        if rows is None or rows >= self._most:
+        hurried = context.deadline.passed(asyncio.get_running_loop().time() + self._wait)
+        if rows is None or rows >= self._most or hurried:
             return await self._run(model, tensors, context.priority, context.deadline)
         key = _key(model, tensors, context.data_classes)
         if (batch := self._open.get(key)) is not None and batch.rows + rows > self._most:

@@ -108,6 +108,21 @@ def test_a_full_batch_does_not_wait() -> None:
     batched(test)
 
 
+def test_what_has_no_time_to_wait_runs_at_once_by_itself() -> None:
+    """Also what is late already: it is the worker's to refuse."""
+
+    async def test(doubler: Doubler, batcher: Batcher) -> None:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        budgets = (60.0, 0.001, -1.0, 60.0)
+        await asyncio.gather(*(batcher.infer("m", rows_of(1), context(seconds=budget)) for budget in budgets))
+        alone = [round(began + budget, 3) for budget in (0.001, -1.0)]
+        assert [(rows, deadline) for rows, _, deadline in doubler.runs[:2]] == [(1, at) for at in alone]
+        assert [rows for rows, _, _ in doubler.runs[2:]] == [2]
+
+    batched(test)
+
+
 def test_what_differs_does_not_run_together() -> None:
     async def test(doubler: Doubler, batcher: Batcher) -> None:
         wide = {"x": to_tensor(numpy.zeros((1, 4), dtype=numpy.float32))}
