@@ -1,4 +1,4 @@
-"""Runs tests in a forked child of a process that has imported all but edgewise itself."""
+"""Runs tests over a mutant in a forked child, which imports edgewise with the mutant in it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,20 @@ import pytest
 
 from .mutants import Mutant
 
-_POLL = 0.05
+QUIET = ("-x", "-q", "--tb=no", "-p", "no:cacheprovider", "--no-header", "--no-summary")
+"""How pytest runs where all that counts is whether a test fails."""
+
+BROKEN = 3
+"""The exit code of a child that could not do what it was to do."""
+
+_POLL = 0.005
 
 
 def run(child: Callable[[], int], seconds: float) -> int | None:
     """The exit code of what a forked child does, ``None`` where it had not ended after so many seconds."""
     pid = os.fork()
     if pid == 0:
-        code = 3
+        code = BROKEN
         try:
             os.setpgid(0, 0)
             quiet = os.open(os.devnull, os.O_WRONLY)
@@ -41,10 +47,10 @@ def run(child: Callable[[], int], seconds: float) -> int | None:
     return None
 
 
-def test_mutant(mutant: Mutant, tests: Sequence[str]) -> int:
-    """Run the tests over the mutant; 0 where none of them notices it."""
+def test_mutant(mutant: Mutant, tests: Sequence[str], folder: Path) -> int:
+    """Run the tests over the mutant, in a folder for their files; 0 where none of them notices it."""
     _install(mutant)
-    return int(pytest.main([*tests, "-x", "-q", "-p", "no:cacheprovider", "--no-header", "--no-summary"]))
+    return int(pytest.main([*tests, *QUIET, f"--basetemp={folder}"]))
 
 
 test_mutant.__test__ = False  # type: ignore[attr-defined]  # it is not one, for all its name

@@ -1,40 +1,52 @@
-"""Which tests run which lines, and how long each takes."""
+"""Which tests run which lines, which lines run at import, and how long each test takes."""
 
 from __future__ import annotations
 
 import json
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import coverage
 import pytest
 
+from .in_child import QUIET
+
 _AT_IMPORT = ""
+_MUTATED_OR_MUTATING = frozenset({"edgewise", "tests", "__main__", "__mp_main__"})
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """``tests`` holds, by file and line, the tests that run it; ``seconds`` how long each test takes."""
+    """``tests`` holds, by file and line, the tests that run it, ``seconds`` how long each test takes.
+
+    ``at_import`` are the lines of each file that run before any test does; ``foreign`` all modules that the tests need
+    and that are not edgewise's.
+    """
 
     tests: dict[str, dict[int, list[str]]]
     seconds: dict[str, float]
+    at_import: dict[str, frozenset[int]]
+    foreign: tuple[str, ...]
 
-    def of(self, file: str, line: int, most_seconds: float) -> list[str]:
-        """The tests that run a line, the quickest first, as many as fit into the time, and one at least."""
+    def of(self, file: str, line: int, body: range | None) -> list[str]:
+        """The tests that run a line, the quickest first.
+
+        Of a line that goes on with the one before, those that run any line of the function's ``body``. What stands in
+        no function (``None``) takes effect wherever the module is used: after the tests that run its functions, all.
+        """
         lines = self.tests.get(file, {})
-        names = lines.get(line)
-        if not names:  # a constant or a signature, which runs at import: whoever uses the module may notice
-            names = [name for each in lines.values() for name in each]
-        ordered = sorted(set(names), key=lambda name: self.seconds.get(name, 0.0))
-        chosen: list[str] = []
-        for name in ordered:
-            most_seconds -= self.seconds.get(name, 0.0)
-            if most_seconds < 0 and chosen:
-                break
-            chosen.append(name)
-        return chosen
+        names = set(lines.get(line, ())) or {name for each in body or lines for name in lines.get(each, ())}
+        return self._quickest_first(names) + ([] if body else self._quickest_first(self.seconds.keys() - names))
+
+    def _quickest_first(self, names: Iterable[str]) -> list[str]:
+        return sorted(names, key=lambda name: (self.seconds[name], name))
+
+    def runs_at_import(self, file: str, lines: range) -> bool:
+        """Whether one of the lines does."""
+        return not self.at_import.get(file, frozenset()).isdisjoint(lines)
 
 
 class _Recorder:
@@ -51,26 +63,36 @@ class _Recorder:
         self._recording.switch_context(_AT_IMPORT)
 
 
-def record(packages: Sequence[str], tests: Sequence[str], into: Path) -> int:
+def record(packages: Sequence[str], tests: Sequence[str], folder: Path, into: Path) -> int:
     """Run the tests once and write what they reach to a file. For a child process; returns pytest's exit code."""
     recording = coverage.Coverage(data_file=None, source_pkgs=list(packages))
     recorder = _Recorder(recording)
     recording.start()
-    code = pytest.main([*tests, "-q", "-p", "no:cacheprovider"], plugins=[recorder])
+    code = pytest.main([*tests, *QUIET, f"--basetemp={folder}"], plugins=[recorder])
     recording.stop()
     data = recording.get_data()
-    reached = {
-        file: {line: [name for name in names if name] for line, names in data.contexts_by_lineno(file).items()}
-        for file in data.measured_files()
+    contexts = {file: data.contexts_by_lineno(file) for file in data.measured_files()}
+    told = {
+        "tests": {
+            file: {line: [name for name in names if name != _AT_IMPORT] for line, names in lines.items()}
+            for file, lines in contexts.items()
+        },
+        "seconds": recorder.seconds,
+        "at_import": {
+            file: [line for line, names in lines.items() if _AT_IMPORT in names] for file, lines in contexts.items()
+        },
+        "foreign": sorted(name for name in sys.modules if name.partition(".")[0] not in _MUTATED_OR_MUTATING),
     }
-    into.write_text(json.dumps({"tests": reached, "seconds": recorder.seconds}), "utf-8")
+    into.write_text(json.dumps(told), "utf-8")
     return int(code)
 
 
 def load(path: Path) -> Reach:
     """What `record` has written."""
-    stored = json.loads(path.read_text("utf-8"))
-    tests = {
-        Path(file).name: {int(line): names for line, names in lines.items()} for file, lines in stored["tests"].items()
-    }
-    return Reach(tests, stored["seconds"])
+    told = json.loads(path.read_text("utf-8"))
+    return Reach(
+        {Path(file).name: {int(line): names for line, names in lines.items()} for file, lines in told["tests"].items()},
+        told["seconds"],
+        {Path(file).name: frozenset(lines) for file, lines in told["at_import"].items()},
+        tuple(told["foreign"]),
+    )
