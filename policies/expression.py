@@ -41,7 +41,7 @@ def read_tree(serialized: bytes) -> Node:
 
 
 def _node(expr: bytes, positions: dict[int, int]) -> Node:
-    offset = positions.get(_number(expr, 2), 0)
+    offset = positions[_number(expr, 2)]
     what, body = next(((tag, value) for tag, value in _fields(expr) if isinstance(value, bytes)), (0, b""))
     match what:
         case 3:

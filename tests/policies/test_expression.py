@@ -57,6 +57,8 @@ def test_a_comprehension_s_parts_are_all_read() -> None:
         ("number", "7"),
         ("call", "_||_"),
     }
+    start = tree("request.data_classes.map(c, c + 'x') == ['ax']").children[0].children[1]
+    assert (start.kind, start.children) == ("list", ())
 
 
 def test_each_node_knows_where_it_stands() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -12,13 +13,16 @@ from edgewise.core.place import Evidence
 from edgewise.core.problem import Problem, Severity
 from edgewise.policies import compile_policy
 from edgewise.policies.facts import BackendTerms
+from edgewise.policies.gaps import Gaps
 from edgewise.policies.places import Places
 from edgewise.policies.plan import StreamFailover
 from edgewise.policies.settings import (
     AssertionSettings,
     DataClassSettings,
+    EncryptionSettings,
     GroupSettings,
     NeverSettings,
+    OfflineSettings,
     PolicySettings,
     RuleSettings,
     SetSettings,
@@ -129,6 +133,34 @@ def test_a_broken_promise_says_what_would_have_to_hold(judge: Judge) -> None:
 def test_a_promise_that_says_nothing_is_a_mistake(judge: Judge, promise: Any, path: tuple[str | int, ...]) -> None:
     (problem,) = judge(assert_=promise)
     assert (problem.path, problem.severity) == (("assert", 0, "never", *path), Severity.ERROR)
+
+
+# --- what the policy is judged without
+
+
+def test_beside_mistakes_elsewhere_the_policy_is_judged_whole_and_not_made(
+    places: Places, terms: tuple[BackendTerms, ...]
+) -> None:
+    settings = PolicySettings(data_classes=CLASSES, default_data_class="public", assert_=never("health", "DE"))
+    for promises, sentences in ((settings.assert_, ["the class 'health' may reach the backend 'gateway'"]), ((), [])):
+        written = replace(settings, assert_=promises)
+        policy, problems = compile_policy(written, terms, places, gaps=Gaps(elsewhere=True))
+        assert policy is None
+        assert [each.sentence.partition(" (")[0] for each in problems] == sentences
+
+
+@pytest.mark.parametrize(
+    ("encryption", "good"),
+    [
+        (EncryptionSettings(key_env="KEY"), True),
+        (EncryptionSettings(keyring="outbox"), True),
+        (EncryptionSettings(), False),
+        (EncryptionSettings(key_env="KEY", keyring="outbox"), False),
+    ],
+)
+def test_an_outbox_s_key_stands_in_one_place(judge: Judge, encryption: EncryptionSettings, good: bool) -> None:
+    problems = judge(offline=OfflineSettings(encryption=encryption))
+    assert [each.path for each in problems] == ([] if good else [("offline", "encryption")])
 
 
 # --- groups
