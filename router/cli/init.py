@@ -8,8 +8,9 @@ import click
 
 from .ending import CommandError, examples
 from .machine import LLAMA, MINILM, MINILM_TOKENIZER, ONNX, SMOLLM2, PackagedModel, sha256
-from .options import DEFAULT_FILE
+from .options import DEFAULT_FILE, cases_beside
 from .starter import PRESETS, Found, FoundModel, starter
+from .starter_cases import starter_cases
 from .terminal import console
 
 
@@ -24,29 +25,40 @@ from .terminal import console
 @click.argument("path", metavar="[PATH]", default=DEFAULT_FILE, type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--remote", metavar="HOST:PORT", help="A model service to use, such as one of `edgewise serve`.")
 @click.option("--preset", type=click.Choice(PRESETS), help="A policy to start from; docs/policy.md explains each.")
-@click.option("--force", is_flag=True, help="Replace the file where there is one.")
+@click.option("--force", is_flag=True, help="Replace the files where there are any.")
 def init(path: Path, remote: str | None, preset: str | None, force: bool) -> None:
     """Write a commented configuration for what is found on this machine.
 
     PATH is edgewise.yaml where absent. Looks for engines and for packages that carry small models, and
-    writes down their sha256, so that an altered file is refused.
+    writes down their sha256, so that an altered file is refused. Beside it, as edgewise.tests.yaml, stand cases
+    that show what the policy does.
     """
-    if path.exists() and not force:
-        raise CommandError(f"{path} is there already", "name another file, or give --force to replace it")
+    cases = cases_beside(path)
+    for each in (path, cases):
+        if each.exists() and not force:
+            raise CommandError(f"{each} is there already", "name another file, or give --force to replace it")
     if remote is not None:
         _judge_target(remote)
     found = _look_around(remote)
-    if not found.anything:
+    if not found.backends:
         raise CommandError(
             "nothing on this machine can answer, and no --remote was named",
             f"{LLAMA.install} && {SMOLLM2.install}; or give --remote HOST:PORT",
         )
+    _write(path, starter(found, preset))
+    _write(cases, starter_cases(found, preset, path.name))
+    click.echo(f"wrote {path}: {_account(found)}")
+    click.echo(f"wrote {cases}: what its policy does, case by case")
+    is_default = str(path) == DEFAULT_FILE
+    click.echo(f"next: edgewise check{'' if is_default else f' {path}'}")
+    click.echo(f"      edgewise policy test{'' if is_default else f' -c {path}'}")
+
+
+def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(starter(found, preset), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise CommandError(f"cannot write {path}: {error.strerror}", "name a file that you may write") from None
-    click.echo(f"wrote {path}: {_account(found)}")
-    click.echo(f"next: edgewise check{'' if str(path) == DEFAULT_FILE else f' {path}'}")
 
 
 def _judge_target(remote: str) -> None:

@@ -34,6 +34,11 @@ DEFAULT_FILE = "edgewise.yaml"
 _NUMBER = re.compile(r"\d{1,9}(\.\d{0,9})?|\.\d{1,9}", re.ASCII)
 
 
+def cases_beside(path: Path) -> Path:
+    """Where the cases of a configuration's policy stand: edgewise.tests.yaml beside edgewise.yaml."""
+    return path.with_name(f"{path.stem}.tests.yaml")
+
+
 def _seconds(ctx: click.Context, option: click.Parameter, text: str | None) -> float | None:
     """A duration as in the configuration, as seconds; a bare number is seconds, as in Python."""
     if text is None:

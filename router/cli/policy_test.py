@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .ending import ExitCode, examples
-from .options import config_option, format_option
+from .options import cases_beside, config_option, format_option
 
 if TYPE_CHECKING:
     from ...policies import Policy
@@ -46,7 +46,7 @@ def test(ctx: click.Context, cases: Path | None, path: Path, cover: bool, output
     from ..config.cases import load_cases
 
     policy = load(path).policy
-    file = cases or path.with_name(f"{path.stem}.tests.yaml")
+    file = cases or cases_beside(path)
     matched: set[str] = set()
     results = [(case.name, _differences(case, policy, matched)) for case in load_cases(file, policy)]
     uncovered = [rule.name for rule in policy.rules if rule.name not in matched]

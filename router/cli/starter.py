@@ -32,9 +32,10 @@ class Found:
         return [*([self.generates] if self.generates else []), *(self.embeds or ())]
 
     @property
-    def anything(self) -> bool:
-        """Whether there is at least one backend to configure."""
-        return bool(self.models or self.remote)
+    def backends(self) -> Sequence[str]:
+        """The names of the backends to configure."""
+        named = {"phone": self.generates, "embedder": self.embeds, "cloud": self.remote}
+        return [name for name, found in named.items() if found]
 
 
 PRESETS = ("latency-first", "offline-first", "cost-saver", "eu-residency", "health-on-device", "battery-aware")

@@ -11,6 +11,7 @@ import pytest
 
 from edgewise.router.cli.machine import MINILM, MINILM_TOKENIZER, SMOLLM2
 from edgewise.router.cli.starter import PRESETS, Found, FoundModel, starter
+from edgewise.router.cli.starter_cases import starter_cases
 from edgewise.router.config import loads
 
 from .conftest import COMMAND, Invoke
@@ -71,6 +72,41 @@ def test_what_init_writes_of_a_preset_passes_check(preset: str, tmp_path: Path) 
         assert f"# {preset}: " in text
 
 
+@pytest.mark.parametrize("preset", [None, *PRESETS])
+@pytest.mark.parametrize(
+    "found",
+    [
+        Found(GENERATES, None, None),
+        Found(None, EMBEDS, None),
+        Found(None, None, "models.example.com:443"),
+        Found(GENERATES, EMBEDS, "models.example.com:443"),
+    ],
+    ids=lambda found: "+".join(found.backends),
+)
+def test_the_starter_s_policy_keeps_its_cases_and_they_show_every_rule(
+    invoke: Invoke, tmp_path: Path, found: Found, preset: str | None
+) -> None:
+    (tmp_path / "edgewise.yaml").write_text(starter(found, preset), encoding="utf-8")
+    cases = starter_cases(found, preset, "edgewise.yaml")
+    (tmp_path / "edgewise.tests.yaml").write_text(cases, encoding="utf-8")
+    result = invoke("policy", "test", "--cover")
+    assert result.exit_code == 0, result.output
+    assert all(name in cases for name in found.backends)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_init_writes_cases_that_a_changed_policy_breaks(invoke: Invoke, tmp_path: Path, preset: str) -> None:
+    written = invoke("init", "clinic.yaml", "--remote", "127.0.0.1:50051", "--preset", preset)
+    assert "wrote clinic.tests.yaml" in written.output
+    assert written.output.endswith("next: edgewise check clinic.yaml\n      edgewise policy test -c clinic.yaml\n")
+    tested = invoke("policy", "test", "-c", "clinic.yaml", "--cover")
+    assert tested.exit_code == 0, tested.output
+    assert " 0 failed" in tested.output
+    file = tmp_path / "clinic.yaml"
+    file.write_text(file.read_text(encoding="utf-8").replace("public: {process_in: [any]}", "public: {process_in: []}"))
+    assert invoke("policy", "test", "-c", "clinic.yaml").exit_code == 1
+
+
 def test_init_overwrites_only_when_told_to(invoke: Invoke, tmp_path: Path) -> None:
     file = tmp_path / "edgewise.yaml"
     file.write_text("mine", encoding="utf-8")
@@ -80,6 +116,15 @@ def test_init_overwrites_only_when_told_to(invoke: Invoke, tmp_path: Path) -> No
     assert file.read_text(encoding="utf-8") == "mine"
     assert invoke("init", "--force").exit_code == 0
     assert file.read_text(encoding="utf-8") != "mine"
+
+
+def test_init_does_not_overwrite_cases_either(invoke: Invoke, tmp_path: Path) -> None:
+    cases = tmp_path / "edgewise.tests.yaml"
+    cases.write_text("mine", encoding="utf-8")
+    refused = invoke("init")
+    assert (refused.exit_code, cases.read_text(encoding="utf-8")) == (1, "mine")
+    assert "edgewise.tests.yaml is there already" in refused.stderr
+    assert not (tmp_path / "edgewise.yaml").exists()
 
 
 def test_init_refuses_a_target_that_is_none(invoke: Invoke, tmp_path: Path) -> None:
