@@ -12,6 +12,17 @@ from .backends import WrittenBackend
 _ALPHABETS = frozenset({"LATIN", "GREEK", "CYRILLIC", "ARMENIAN"})
 """Those with letters that look alike, by the first word of their letters' Unicode names."""
 
+_TWINS = str.maketrans(
+    "\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7"
+    "\u03b1\u03bd\u03bf\u03c1\u03c5"
+    "\u0410\u0412\u0415\u0405\u0406\u0408\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0423\u0425"
+    "\u0430\u0435\u0455\u0456\u0458\u043e\u0440\u0441\u0443\u0445\u04bb\u0501\u051b\u051d\u04cf"
+    "\u054d\u054f\u0555"
+    "\u0570\u0578\u057d\u0581\u0585",
+    "ABEZHIKMNOPTYXavopuABESIJKMHOPCTYXaesijopcyxhdqwlUSOhnugo",
+)
+"""Greek, Cyrillic and Armenian letters that are drawn like Latin ones, after Unicode's confusables.txt (UTS #39)."""
+
 
 def check_names(settings: PolicySettings, backends: Iterable[WrittenBackend]) -> list[Problem]:
     """A warning for every declared name that looks like another text. Paths count from the whole configuration."""
@@ -60,6 +71,6 @@ def _oddity(name: str) -> tuple[str, str] | None:
 
 
 def _skeleton(name: str) -> str:
-    """The name without what the eye passes over: capitals, accents, and how words are joined."""
+    """The name without what the eye passes over: alphabets, capitals, accents, and how words are joined."""
     bare = (each for each in unicodedata.normalize("NFKD", name) if not unicodedata.combining(each))
-    return "".join(bare).casefold().replace("_", "-").replace(" ", "-")
+    return "".join(bare).translate(_TWINS).casefold().replace("_", "-").replace(" ", "-")

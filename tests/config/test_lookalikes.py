@@ -21,6 +21,13 @@ from .test_mistakes import BACKENDS, FAR, POLICY
         (POLICY.replace("public", "e\u0301tat"), (6, 18), "not written as it reads", "write '\u00e9tat'"),
         (FAR + "    labels: [A]\n", (3, 3), "'a' reads like 'A'", "other"),
         (
+            POLICY + "  tags: {cope: [a], \u0441\u043e\u0440\u0435: [b]}\n",
+            (7, 21),
+            "reads like 'cope'",
+            "other",
+        ),
+        (POLICY + "  tags: {\u0391\u0392\u0395: [a], abe: [b]}\n", (7, 20), "reads like '\u0391\u0392\u0395'", "other"),
+        (
             POLICY + "  sites: {the ward: {in: DE}, the_ward: {in: NL}}\n",
             (7, 31),
             "'the_ward' reads like 'the ward'",
