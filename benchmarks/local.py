@@ -2,8 +2,8 @@
 
 Run: ``python benchmarks/local.py [--quick] [--only overhead]``. The figures to quote are the ratios: each round
 measures all three, so that a machine that changes speed changes all. Bare is the library called in this process, with
-the same settings. Models: SmolLM2 by llama.cpp; int8 MiniLM, a sum of rows (which computes nearly nothing, so that the
-handing over shows) and a network (which computes) by ONNX Runtime.
+as many threads and else its defaults. Models: SmolLM2 by llama.cpp; int8 MiniLM, a sum of rows (which computes nearly
+nothing, so that the handing over shows) and a network (which computes) by ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from itertools import pairwise
+from itertools import cycle, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ from edgewise.router import AsyncRouter
 from edgewise.router.config import load
 
 THREADS = 2
+PAUSE = 0.02
+"""Between two measured calls, in seconds: so long the bare ONNX Runtime's threads may spin after a run."""
 TOKENS = 48
 PROMPT = "Question {run}: name three colours, and say why you like each of them."
 CONFIGURATION = """
@@ -69,6 +71,7 @@ async def compare(what: str, ways: Mapping[str, Measured], rounds: int) -> None:
     taken: dict[str, list[Mapping[str, float]]] = {way: [] for way in ways}
     for number in range(-2, rounds):
         for way, measured in ways.items():
+            await asyncio.sleep(PAUSE)
             figures = await measured(number + 2)
             if number >= 0:
                 taken[way].append(figures)
@@ -138,31 +141,47 @@ async def measure_embedding(router: AsyncRouter, backend: Backend, model: Path, 
     tokenizer = tokenizers.Tokenizer.from_file(str(words))
     tokenizer.no_padding()
     names = [each.name for each in session.get_inputs()]
-    text = "The quick brown fox jumps over the lazy dog near the river bank, run {run}."
+    sentence = ("the", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog", "near", "the", "river", "bank")
 
-    def once(run: int) -> Mapping[str, float]:
-        started = time.perf_counter()
-        ids = numpy.array([tokenizer.encode(text.format(run=run)).ids], dtype=numpy.int64)
+    def texts(run: int, count: int, length: int) -> list[str]:
+        return [" ".join([str(run % 10), *islice(cycle(sentence), length - 1)])] * count
+
+    def once(run: int, count: int, length: int) -> None:
+        tokens = tokenizer.encode_batch(texts(run, count, length))
+        ids = numpy.array([each.ids for each in tokens], dtype=numpy.int64)
         known = {"input_ids": ids, "attention_mask": numpy.ones_like(ids), "token_type_ids": numpy.zeros_like(ids)}
         output = session.run(None, {name: known[name] for name in names})[0].mean(axis=1)
         output /= numpy.linalg.norm(output, axis=1, keepdims=True)
-        return {"one text": time.perf_counter() - started}
 
-    async def bare(run: int) -> Mapping[str, float]:
-        return once(run)
+    def ways(count: int, length: int) -> dict[str, Measured]:
+        figure = f"{count} x {length} words"
 
-    async def worker(run: int) -> Mapping[str, float]:
-        started = time.perf_counter()
-        await backend.embed(EmbedInput((text.format(run=run),)), context())
-        return {"one text": time.perf_counter() - started}
+        async def bare(run: int) -> Mapping[str, float]:
+            started = time.perf_counter()
+            once(run, count, length)
+            return {figure: time.perf_counter() - started}
 
-    async def routed(run: int) -> Mapping[str, float]:
-        started = time.perf_counter()
-        await router.embed([text.format(run=run)], backend="embedder")
-        return {"one text": time.perf_counter() - started}
+        async def worker(run: int) -> Mapping[str, float]:
+            started = time.perf_counter()
+            await backend.embed(EmbedInput(tuple(texts(run, count, length))), context())
+            return {figure: time.perf_counter() - started}
 
-    await compare("ONNX embedding", {"bare": bare, "worker": worker, "routed": routed}, rounds * 10)
-    await compare_callers("ONNX embedding", {"bare": _in_a_thread(once), "routed": routed}, rounds)
+        async def routed(run: int) -> Mapping[str, float]:
+            started = time.perf_counter()
+            await router.embed(texts(run, count, length), backend="embedder")
+            return {figure: time.perf_counter() - started}
+
+        return {"bare": bare, "worker": worker, "routed": routed}
+
+    for count, length in ((1, 12), (1, 100), (8, 100)):
+        await compare("ONNX embedding", ways(count, length), rounds * 2)
+
+    def in_a_thread(run: int) -> Mapping[str, float]:
+        once(run, 1, 12)
+        return {}
+
+    callers = {"bare": _in_a_thread(in_a_thread), "routed": ways(1, 12)["routed"]}
+    await compare_callers("ONNX embedding, 12 words", callers, rounds)
 
 
 async def measure_tensors(router: AsyncRouter, backend: Backend, paths: Mapping[str, Path], rounds: int) -> None:
@@ -209,16 +228,20 @@ async def measure_overhead(router: AsyncRouter, path: Path, rounds: int) -> None
         calls = max(5, rounds * 256 // rows)
         taken: dict[str, list[float]] = {"bare": [], "routed": []}
         for number in range(-2, calls):
+            await asyncio.sleep(PAUSE)
             started = time.perf_counter()
             session.run(None, {"x": x})
-            between = time.perf_counter()
+            bare = time.perf_counter() - started
+            await asyncio.sleep(PAUSE)
+            started = time.perf_counter()
             await router.infer("network", {"x": x}, backend="tensors")
             if number >= 0:
-                taken["bare"].append(between - started)
-                taken["routed"].append(time.perf_counter() - between)
+                taken["bare"].append(bare)
+                taken["routed"].append(time.perf_counter() - started)
         before = used()
         for _ in range(calls):
             session.run(None, {"x": x})
+        await asyncio.sleep(PAUSE)
         between_cpu = used()
         for _ in range(calls):
             await router.infer("network", {"x": x}, backend="tensors")
@@ -321,7 +344,6 @@ async def measure_starts(engine: str, backend: Backend, path: Path, rounds: int)
 def _options(onnxruntime: Any) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as the worker has it
     return options
 
 

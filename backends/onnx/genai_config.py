@@ -15,6 +15,7 @@ from typing import Any
 
 from ...core.failure import AttemptError
 from ..process.frames import JsonObject
+from .runtime import WAITING
 from .unavailable import unavailable
 
 FILE = "genai_config.json"
@@ -53,7 +54,7 @@ class GenAiConfig:
         options = {
             "log_severity_level": 4,  # even errors stay unwritten: they quote values
             "intra_op_num_threads": threads,
-            "session.intra_op.allow_spinning": "0",
+            **WAITING,
             "provider_options": [{provider: {}} for provider in providers],
         }
         body = json.loads(json.dumps(self.body))

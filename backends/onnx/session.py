@@ -14,7 +14,7 @@ from ...core.failure import AttemptError, FailureKind
 from ..process.engine import RunningCall
 from ..process.frames import JsonObject
 from .admission import admit
-from .runtime import CPU, fallback, physical_cores, without_cpu
+from .runtime import CPU, WAITING, fallback, physical_cores, without_cpu
 from .signature import Port
 from .unavailable import unavailable
 
@@ -129,8 +129,8 @@ def _open(model: str, path: str, threads: int, providers: Sequence[str]) -> onnx
     options.intra_op_num_threads = threads
     _share_memory()
     options.add_session_config_entry("session.use_env_allocators", "1")
-    # Threads that spin for work take the processor from the application.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for entry in WAITING.items():
+        options.add_session_config_entry(*entry)
     available = onnxruntime.get_available_providers()
     chosen = [provider for provider in without_cpu(providers) if provider in available]
     try:
