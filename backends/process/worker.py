@@ -126,7 +126,7 @@ class Worker:
             info = engine.load(settings, self._progress())
         except AttemptError as error:
             self._send(_failure(error))
-        except Exception as error:  # noqa: BLE001  # whatever keeps the engine from loading, the application must know
+        except BaseException as error:  # noqa: BLE001  # whatever keeps it from loading, the application must know
             sentence = f"the engine cannot load its model ({type(error).__name__})"
             self._send(_failure(AttemptError(FailureKind.MODEL_UNAVAILABLE, sentence)))
         else:
@@ -150,7 +150,7 @@ class Worker:
         try:
             with closing(self._loaded().run(call, running)) as events:
                 end = self._frame("end", id_, None if running.cancelled else self._send_events(id_, events, running))
-        except Exception as error:  # noqa: BLE001  # an engine's mistake fails one call, not the worker
+        except BaseException as error:  # noqa: BLE001  # an engine's mistake fails one call; Rust's panic is no Exception
             end = encode(_failure(error) | {"id": id_})
         # Before the application hears of the end: it may reuse nothing of this call afterwards.
         del self._calls[id_]
@@ -170,7 +170,7 @@ class Worker:
     def _answer(self, id_: int, question: Parcel) -> None:
         try:
             end = self._frame("end", id_, self._loaded().ask(question))
-        except Exception as error:  # noqa: BLE001  # an engine's mistake fails one question, not the worker
+        except BaseException as error:  # noqa: BLE001  # an engine's mistake fails one question, not the worker
             end = encode(_failure(error) | {"id": id_})
         self._write(end)
 
@@ -208,7 +208,7 @@ class Worker:
             _leave()
 
 
-def _failure(error: Exception) -> JsonObject:
+def _failure(error: BaseException) -> JsonObject:
     """Only an `AttemptError`'s text crosses over: another exception's may quote content."""
     match error:
         case AttemptError():

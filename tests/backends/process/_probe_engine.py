@@ -17,6 +17,10 @@ from edgewise.backends.process.frames import JsonObject, encode
 from edgewise.core.failure import AttemptError, FailureKind
 
 
+class Panic(BaseException):
+    """How a library written in Rust fails."""
+
+
 class ProbeEngine(Engine):
     """``fields["do"]`` names a method here; its events are the call's."""
 
@@ -89,6 +93,10 @@ class ProbeEngine(Engine):
         """One event, then native code that cannot be cancelled, for a minute."""
         yield Parcel({"started": True})
         ctypes.CDLL(None).sleep(60)
+
+    def panic(self, call: Parcel, running: RunningCall) -> Generator[Parcel, None, None]:
+        yield Parcel({"started": True})
+        raise Panic("a secret")
 
     def fail(self, call: Parcel, running: RunningCall) -> Generator[Parcel, None, None]:
         yield Parcel({"started": True})

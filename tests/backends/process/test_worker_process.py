@@ -76,6 +76,7 @@ async def test_an_engine_error_names_its_type_and_quotes_nothing(worker: WorkerP
     assert failure.kind is FailureKind.INTERNAL
     assert "ValueError" in failure.sentence
     assert "secret" not in failure.sentence
+    assert (await _failure(worker, {"do": "panic"})).kind is FailureKind.INTERNAL
     assert (await _failure(worker, {"do": "refuse"})).kind is FailureKind.CONTEXT_LENGTH
     await _echo(worker)
 
