@@ -14,13 +14,14 @@ else
 LLAMA_BUILD := -DLLAVA_BUILD=OFF
 endif
 
-.PHONY: help demo test test-servers onnx-model check protos bench resilience simulate estimates mutate crash-outbox fuzz clean
+.PHONY: help demo test test-servers test-openvino onnx-model check protos bench resilience simulate estimates mutate crash-outbox fuzz clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo    route real prompts between a model on this device and a gRPC server, and say why'
 	@echo 'make test    linters, types, import arrows, tests'
 	@echo 'make test-servers  the clients of foreign protocols against the real servers, each in an environment of its own'
+	@echo 'make test-openvino  an execution provider of ONNX Runtime that is not the CPU, in an environment of its own'
 	@echo 'make onnx-model  SmolLM2 as ONNX, which the tests of its generation then use too (1.3 GB for torch)'
 	@echo 'make resilience  how long an answer takes when a server fails, and with retries written by hand'
 	@echo 'make simulate SEEDS=500 START=0  so many worlds of faults in virtual time, and the promises in each'
@@ -52,6 +53,16 @@ test-servers: $(VENV)/models .venv-mlserver/ready .venv-triton/ready .venv-kserv
 	EDGEWISE_MLSERVER=.venv-mlserver EDGEWISE_TRITON=.venv-triton EDGEWISE_KSERVE=.venv-kserve EDGEWISE_GOOGLE=.venv-google \
 		EDGEWISE_LLAMA_SERVER=.venv-llama-server EDGEWISE_TRITONCLIENT=.venv-tritonclient \
 		EDGEWISE_WRITE_RESULTS=yes $(BIN)/python -m pytest tests/real_servers $(PYTEST_ARGS)
+
+# OpenVINO's build of ONNX Runtime takes the place of the usual one.
+test-openvino: $(VENV)/edgewise .venv-openvino/ready
+	.venv-openvino/bin/python -m pip --disable-pip-version-check install -q --no-deps --force-reinstall .
+	EDGEWISE_OPENVINO=.venv-openvino $(BIN)/python -m pytest tests/backends/onnx/test_onnx_openvino.py $(PYTEST_ARGS)
+
+.venv-openvino/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-openvino
+	.venv-openvino/bin/python -m pip --disable-pip-version-check install -q onnxruntime-openvino==1.24.1 'tokenizers>=0.20' .
+	@touch $@
 
 .venv-mlserver/ready:
 	$(PYTHON) -m venv .venv-mlserver
@@ -146,7 +157,7 @@ fuzz: .venv-fuzz/ready
 
 clean:
 	rm -rf $(VENV) .venv-protos .venv-protobuf .venv-mlserver .venv-triton .venv-kserve .venv-google .venv-llama-server \
-		.venv-tritonclient .venv-onnx-model .venv-fuzz build dist *.egg-info
+		.venv-tritonclient .venv-openvino .venv-onnx-model .venv-fuzz build dist *.egg-info
 
 $(VENV)/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'edgewise needs Python 3.11 or later: make PYTHON=python3.12 …'; exit 1; }
