@@ -19,7 +19,7 @@ import onnxruntime_genai
 Logits = numpy.ndarray[Any, numpy.dtype[numpy.float64]]
 
 _Pointer = ctypes.c_void_p
-_FLOAT16 = 10  # ONNX's number of the element type
+_FLOAT32, _FLOAT16 = 1, 10  # ONNX's numbers of the element types
 _SAMPLES_WITHOUT_SEED = -1
 _SEEDS = 2**31 - 1
 
@@ -118,6 +118,17 @@ class Generation:
             _destroy_tensor(tensor)
         last: Logits = numpy.frombuffer(raw, dtype).reshape(-1, shape[-1])[-1].astype(numpy.float64)
         return last
+
+    def prefer(self, logits: Logits) -> None:
+        """Choose the next token by these, instead of by what the model thinks."""
+        values = numpy.ascontiguousarray(logits, dtype=numpy.float32)
+        shape = (ctypes.c_int64 * 2)(1, values.size)
+        data = values.ctypes.data_as(_Pointer)
+        tensor = _make("OgaCreateTensorFromBuffer", data, shape, ctypes.c_size_t(2), ctypes.c_int(_FLOAT32))
+        try:
+            _call("OgaGenerator_SetLogits", self._generator, tensor)
+        finally:
+            _destroy_tensor(tensor)
 
     def stop(self) -> None:
         """Have what runs, and all that would follow, end with a `GenAiError`. For any thread, at any time."""

@@ -34,11 +34,12 @@ class OnnxGenerateBackend(OnnxWorkerBackend):
 
     @property
     def capabilities(self) -> Capabilities:
-        """Text generation without response formats; one call at a time."""
+        """Text generation, one call at a time."""
         return Capabilities(
             frozenset({Task.GENERATE, Task.COUNT_TOKENS}),
             context_tokens=self._settings.context_tokens,
             continues=True,
+            constrains=True,
             logprobs=True,
         )
 

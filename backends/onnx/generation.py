@@ -15,6 +15,7 @@ from ..chat.prompt import Prompt
 from ..process.engine import Events, Parcel, RunningCall
 from ..process.frames import JsonObject
 from .genai_native import GenAiError, Generation, Logits, Model, generation
+from .guide import Guide, Guides
 from .vocabulary import TokenizerVocabulary, TokenText
 
 
@@ -28,6 +29,7 @@ class Writer:
     name: str
     model: Model
     vocabulary: TokenizerVocabulary
+    guides: Guides
     ends: Set[int]
     context_tokens: int
     top_k: int
@@ -37,11 +39,12 @@ class Writer:
         """Events with ``text``, ``tokens`` and perhaps ``logprobs``, then one with ``finish``; none once cancelled."""
         try:
             if call["temperature"] <= 0.0 and prompt.begun:
-                with self._reading(prompt.head, len(prompt.begun.encode()), call, running) as answer:
+                guide = self._guide(call, "")
+                with self._reading(prompt.head, len(prompt.begun.encode()), call, guide, running) as answer:
                     beyond = self._catch_up(answer, prompt.begun)
                     if beyond is not None:
                         return (yield from self._events(answer, beyond, prompt, call, running))
-            with self._reading(prompt.tokens, 0, call, running) as answer:
+            with self._reading(prompt.tokens, 0, call, self._guide(call, prompt.begun), running) as answer:
                 return (yield from self._events(answer, "", prompt, call, running))
         except GenAiError:
             if running.cancelled:
@@ -49,8 +52,15 @@ class Writer:
             sentence = f"model {self.name!r} failed in one of its operators"
             raise AttemptError(FailureKind.INTERNAL, sentence) from None
 
+    def _guide(self, call: JsonObject, begun: str) -> Guide | None:
+        if call["response_format"] is None:
+            return None
+        return self.guides.guide(call["response_format"], self.vocabulary.tokenise(begun, control=False))
+
     @contextmanager
-    def _reading(self, tokens: Sequence[int], more: int, call: JsonObject, running: RunningCall) -> Iterator[_Answer]:
+    def _reading(
+        self, tokens: Sequence[int], more: int, call: JsonObject, guide: Guide | None, running: RunningCall
+    ) -> Iterator[_Answer]:
         """An answer to these tokens, with room for so many more before what is asked for."""
         length = min(self.context_tokens, len(tokens) + more + call["max_output_tokens"])
         with generation(
@@ -64,7 +74,8 @@ class Writer:
             running.when_cancelled(made.stop)
             for start in range(0, len(tokens), self.at_once):
                 made.read(tokens[start : start + self.at_once])
-            yield _Answer(made, TokenText(self.vocabulary, tokens[-1]), self.context_tokens - len(tokens))
+            texts, room = TokenText(self.vocabulary, tokens[-1]), self.context_tokens - len(tokens)
+            yield _Answer(made, guide, self.ends, texts, room)
 
     def _catch_up(self, answer: _Answer, begun: str) -> str | None:
         """Write an answer that has begun once more, so that greedy decoding goes on exactly as it did.
@@ -113,6 +124,9 @@ class Writer:
                 pending.cut_to(text)
             if text:
                 yield pending.take(text)
+            if answer.complete:
+                reason = FinishReason.STOP
+                break
         if rest := output.add(answer.texts.finish().encode()) + output.finish():
             yield pending.take(rest)
         if output.stopped:
@@ -125,12 +139,27 @@ class _Answer:
     """What is being made: ``texts`` tells its tokens' text, ``room`` is how many more fit into the context."""
 
     made: Generation
+    guide: Guide | None
+    ends: Set[int]
     texts: TokenText
     room: int
 
+    @property
+    def complete(self) -> bool:
+        """Whether its format lets nothing more come."""
+        return self.guide is not None and self.guide.complete
+
     def next(self) -> int:
         self.room -= 1
-        return self.made.next()
+        if self.guide is None:
+            return self.made.next()
+        logits = self.made.logits()
+        self.guide.narrow(logits)
+        self.made.prefer(logits)
+        token = self.made.next()
+        if token not in self.ends:
+            self.guide.take(token)
+        return token
 
 
 def _logprobs(texts: TokenText, logits: Logits, token: int, top: int) -> list[object]:

@@ -44,6 +44,7 @@ class OnnxGenerationEngine(Engine):
         try:
             from ..chat.prompt import PromptWriter
             from .generation import Writer
+            from .guide import Guides
             from .vocabulary import TokenizerVocabulary
         except ImportError as error:
             raise missing(error, "onnx-genai") from None
@@ -72,15 +73,13 @@ class OnnxGenerationEngine(Engine):
                 name, "onnxruntime-genai refuses it; it is cut short, no decoder, or wants a newer version"
             )
         context, at_once = settings["context_tokens"], settings["context_tokens"] if providers else _AT_ONCE
-        self._writer = Writer(name, model, vocabulary, config.ends, context, settings["top_k"], at_once)
+        guides = Guides(vocabulary, config.vocabulary, config.ends)
+        self._writer = Writer(name, model, vocabulary, guides, config.ends, context, settings["top_k"], at_once)
         self._try()
         return {"fallback": fallback(wanted, providers)}
 
     def run(self, call: Parcel, running: RunningCall) -> Events:
         """Generate an answer."""
-        if call.fields["response_format"] is not None:
-            sentence = "this engine cannot keep to a response format; leave it out, or use a llama_cpp backend"
-            raise AttemptError(FailureKind.INVALID_REQUEST, sentence)
         return (yield from self._writer.write(self._prompt(call.fields), call.fields, running))
 
     def ask(self, question: Parcel) -> Parcel:
@@ -106,7 +105,8 @@ class OnnxGenerationEngine(Engine):
         """Prove with constant tokens that the graph runs, and make the first answer no slower than the next."""
         from ..chat.prompt import Prompt
 
-        call = {"max_output_tokens": 1, "temperature": 0.0, "top_p": 1.0, "seed": 0, "stop": [], "logprobs": None}
+        call: JsonObject = {"max_output_tokens": 1, "temperature": 0.0, "top_p": 1.0, "seed": 0, "stop": []}
+        call |= {"logprobs": None, "response_format": None}
         try:
             for _ in self._writer.write(Prompt([0], [0]), call, RunningCall(1)):
                 pass

@@ -200,9 +200,10 @@ async def refusal(call: Awaitable[object], kind: FailureKind) -> str:
 
 async def test_what_it_cannot_do_is_refused(start_writer: Start, say: Say, tiny: Path, context: Context) -> None:
     backend = await start_writer(tiny)
-    assert not backend.capabilities.constrains
-    text = await refusal(say(backend, response_format={"type": "json_object"}), FailureKind.INVALID_REQUEST)
-    assert "cannot keep to a response format" in text
+    text = await refusal(
+        say(backend, response_format={"type": "grammar", "grammar": 'root ::= "a"'}), FailureKind.INVALID_REQUEST
+    )
+    assert "json_object and json_schema" in text
     await refusal(backend.embed(EmbedInput(("a",)), context()), FailureKind.UNSUPPORTED)
 
 
