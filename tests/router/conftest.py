@@ -6,13 +6,14 @@ import random
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgewise.policies.facts import DeviceFacts
-from edgewise.router import AsyncRouter
+from edgewise.router import AsyncRouter, AttemptError, Chunk, FailureKind
 from edgewise.router.config import loads
-from edgewise.testing import ScriptedBackend
+from edgewise.testing import Script, ScriptedBackend
 
 BACKENDS = {
     "cloud": """
@@ -77,9 +78,36 @@ policy:
   tags: {department: [ward, office]}
 """
 
+RouterMaker = Callable[..., AsyncRouter]
+
+BROKEN = AttemptError(FailureKind.UNREACHABLE, "the connection broke")
+
+
+def failing(kind: FailureKind, retry_after: float | None = None) -> Script:
+    return Script(failure=AttemptError(kind, f"it is {kind}", retry_after=retry_after))
+
+
+async def collect(router: AsyncRouter, **options: Any) -> list[Chunk]:
+    return [chunk async for chunk in router.stream("Hello", data_class="public", **options)]
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
 
 @pytest.fixture
-def make_router(tmp_path: Path) -> Callable[..., AsyncRouter]:
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def make_router(tmp_path: Path) -> RouterMaker:
     """Makes a router over these scripted backends, called as in `BACKENDS`; ``policy`` adds to its policy."""
 
     def make(

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from edgewise.backends import Capabilities
 from edgewise.core.request import Task
-from edgewise.router import Answer, AsyncRouter, AttemptError, FailureKind, Usage
+from edgewise.router import Answer, AsyncRouter, Usage
 from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
-RouterMaker = Callable[..., AsyncRouter]
-BROKEN = AttemptError(FailureKind.UNREACHABLE, "the connection broke")
+from .conftest import BROKEN, RouterMaker
 
 CLOUD_INPUT, CLOUD_OUTPUT = 1.0e-6, 10.0e-6
 GATEWAY_INPUT, GATEWAY_OUTPUT = 0.5e-6, 5.0e-6

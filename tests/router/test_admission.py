@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,11 +10,12 @@ import pytest
 from edgewise.backends import Capabilities
 from edgewise.core.failure import AttemptError
 from edgewise.core.request import Priority, Task
-from edgewise.router import AsyncRouter, DeadlineExceeded, Overloaded
+from edgewise.router import DeadlineExceeded, Overloaded
 from edgewise.router.execution.slots import Slots, Turn
 from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
-RouterMaker = Callable[..., AsyncRouter]
+from .conftest import RouterMaker
+
 ONE = Capabilities(tasks=frozenset(Task), continues=True, max_concurrency=1)
 
 

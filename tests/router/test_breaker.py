@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
 
 import pytest
 
 from edgewise.backends import BackendHealth, HealthState
 from edgewise.core.failure import AttemptError, FailureKind
 from edgewise.core.request import Task
-from edgewise.router import AsyncRouter, BackendError, DeadlineExceeded, RequestError
+from edgewise.router import BackendError, DeadlineExceeded, RequestError
 from edgewise.router.execution.breaker import (
     FAILURES_TO_OPEN,
     LEAST_OUTCOMES,
@@ -23,7 +22,8 @@ from edgewise.router.execution.breaker import (
 from edgewise.router.snapshot import Unreadable, table
 from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
-RouterMaker = Callable[..., AsyncRouter]
+from .conftest import Clock, RouterMaker
+
 DOWN = AttemptError(FailureKind.UNREACHABLE, "it cannot be reached")
 CALLERS_OWN = [
     FailureKind.INVALID_REQUEST,
@@ -33,21 +33,6 @@ CALLERS_OWN = [
     FailureKind.NOT_PERMITTED,
     FailureKind.PLACE_UNKNOWN,
 ]
-
-
-class Clock:
-    """A clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

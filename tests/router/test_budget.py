@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 
 import pytest
 
 from edgewise.backends import CallContext
 from edgewise.core.answer import Delta, Finish, FinishReason, GenerateEvent
 from edgewise.core.content import GenerateInput
-from edgewise.router import AsyncRouter, DeadlineExceeded, FailureKind, Overloaded
+from edgewise.router import DeadlineExceeded, FailureKind, Overloaded
 from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
-RouterMaker = Callable[..., AsyncRouter]
+from .conftest import RouterMaker
+
 SILENT = Script(silent_after=0)
 
 

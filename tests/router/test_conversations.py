@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +12,8 @@ from edgewise.core.content import GenerateInput
 from edgewise.router import Answer, AsyncRouter, AttemptError, FailureKind, Message, NoBackendPermitted, RefusalCode
 from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
-RouterMaker = Callable[..., AsyncRouter]
+from .conftest import RouterMaker
+
 BROKEN = AttemptError(FailureKind.INTERNAL, "it failed")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -12,8 +11,6 @@ from edgewise.backends import CallContext, Capabilities
 from edgewise.core.content import CountTokensInput
 from edgewise.core.request import Task
 from edgewise.router import (
-    AsyncRouter,
-    AttemptError,
     BackendError,
     DeadlineExceeded,
     FailureKind,
@@ -25,13 +22,10 @@ from edgewise.router import (
 from edgewise.router.execution.breaker import FAILURES_TO_OPEN, BreakerState
 from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
-RouterMaker = Callable[..., AsyncRouter]
+from .conftest import RouterMaker, failing
+
 SECRET = "Patient Zebulon Quartz"
 HISTORY = [Message.user(SECRET, data_class="secret"), Message.assistant("Noted."), Message.user("And the weather?")]
-
-
-def failing(kind: FailureKind) -> Script:
-    return Script(failure=AttemptError(kind, f"it is {kind}"))
 
 
 def test_a_count_is_a_number_that_knows_who_counted(make_router: RouterMaker) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from edgewise.router import AsyncRouter, InvalidRequest, Message, NoBackendPermi
 from edgewise.router.config import loads
 from edgewise.testing import ScriptedBackend, run_in_virtual_time
 
-RouterMaker = Callable[..., AsyncRouter]
+from .conftest import RouterMaker
 
 
 @pytest.mark.parametrize(

@@ -6,17 +6,16 @@ import asyncio
 import gc
 import os
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from edgewise.router import AsyncRouter, ConfigurationError, DeadlineExceeded, Router, RouterClosed
+from edgewise.router import ConfigurationError, DeadlineExceeded, Router, RouterClosed
 from edgewise.router.config import Configuration
 from edgewise.testing import Script, ScriptedBackend
 
-RouterMaker = Callable[..., AsyncRouter]
+from .conftest import RouterMaker
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from edgewise.router import AsyncRouter, AttemptError, EdgewiseError, FailureKind
 from edgewise.testing import Script, ScriptedBackend, VirtualTimeLoop
 
-RouterMaker = Callable[..., AsyncRouter]
+from .conftest import RouterMaker
 
 BEGINS, ENDS = 5.0, 25.0
 """Seconds of the run: an outage of twenty seconds, in a load that does not abate."""

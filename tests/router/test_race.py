@@ -12,18 +12,14 @@ import pytest
 from edgewise.backends import CallContext, Capabilities
 from edgewise.core.answer import GenerateEvent
 from edgewise.core.request import Task
-from edgewise.router import AsyncRouter, AttemptError, BackendError, DeadlineExceeded, FailureKind, InvalidRequest
+from edgewise.router import AsyncRouter, BackendError, DeadlineExceeded, FailureKind, InvalidRequest
 from edgewise.router.execution.breaker import BreakerState
 from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
-RouterMaker = Callable[..., AsyncRouter]
+from .conftest import RouterMaker, failing
 
 SILENT = Script(silent_after=0)
 NO_HEDGE = "  rules: [{name: one at a time, set: {hedge: false}}]\n"
-
-
-def failing(kind: FailureKind, retry_after: float | None = None) -> Script:
-    return Script(failure=AttemptError(kind, f"it failed: {kind}", retry_after=retry_after))
 
 
 async def learn(router: AsyncRouter, *backends: str, times: int = 40) -> None:

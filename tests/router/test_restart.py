@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -27,8 +26,8 @@ from edgewise.router import (
 from edgewise.router.execution.breaker import FAILURES_TO_OPEN
 from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
-RouterMaker = Callable[..., AsyncRouter]
-BROKEN = AttemptError(FailureKind.UNREACHABLE, "the connection broke")
+from .conftest import BROKEN, RouterMaker
+
 TWO_AND_BROKEN = Script(words=("one ", "two ", "three"), failure=BROKEN, fails_after=2)
 CANNOT_CONTINUE = Capabilities(tasks=frozenset(Task), constrains=True, logprobs=True, max_concurrency=64)
 HELD_TO_A_FORMAT: dict[str, Any] = {"response_format": {"type": "json_object"}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 
 import pytest
 
@@ -11,20 +11,17 @@ from edgewise.backends import CallContext, Capabilities
 from edgewise.core.answer import Delta, GenerateEvent
 from edgewise.core.failure import AttemptError, FailureKind
 from edgewise.core.request import Task
-from edgewise.router import AsyncRouter, Chunk, PartialAnswer
+from edgewise.router import PartialAnswer
 from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
-RouterMaker = Callable[..., AsyncRouter]
+from .conftest import RouterMaker, collect
+
 WORDS = ("one ", "two ", "three ", "four")
 CAN = Capabilities(frozenset(Task), continues=True, resumes=True, max_concurrency=8)
 
 
 def losing(*after: int, can: Capabilities = CAN) -> ScriptedBackend:
     return ScriptedBackend("cloud", Script(WORDS, lost_after=after), capabilities=can)
-
-
-async def collect(router: AsyncRouter) -> list[Chunk]:
-    return [chunk async for chunk in router.stream("Count!", data_class="public")]
 
 
 @pytest.mark.parametrize("lost_after", [(1,), (2,), (3,), (4,), (1, 3)])

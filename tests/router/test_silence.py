@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
 
 import pytest
 
-from edgewise.router import AsyncRouter
 from edgewise.router.execution.silence import Silence
 from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
-RouterMaker = Callable[..., AsyncRouter]
+from .conftest import RouterMaker
 
 
 def test_a_pause_is_too_long_by_its_limit_or_sooner_where_others_would_be_too_late() -> None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from contextlib import nullcontext
 
 import pytest
 
 from edgewise.backends import BackendHealth, Capabilities, HealthState
 from edgewise.core.request import Task
-from edgewise.router import AsyncRouter, AttemptError, BackendError, FailureKind, Router, RouterStats
+from edgewise.router import AttemptError, BackendError, FailureKind, Router, RouterStats
 from edgewise.router.execution.breaker import BreakerState
 from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
-RouterMaker = Callable[..., AsyncRouter]
+from .conftest import RouterMaker
+
 SECRET = "Patient Zebulon Quartz"
 
 

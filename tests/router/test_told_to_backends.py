@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from edgewise.core.permit import Bounds
-from edgewise.router import AsyncRouter
 from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
-RouterMaker = Callable[..., AsyncRouter]
+from .conftest import RouterMaker
 
 
 def test_budgets_are_instants_that_count_from_the_entry(make_router: RouterMaker) -> None:

@@ -17,6 +17,7 @@ from edgewise.backends.openai.backend import OpenaiBackend
 from edgewise.core.answer import GenerateEvent
 from edgewise.core.content import GenerateInput, Message
 from edgewise.core.deadline import Deadline
+from edgewise.core.failure import AttemptError
 
 SECRET_WORDS = "the patient's word is plover"
 CALL = GenerateInput((Message.user(SECRET_WORDS),))
@@ -64,6 +65,7 @@ def chunk(text: str | None = None, reason: str | None = None, **more: object) ->
 
 USAGE = b'data: {"model": "m-1", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}\n\n'
 DONE = b"data: [DONE]\n\n"
+HELLO = (chunk("hello "), chunk("there"), chunk(reason="length"), USAGE, DONE)
 
 
 def stream(*pieces: bytes) -> Talk:
@@ -154,3 +156,11 @@ def within(seconds: float) -> CallContext:
 
 async def collect(events: AsyncGenerator[GenerateEvent, None]) -> list[GenerateEvent]:
     return [event async for event in events]
+
+
+async def failure_of(backend: OpenaiBackend, seconds: float = 5.0, call: GenerateInput = CALL) -> AttemptError:
+    with pytest.raises(AttemptError) as caught:
+        await collect(backend.generate(call, within(seconds)))
+    assert "plover" not in repr(caught.value)
+    assert caught.value.__context__ is caught.value.__cause__ is None
+    return caught.value

@@ -4,35 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import ssl
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import trustme
 
-from edgewise.backends import HealthState, tls_diagnosis
-from edgewise.backends.contract.suite import outcome
-from edgewise.backends.grpc import TlsSettings
-from edgewise.backends.openai import OpenaiSettings
-from edgewise.backends.openai.backend import OpenaiBackend
-from edgewise.backends.openai.settings import check
-from edgewise.backends.registry import find_kind
+from edgewise.backends import HealthState
 from edgewise.backends.tensors import to_array
 from edgewise.core.answer import Delta, Finish, FinishReason, TokenLogprob, Usage
 from edgewise.core.content import EmbedInput, GenerateInput, Message
 from edgewise.core.failure import AttemptError, FailureKind
-from edgewise.core.settings import FilePath, Seconds, Secret
+from edgewise.core.settings import Secret
 
-from ..certificates import past, pem, refusing
 from .conftest import (
     CALL,
     DONE,
+    HELLO,
     SECRET_WORDS,
-    USAGE,
     MakeBackend,
     Request,
     Servers,
@@ -40,20 +27,11 @@ from .conftest import (
     begin,
     chunk,
     collect,
+    failure_of,
     send,
     stream,
     within,
 )
-
-HELLO = (chunk("hello "), chunk("there"), chunk(reason="length"), USAGE, DONE)
-
-
-async def failure_of(backend: OpenaiBackend, seconds: float = 5.0, call: GenerateInput = CALL) -> AttemptError:
-    with pytest.raises(AttemptError) as caught:
-        await collect(backend.generate(call, within(seconds)))
-    assert "plover" not in repr(caught.value)
-    assert caught.value.__context__ is caught.value.__cause__ is None
-    return caught.value
 
 
 async def test_a_stream_arrives_as_core_types(servers: Servers, make_backend: MakeBackend) -> None:
@@ -308,27 +286,6 @@ async def test_what_cannot_be_sent_is_refused_without_a_word_of_it(
     assert servers.requests == []
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-async def test_tls_is_held_to_its_roots_and_its_name(
-    servers: Servers, make_backend: MakeBackend, authority: trustme.CA, tmp_path: Path
-) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("model.example").configure_cert(context)
-    url = await servers.start(stream(*HELLO), context)
-    roots = tmp_path / "roots.pem"
-    roots.write_bytes(authority.cert_pem.bytes())
-    ours = TlsSettings(root_certificates=FilePath(str(roots)), server_name="model.example")
-    assert await collect(make_backend(url, tls=ours).generate(CALL, within(5)))
-    for wrong in (None, replace(ours, server_name="other.example"), replace(ours, root_certificates=None)):
-        failed = await failure_of(make_backend(url, tls=wrong))
-        assert failed.kind is FailureKind.PROTOCOL
-        assert "`tls`" in failed.sentence
-
-
 async def test_a_crash_of_a_server_that_has_answered_is_not_looked_into(
     servers: Servers, make_backend: MakeBackend
 ) -> None:
@@ -341,133 +298,3 @@ async def test_a_crash_of_a_server_that_has_answered_is_not_looked_into(
     await collect(backend.generate(CALL, within(5)))
     assert (await failure_of(backend)).kind is FailureKind.UNREACHABLE
     assert len(servers.tasks) <= len(servers.requests) == 2  # no connection but for a request
-
-
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-@pytest.mark.parametrize("own", [None, "expired"])
-async def test_a_clients_own_certificate_is_named(
-    own: str | None,
-    version: ssl.TLSVersion,
-    make_backend: MakeBackend,
-    authority: trustme.CA,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(tls_diagnosis, "LONGEST_WAIT", 5.0)  # however busy the machine is
-    clients = trustme.CA()
-    tls = TlsSettings(pem(tmp_path / "roots.pem", authority.cert_pem))
-    if own is not None:
-        issued = past(clients, "device")
-        certificate = pem(tmp_path / "own.pem", *issued.cert_chain_pems)
-        tls = replace(tls, certificate=certificate, key=pem(tmp_path / "own.key", issued.private_key_pem))
-    with refusing(authority, clients, version) as target:
-        failed = await failure_of(make_backend(f"https://{target}/v1", tls=tls))
-        plain = await failure_of(make_backend(f"http://{target}/v1"))
-    assert failed.kind is FailureKind.CREDENTIALS
-    assert ("time is over" if own else "wants a certificate") in failed.sentence
-    assert plain.kind is FailureKind.PROTOCOL
-    assert "write `https:`" in plain.sentence
-
-
-async def test_a_certificate_that_a_server_took_before_and_takes_no_more_is_named(
-    servers: Servers, make_backend: MakeBackend, authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tls_diagnosis, "LONGEST_WAIT", 5.0)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
-    url = (await servers.start(stream(*HELLO), context)).replace("127.0.0.1", "localhost")
-    backend = make_backend(url, tls=TlsSettings(pem(tmp_path / "roots.pem", authority.cert_pem)))
-    await collect(backend.generate(CALL, within(5)))
-    context.verify_mode = ssl.CERT_REQUIRED
-    failed = await failure_of(backend)
-    assert failed.kind is FailureKind.CREDENTIALS
-    assert "wants a certificate" in failed.sentence
-
-
-async def test_certificates_that_are_replaced_hold_from_then_on(
-    servers: Servers, make_backend: MakeBackend, authority: trustme.CA, tmp_path: Path
-) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
-    url = (await servers.start(stream(*HELLO), context)).replace("127.0.0.1", "localhost")
-    tls = TlsSettings(pem(tmp_path / "roots.pem", trustme.CA().cert_pem))
-    backend = make_backend(url, tls=tls)
-    assert (await failure_of(backend)).kind is FailureKind.PROTOCOL
-    assert not backend.has_new_credentials()
-    pem(tmp_path / "roots.pem", authority.cert_pem)
-    assert backend.has_new_credentials()
-    async with asyncio.timeout(5):
-        while await outcome(collect(backend.generate(CALL, within(5)))) is not None:  # noqa: ASYNC110  # nothing tells of a look
-            await asyncio.sleep(0.05)
-
-
-async def test_the_environment_has_no_say(servers: Servers) -> None:
-    script = (
-        "import asyncio, sys\n"
-        "from edgewise.backends import CallContext\n"
-        "from edgewise.backends.openai import KIND, OpenaiSettings\n"
-        "from edgewise.core.content import GenerateInput, Message\n"
-        "from edgewise.core.deadline import Deadline\n"
-        "async def main():\n"
-        "    backend = KIND.build('cloud', OpenaiSettings(sys.argv[1], 'm'), {})\n"
-        "    context = CallContext('r', Deadline.after(asyncio.get_running_loop().time(), 10))\n"
-        "    async for _ in backend.generate(GenerateInput((Message.user('hello'),)), context): pass\n"
-        "    await backend.stop()\n"
-        "asyncio.run(main())\n"
-    )
-    proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY"), "http://127.0.0.1:1")
-    environment = {**os.environ, **proxies, "no_proxy": "", "SSL_CERT_FILE": "/nowhere"}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", script, await servers.start(stream(*HELLO)), env=environment
-    )
-    assert await asyncio.wait_for(process.wait(), 30) == 0
-
-
-def test_describing_a_backend_imports_no_client() -> None:
-    script = (
-        "import sys\n"
-        "from edgewise.backends.registry import find_kind\n"
-        "kind = find_kind('openai')\n"
-        "kind.check(kind.settings('https://api.example/v1', 'm'))\n"
-        "assert not {'httpx', 'grpc', 'ssl', 'numpy'} & set(sys.modules)\n"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
-
-
-NUMBERS = ("credentials", "max_concurrency", "context_tokens", "connect_timeout")
-
-
-@pytest.mark.parametrize(
-    ("settings", "paths"),
-    [
-        (OpenaiSettings("https://api.example/v1", "m"), []),
-        (OpenaiSettings("http://localhost:8000/v1", "m"), []),
-        (OpenaiSettings("http://api.example/v1", "m"), [("url",)]),
-        (OpenaiSettings("api.example:80", "m"), [("url",)]),
-        (OpenaiSettings("https://[::1", "m"), [("url",)]),
-        (OpenaiSettings("https://user@host/v1", "m"), [("url",)]),
-        (OpenaiSettings("https://api.example/v1"), [("model",)]),
-        (
-            OpenaiSettings(
-                "https://api.example/v1",
-                "m",
-                credentials=Secret("a\n"),
-                max_concurrency=0,
-                context_tokens=0,
-                connect_timeout=Seconds(0),
-                tls=TlsSettings(key=FilePath("none.pem")),
-            ),
-            [
-                ("tls",),
-                ("tls", "key"),
-                ("credentials",),
-                ("max_concurrency",),
-                ("context_tokens",),
-                ("connect_timeout",),
-            ],
-        ),
-    ],
-)
-def test_mistakes_in_settings_are_found(settings: OpenaiSettings, paths: list[tuple[str, ...]]) -> None:
-    assert find_kind("openai").check is check
-    assert [problem.path for problem in check(settings)] == paths
