@@ -84,6 +84,13 @@ KINDS = {
 }
 
 
+BACKENDS = "version: 1\nmodels: {m: {source: 'file:m'}}\nbackends:\n  a: {kind: far, target: x}\n"
+FAR = "version: 1\nbackends:\n  a:\n    kind: far\n    target: x\n"
+POLICY = BACKENDS + "policy:\n  data_classes: {public: {process_in: [any]}}\n"
+
+Mistakes = Callable[..., list[Problem]]
+
+
 @pytest.fixture
 def read(tmp_path: Path) -> Callable[..., Configuration]:
     """Reads a text as a configuration of the kinds `local` and `far`."""
@@ -95,7 +102,7 @@ def read(tmp_path: Path) -> Callable[..., Configuration]:
 
 
 @pytest.fixture
-def mistakes(read: Callable[..., Configuration]) -> Callable[..., list[Problem]]:
+def mistakes(read: Callable[..., Configuration]) -> Mistakes:
     """The problems of a text that is no configuration."""
 
     def mistakes(text: str, **environment: str) -> list[Problem]:

@@ -8,7 +8,7 @@ import pytest
 
 from edgewise.router.config import Configuration
 
-from .test_mistakes import BACKENDS, FAR, POLICY
+from .conftest import BACKENDS, FAR, POLICY
 
 
 @pytest.mark.parametrize(

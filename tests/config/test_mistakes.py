@@ -6,23 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
 
-from edgewise.core.errors import ConfigurationError, PolicyError
+from edgewise.core.errors import PolicyError
 from edgewise.core.problem import Problem
 from edgewise.router.config import Configuration, load, loads
 
-Mistakes = Callable[..., list[Problem]]
+from .conftest import BACKENDS, FAR, POLICY, Mistakes
 
 
 def places_of(problems: list[Problem]) -> list[tuple[int, int]]:
     return [(each.position.line, each.position.column) for each in problems if each.position]
-
-
-BACKENDS = "version: 1\nmodels: {m: {source: 'file:m'}}\nbackends:\n  a: {kind: far, target: x}\n"
-FAR = "version: 1\nbackends:\n  a:\n    kind: far\n    target: x\n"
-POLICY = BACKENDS + "policy:\n  data_classes: {public: {process_in: [any]}}\n"
 
 
 @pytest.mark.parametrize(
@@ -311,62 +304,6 @@ def test_a_promise_is_judged_beside_mistakes_that_have_no_part_in_it(mistakes: M
         assert any("may reach the backend 'a'" in sentence for sentence in sentences)
 
 
-def test_the_excerpt_shows_the_line_with_a_caret_below(mistakes: Mistakes) -> None:
-    problem = next(each for each in mistakes(BACKENDS + "modles: {}\n") if each.severity == "error")
-    assert problem.render().splitlines() == [
-        "edgewise.yaml:5:1: error: there is no section 'modles'",
-        "  modles: {}",
-        "  ^",
-        "  mend: did you mean 'models'?",
-    ]
-    long = FAR + "    labels: [" + ", ".join(["label"] * 200) + "], wieght: 1\n"
-    for problem in mistakes(long):
-        assert max(map(len, problem.render().splitlines())) < 200
-
-
-SECRET = "sk-Zebulon-Quartz-77"
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        f"    credentials: {SECRET}",
-        f"    credentials: 'Bearer {SECRET}'",
-        f"    credentials: {SECRET}${{KEY}}",
-        f"    credential: {SECRET}",
-        f"    credentials: [{SECRET}]",
-        f"    credentials: {{a: {SECRET}}}",
-        f"    metadata: {SECRET}",
-        f"    metadata: {{a: {SECRET}, b: [{SECRET}]}}",
-        f"    credentials: {SECRET}: x",
-        f"    credentials: &{SECRET}",
-        f"    credentials: *{SECRET}",
-        f"    credentials: !{SECRET}",
-        f"    credentials: !{SECRET}! x",
-        f"    credentials: '{SECRET}",
-        f"    credentials: |\n      {SECRET}\n    wieght: 1",
-        f"    ? [{SECRET}]\n    : {SECRET}",
-        f"    kind: {SECRET}x\n    credentials: {SECRET}",
-        f"    credentials: '${{KEY}}'\n    credentials: {SECRET}",
-    ],
-)
-def test_a_secret_in_the_file_is_never_shown(read: Callable[..., Configuration], line: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        read(FAR + line + "\n", KEY="hush")
-    assert SECRET not in str(caught.value)
-    assert SECRET not in repr(caught.value.problems)
-    assert "Zebulon" not in str(caught.value)
-
-
-def test_a_secret_beside_a_mistake_is_hidden_and_the_caret_stays_right(mistakes: Mistakes) -> None:
-    entry = f"{{kind: far, target: x, credentials: '${{KEY}}', credential: {SECRET}, eager: 3}}"
-    text = f"version: 1\nbackends: {{a: {entry}}}\n"
-    problems = mistakes(text, KEY="hush")
-    assert all(SECRET not in each.render() and "hush" not in each.render() for each in problems)
-    eager = next(each for each in problems if "neither" in each.sentence).render().splitlines()
-    assert eager[1][eager[2].index("^") :] == "3}}"
-
-
 def test_a_missing_variable_is_named(mistakes: Mistakes) -> None:
     unset = mistakes(FAR + "    credentials: ${CLOUD_TOKEN}\n")
     assert [each.sentence for each in unset if each.severity == "error"] == [
@@ -374,79 +311,6 @@ def test_a_missing_variable_is_named(mistakes: Mistakes) -> None:
     ]
     empty = mistakes(FAR + "    credentials: ${CLOUD_TOKEN}\n", CLOUD_TOKEN="")
     assert "CLOUD_TOKEN is empty" in next(each.sentence for each in empty if each.severity == "error")
-
-
-@pytest.mark.parametrize("kind", ["missing", "folder", "bytes", "large", "nul"])
-def test_what_is_no_readable_file_is_a_typed_error(tmp_path: Path, kind: str) -> None:
-    file = tmp_path / "edgewise.yaml"
-    if kind == "folder":
-        file.mkdir()
-    elif kind == "bytes":
-        file.write_bytes(b"version: 1\nname: caf\xe9\n")
-    elif kind == "large":
-        file.write_bytes(b"#" * 20_000_000)
-    with pytest.raises(ConfigurationError) as caught:
-        load("a\0b" if kind == "nul" else file)
-    (problem,) = caught.value.problems
-    assert problem.position is not None
-    assert (problem.position.line, problem.position.column) == ((2, 10) if kind == "bytes" else (1, 1))
-    assert problem.mend
-
-
-def test_aliases_cannot_multiply(mistakes: Mistakes) -> None:
-    bomb = "a: &a [x]\n" + "".join(
-        f"{chr(98 + at)}: &{chr(98 + at)} [*{chr(97 + at)}, *{chr(97 + at)}]\n" for at in range(20)
-    )
-    assert any("alias" in each.sentence for each in mistakes(bomb))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "version: 1\n" + "".join(f"k{at}: v\n" for at in range(9000)),
-        "a: [" + "b," * 200_000 + "]",
-        "a: [" + "b," * 9000 + "x" * 400_000 + "]",
-        "[" * 400_000,
-        "a: |\n" + " x\n" * 100_000,
-    ],
-    ids=["keys", "items", "one long line", "brackets", "lines"],
-)
-def test_large_nonsense_ends_soon_and_is_told_in_few_words(mistakes: Mistakes, text: str) -> None:
-    problems = mistakes(text)
-    assert len(problems) <= 201
-    assert sum(len(each.render()) for each in problems) < 100_000
-
-
-anything = st.one_of(
-    st.text(max_size=200),
-    st.text(alphabet="{}[]:,-'\"!&*#|> \n\tab1$%@?<", max_size=80),
-    st.lists(st.sampled_from([*POLICY, "\n", ": ", "- ", "[", "]", "{", "}", "!", "'"]), max_size=60).map("".join),
-)
-
-
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(text=anything, at=st.integers(0, len(POLICY)))
-@example(text="'", at=10)
-def test_any_text_is_a_configuration_or_a_typed_error(read: Callable[..., Configuration], text: str, at: int) -> None:
-    for candidate in (text, POLICY[:at] + text + POLICY[at:]):
-        problems: tuple[Problem, ...] = ()
-        try:
-            configuration = read(candidate)
-        except ConfigurationError as error:
-            problems = error.problems
-        else:
-            assert configuration.policy.version
-            problems = configuration.warnings
-        assert all(each.position is not None and each.mend for each in problems)
-
-
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(raw=st.binary(max_size=100))
-def test_any_bytes_are_a_configuration_or_a_typed_error(tmp_path: Path, raw: bytes) -> None:
-    file = tmp_path / "edgewise.yaml"
-    file.write_bytes(raw)
-    with pytest.raises(ConfigurationError):
-        load(file)
 
 
 def test_loads_and_load_agree(tmp_path: Path) -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from edgewise.core.content import GenerateInput
 from edgewise.core.request import Priority
 from edgewise.policies.facts import DeviceFacts
-from edgewise.router import AsyncRouter
+from edgewise.router import AsyncRouter, AttemptError, DeadLetter, FailureKind, OutboxError
 from edgewise.router.config import loads
 from edgewise.router.outbox import Quota, Receipt, Store
 from edgewise.router.outbox.entry import NewEntry
-from edgewise.testing import ScriptedBackend
+from edgewise.testing import Script, ScriptedBackend
 
 ROOMY = Quota(entries=1000, bytes=1_000_000)
 START = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
@@ -69,6 +71,33 @@ def loop_clock() -> datetime:
 
 
 RouterMaker = Callable[..., AsyncRouter]
+
+
+def failing(kind: FailureKind) -> Script:
+    return Script(failure=AttemptError(kind, f"it is {kind}"))
+
+
+def received(backend: ScriptedBackend) -> list[str]:
+    contents = [call.content for call in backend.calls]
+    return [content.messages[-1].text for content in contents if isinstance(content, GenerateInput)]
+
+
+async def end_of(router: AsyncRouter, receipt: Receipt) -> str:
+    """How a queued request ended, within twenty minutes."""
+    try:
+        return "waits" if await router.result(receipt, timeout="20m") is None else "answered"
+    except DeadLetter as error:
+        return error.reason
+    except OutboxError:
+        return "not known"
+
+
+def alter(path: Path, statement: str, *values: object) -> None:
+    """Write what no check would let pass."""
+    connection = sqlite3.connect(path, isolation_level=None, timeout=10)
+    connection.execute("PRAGMA ignore_check_constraints = ON")
+    connection.execute(statement, values)
+    connection.close()
 
 
 @pytest.fixture
