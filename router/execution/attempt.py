@@ -314,8 +314,8 @@ class Attempt:
     @property
     def cost(self) -> float | None:
         """What its stream cost, those that it resumes included, in US dollars; ``None`` without a price."""
-        own = self.record.cost
-        return own if own is None or self._resumed is None else own + (self._resumed.cost or 0.0)
+        own, before = self.record.cost, None if self._resumed is None else self._resumed.cost
+        return own if own is None or before is None else own + before
 
     def _took_the_prompt(self, failure: AttemptError | None) -> bool:
         if not self._has_slot or self.run.request.labels.task is Task.COUNT_TOKENS:  # nobody is charged for counting

@@ -35,6 +35,6 @@ class StopSequences:
 
 
 def _overlap(text: str, sequence: str) -> int:
-    """The length of the longest end of ``text`` that begins ``sequence``, shorter than it."""
-    longest = min(len(text), len(sequence) - 1)
+    """The length of the longest end of ``text``, which does not hold ``sequence`` whole, that begins it."""
+    longest = min(len(text), len(sequence))
     return next(n for n in range(longest, -1, -1) if text.endswith(sequence[:n]))

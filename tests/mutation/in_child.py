@@ -20,7 +20,7 @@ QUIET = ("-x", "-q", "--tb=no", "-p", "no:cacheprovider", "--no-header", "--no-s
 BROKEN = 3
 """The exit code of a child that could not do what it was to do."""
 
-_POLL = 0.005
+_POLL = 0.02
 
 
 def run(child: Callable[[], int], seconds: float) -> int | None:

@@ -346,3 +346,29 @@ def test_what_may_begin_anew_does_so_elsewhere_or_where_it_was(make_router: Rout
             assert caught.value.partial == "one "
 
     run_in_virtual_time(main())
+
+
+@pytest.mark.parametrize(("pause", "asked"), [(2.0, 2), (60.0, 1)], ids=["within the budget", "past it"])
+def test_who_is_alone_is_asked_again_once_the_pause_that_it_asks_for_is_over(
+    make_router: RouterMaker, pause: float, asked: int
+) -> None:
+    full = AttemptError(FailureKind.OVERLOADED, "too much to do", retry_after=pause)
+    cloud = ScriptedBackend(
+        "cloud", lambda number: Script(("one ",), failure=full, fails_after=1) if number == 0 else Script(("all",))
+    )
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with make_router(cloud) as router:
+            begun = loop.time()
+            if asked == 1:
+                with pytest.raises(PartialAnswer):
+                    await collect(router, stream_failover="restart")
+                assert loop.time() - begun < 1.0
+            else:
+                texts = [chunk.text for chunk in await collect(router, stream_failover="restart")]
+                assert "all" in texts
+                assert loop.time() - begun >= pause
+
+    run_in_virtual_time(main())
+    assert len(cloud.calls) == asked

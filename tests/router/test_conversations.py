@@ -83,6 +83,18 @@ def test_a_worse_stand_in_does_not_keep_it(make_router: RouterMaker) -> None:
     run_in_virtual_time(main())
 
 
+def test_a_stand_in_that_is_as_good_keeps_it(make_router: RouterMaker) -> None:
+    gemini = ScriptedBackend("gemini", lambda number: Script(failure=BROKEN) if number == 0 else Script())
+
+    async def main() -> None:
+        async with make_router(gemini, ScriptedBackend("cloud")) as router:
+            assert (await ask(router)).backend == "cloud"
+            assert (await ask(router)).backend == "cloud"
+            assert (await ask(router, conversation="c2")).backend == "gemini"
+
+    run_in_virtual_time(main())
+
+
 def test_what_rules_prefer_and_avoid_comes_before_staying(make_router: RouterMaker) -> None:
     policy = """  rules:
     - {name: the ward, when: 'request.tags.?department.orValue("") == "ward"', prefer: [cloud]}
