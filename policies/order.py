@@ -41,9 +41,9 @@ class Standing:
     name: str
     terms: BackendTerms
     shortfall: float
-    strength: int = 0
-    preferred_by: str = ""
-    avoided_by: str | None = None
+    strength: int
+    preferred_by: str
+    avoided_by: str | None
 
 
 @dataclass(slots=True)

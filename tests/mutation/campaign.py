@@ -90,8 +90,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=600.0, help="stop after so long, with what there is by then")
     asked = parser.parse_args()
-    # A test that fails need not say by how little.
-    settings.register_profile("mutation", derandomize=True, database=None, phases=(Phase.explicit, Phase.generate))
+    # A test that fails need not say by how little, nor how else.
+    settings.register_profile(
+        "mutation",
+        derandomize=True,
+        database=None,
+        phases=(Phase.explicit, Phase.generate),
+        report_multiple_bugs=False,
+    )
     settings.load_profile("mutation")
     for name in asked.part or PARTS:
         _run_part(name, PARTS[name], asked.share, asked.seed, asked.minutes)

@@ -297,6 +297,10 @@ def test_a_hedge_or_a_failover_that_can_never_follow_is_told_so(judge: Judge) ->
     assert warned(judge(local, RuleSettings("r", set=hedge))) == [("rules", 1, "set", "hedge")]
     assert warned(judge(local, RuleSettings("r", set=failover))) == [("rules", 1, "set", "stream_failover")]
     assert warned(judge(RuleSettings("r", set=hedge), RuleSettings("s", set=failover))) == []
+    alone = RuleSettings("alone", deny=("gateway",))  # phone and cloud are left, and neither continues what one began
+    assert warned(judge(alone, RuleSettings("r", set=hedge), RuleSettings("s", set=failover))) == [
+        ("rules", 2, "set", "stream_failover")
+    ]
     unhedged = {"public": DataClassSettings(("any",), hedge=False), "health": DataClassSettings(("DE",))}
     of_public = RuleSettings("r", when='request.data_class == "public"', set=hedge)
     assert warned(judge(of_public, data_classes=unhedged)) == [("rules", 0, "set", "hedge")]

@@ -136,7 +136,7 @@ def candidate(index: int, quality: float, latency: float, cost: float, likely: b
     terms = BackendTerms(f"b{index}", DEVICE, frozenset(Task), remote=False, quality=quality, price=price)
     typical = LogNormal(math.log(latency), 0.3)
     labels = Labels(Task.GENERATE, max_output_tokens=1)
-    standing = Standing(index, terms.name, terms, 1.0 - quality)
+    standing = Standing(index, terms.name, terms, 1.0 - quality, strength=0, preferred_by="", avoided_by=None)
     return Candidate(index, standing, Prediction(typical, typical), labels, likely, kept=False)
 
 
@@ -192,6 +192,17 @@ def test_the_last_resort_is_the_device_at_its_last_safe_moment(make_policy: Make
     assert last.backend == "phone"
     assert last.starts_at == pytest.approx(min(9.0 - SLOW.total.quantile_95(), 2.5 - SLOW.first.quantile_95()))
     assert all(step.starts_at is None for step in plan.steps[:-1])
+
+
+def test_the_last_resort_s_moment_follows_from_its_own_prediction(
+    make_policy: MakePolicy, make_facts: MakeFacts
+) -> None:
+    policy = make_policy(defaults=DefaultsSettings(order=(Objective.LATENCY,)))
+    labels: dict[str, Any] = {"backends": ("gateway", "cloud"), "latency_budget": 20.0}
+    for quick, slow in (("gateway", "cloud"), ("cloud", "gateway")):
+        plan = policy.plan(make_facts(predictions={slow: SLOW}, **labels))
+        assert [step.backend for step in plan.steps] == [quick, slow]
+        assert plan.steps[-1].starts_at == pytest.approx(20.0 - SLOW.total.quantile_95())
 
 
 @pytest.mark.parametrize(
