@@ -107,8 +107,7 @@ def in_order(candidates: Sequence[Candidate], objectives: tuple[Objective, ...])
         groups.setdefault(each.rank, []).append(each)
     ordered: list[Candidate] = []
     for rank in sorted(groups):
-        group = groups[rank]
-        ordered += group if len(group) == 1 else _refined(group, objectives)
+        ordered += _refined(groups[rank], objectives)
     return ordered
 
 
@@ -143,7 +142,7 @@ def _refined(group: list[Candidate], objectives: tuple[Objective, ...]) -> list[
 
     'About equal' is not transitive, so values are compared with the best that is left, never with a neighbour's.
     """
-    if not objectives:
+    if len(group) == 1 or not objectives:
         return group
     objective = objectives[0]
     read, scale, slack = _MEASURES[objective._value_]
@@ -158,7 +157,7 @@ def _refined(group: list[Candidate], objectives: tuple[Objective, ...]) -> list[
             clusters[-1].append(each)
     ordered: list[Candidate] = []
     for cluster in clusters:
-        alike = cluster if len(cluster) == 1 else _refined(sorted(cluster, key=_INDEX), objectives[1:])
+        alike = _refined(sorted(cluster, key=_INDEX), objectives[1:])
         if ordered:
             alike[0].separated_by = objective
         ordered += alike
