@@ -65,6 +65,22 @@ class InferenceTests(Suite):
             assert to_array(tensor, name=name).shape == tuple(tensor.shape)
 
     @on_loop
+    async def test_what_it_tells_of_a_model_is_what_that_takes_and_gives(self) -> None:
+        assert self.tensors is not None, "set `tensors`: the backend can infer, and nobody says with what"
+        answer = await self.backend.infer(self.tensors, self.context())
+        told = self.backend.signature(self.tensors.model)
+        self.require_honoured(told is not None, "a model's signature")
+        assert told is not None
+        for specs, tensors in ((told.inputs, self.tensors.inputs), (told.outputs, answer.outputs)):
+            named = {spec.name: spec for spec in specs}
+            for name, tensor in tensors.items():
+                assert name in named, f"its signature does not name {name!r}"
+                assert named[name].dtype == tensor.dtype
+                assert len(named[name].shape) in {0, len(tensor.shape)}  # none: any number of axes
+                for axis, extent in zip(named[name].shape, tensor.shape, strict=False):
+                    assert axis in {None, extent}
+
+    @on_loop
     async def test_odd_tensors_fail_as_attempts_and_leave_it_whole(self) -> None:
         assert self.tensors is not None, "set `tensors`: the backend can infer, and nobody says with what"
         name, tensor = next(iter(self.tensors.inputs.items()))

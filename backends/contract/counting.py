@@ -6,7 +6,7 @@ import asyncio
 
 from ...core.content import CountTokensInput, Message
 from ...core.request import Task
-from .suite import MARKER, Suite, on_loop, outcome
+from .suite import MARKER, SECONDS_TO_STOP, Suite, on_loop, outcome
 
 
 class CountingTests(Suite):
@@ -21,14 +21,31 @@ class CountingTests(Suite):
     @on_loop
     async def test_more_messages_have_more_tokens_even_beyond_the_context(self) -> None:
         window = self.backend.capabilities.context_tokens or 1000
+        turned = (*self.prompt, Message.assistant("One."), Message.user("And?"))
         longer = (*self.prompt, Message.assistant("One."), Message.user("two " * window))
-        short, long = await asyncio.gather(
+        one, turn, long = await asyncio.gather(
             *(
                 self.backend.count_tokens(CountTokensInput(messages), self.context())
-                for messages in (self.prompt, longer)
+                for messages in (self.prompt, turned, longer)
             )
         )
-        assert 0 < short < long
+        assert 0 < one < turn <= long, "not all messages are counted"
+
+    @on_loop
+    async def test_counting_waits_for_no_generation(self) -> None:
+        self.require_honoured(self.streams, "a stream")
+        taken = min(self.backend.capabilities.max_concurrency, self.concurrent)
+        streams = [self.backend.generate(self.call(max_output_tokens=512), self.context()) for _ in range(taken)]
+        try:
+            for stream in streams:
+                await anext(stream)
+            async with asyncio.timeout(SECONDS_TO_STOP):
+                await self.ask(Task.COUNT_TOKENS)
+        except TimeoutError:
+            raise AssertionError("counting waits until a generation has ended") from None
+        finally:
+            for stream in streams:
+                await stream.aclose()
 
     @on_loop
     async def test_odd_prompts_to_count_fail_as_attempts_and_leave_it_whole(self) -> None:

@@ -25,7 +25,7 @@ from ...core.failure import AttemptError, FailureKind
 from ...core.request import Task
 from ..backend import Backend, CallContext
 
-_SECONDS_TO_STOP = 2.0
+SECONDS_TO_STOP = 2.0
 """Longer than any engine should take, and shorter than what is cancelled here would run."""
 
 MARKER = "plover-7141"
@@ -105,17 +105,18 @@ class Suite:
                 await backend.stop()
 
     def run(self, test: Coroutine[Any, Any, None]) -> None:
-        """Run a test on the class's loop, within its patience, while no log record may show content."""
+        """Run a test on the class's loop, within its patience, while no log record and no repr may show content."""
         with _watched_logs():
             self._runner.run(_bounded(test, self.patience))
+        assert MARKER not in repr(self.backend), "the backend's repr shows content"
 
     async def becomes_idle(self) -> None:
         """Fail where the engine still works long after it was told to stop, as far as `idle` can see."""
         try:
-            async with asyncio.timeout(_SECONDS_TO_STOP):
+            async with asyncio.timeout(SECONDS_TO_STOP):
                 await self.idle(self.backend)
         except TimeoutError:
-            raise AssertionError(f"the engine still works {_SECONDS_TO_STOP:g} s after the cancellation") from None
+            raise AssertionError(f"the engine still works {SECONDS_TO_STOP:g} s after the cancellation") from None
 
     def require_honoured(self, honoured: bool, what: str) -> None:
         """Skip the test where the backend does not do this."""
