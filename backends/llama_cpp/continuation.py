@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from ..chat.prompt import Prompt
 from .native import Context
+from .sampling import Sampler
 
 _AT_ONCE = 32
 """So many tokens are compared at a time: each takes the memory of a vocabulary's logits."""
 
 
-def catch_up(context: Context, prompt: Prompt, data_classes: list[str], *, afresh: bool) -> bytes | None:
+def catch_up(
+    context: Context, prompt: Prompt, sample: Sampler, data_classes: list[str], *, afresh: bool
+) -> bytes | None:
     """Read a prompt whose answer has begun, so that greedy decoding goes on as it did; None when aborted.
 
     Returns the bytes by which the model's own next token goes beyond the cut, which may lie within a token.
@@ -22,28 +25,31 @@ def catch_up(context: Context, prompt: Prompt, data_classes: list[str], *, afres
     vocabulary = context.vocabulary
     rest = prompt.begun.encode()
     accepted: list[int] = []
+    sample.rewind()
     while context.read([*prompt.head, *accepted], data_classes, afresh=afresh):
         afresh = False
-        next_token = context.likeliest()
-        room = min(_AT_ONCE, context.size - context.used)
+        next_token = sample.likeliest()
+        room = min(_AT_ONCE, context.batch_tokens, context.size - context.used)
         draft = vocabulary.tokenise(rest.decode("utf-8", "replace"), control=False)[:room]
-        predicted = context.predict(draft) if draft else []
-        if predicted is None:
+        if draft and not context.predict(draft):
             return None
-        for token, after in zip(draft, predicted, strict=True):
+        for at, token in enumerate(draft):
             if token != next_token or not rest.startswith(piece := vocabulary.piece(token)):
                 break
             accepted.append(token)
+            sample.advance(token)
             rest = rest[len(piece) :]
-            next_token = after
+            next_token = sample.likeliest(at)
         if not rest:
             return b""
         piece = vocabulary.piece(next_token)
         beyond = piece[len(rest) :] if piece.startswith(rest) else None
         if beyond is None and not (piece and rest.startswith(piece)):
             # The model would not have written this.
+            sample.follow(prompt.begun)
             return b"" if context.read(prompt.tokens, data_classes, afresh=False) else None
         accepted.append(next_token)
+        sample.advance(next_token)
         if beyond is not None:
             return beyond if context.read([*prompt.head, *accepted], data_classes, afresh=False) else None
         rest = rest[len(piece) :]

@@ -21,8 +21,9 @@ def generate(context: Context, prompt: Prompt, call: JsonObject, running: Runnin
     with sampler(context, call, top_k) as sample:
         # Sums of floating-point numbers depend on how a prompt is cut into batches; a seed promises the same answer.
         afresh = call["seed"] is not None
+        sample.follow(prompt.begun)
         if call["temperature"] <= 0.0 and prompt.begun:
-            begun = catch_up(context, prompt, call["data_classes"], afresh=afresh)
+            begun = catch_up(context, prompt, sample, call["data_classes"], afresh=afresh)
             if begun is None:
                 return None
         elif context.read(prompt.tokens, call["data_classes"], afresh=afresh):

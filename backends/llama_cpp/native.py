@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import llama_cpp
@@ -15,6 +16,9 @@ from ..process.engine import Progress
 from ..process.frames import JsonObject
 from ..process.memory import all_memory, free_memory
 from .threads import default_threads
+
+Logits = numpy.ndarray[tuple[int], numpy.dtype[numpy.float32]]
+"""The unnormalised log-probabilities of a next token."""
 
 _ABORTED = 2
 _CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
@@ -62,6 +66,12 @@ class Vocabulary:
                 return buffer.raw[:count]
             room = -count
 
+    @cached_property
+    def byte_tokens(self) -> Mapping[int, int]:
+        """The token that adds a single byte to a text, for each byte that has one."""
+        pieces = ((self.piece(token), token) for token in range(self.size))
+        return {piece[0]: token for piece, token in pieces if len(piece) == 1}
+
     def ends_turn(self, token: int) -> bool:
         """Whether the model says with this token that it is done."""
         return bool(llama_cpp.llama_vocab_is_eog(self.handle, token))
@@ -79,9 +89,10 @@ class Context:
         self.vocabulary = Vocabulary(handle)
         template = llama_cpp.llama_model_chat_template(self._model, None)
         self.chat_template: str | None = None if template is None else template.decode("utf-8", "replace")
-        self._batch_tokens: int = settings["batch_tokens"]
-        self.handle = self._open(settings)
         self.size: int = settings["context_tokens"]
+        self.batch_tokens: int = min(settings["batch_tokens"], self.size)
+        """How many tokens are read at once, at most."""
+        self.handle = self._open(settings)
         self._memory = llama_cpp.llama_get_memory(self.handle)
         self._held: list[int] = []
         self._data_classes: list[str] = []
@@ -102,8 +113,8 @@ class Context:
         self.reused = kept
         self._held = list(tokens[:kept])
         self._data_classes = data_classes
-        ends = range(kept, len(tokens), self._batch_tokens)
-        return all(self.append(tokens[start : start + self._batch_tokens]) for start in ends)
+        ends = range(kept, len(tokens), self.batch_tokens)
+        return all(self.append(tokens[start : start + self.batch_tokens]) for start in ends)
 
     def append(self, tokens: Sequence[int]) -> bool:
         """Read some more tokens; False when aborted, after which the memory is empty."""
@@ -114,8 +125,8 @@ class Context:
             return True
         return self._undone(result)
 
-    def predict(self, tokens: Sequence[int]) -> list[int] | None:
-        """Read some more tokens; the likeliest next token after each of them. None when aborted, as `append` is."""
+    def predict(self, tokens: Sequence[int]) -> bool:
+        """Read up to ``batch_tokens`` more tokens and keep the logits after each; False when aborted, as `append`."""
         batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
         try:
             batch.n_tokens = len(tokens)
@@ -129,15 +140,9 @@ class Context:
         finally:
             llama_cpp.llama_batch_free(batch)
         if result != 0:
-            self._undone(result)
-            return None
+            return self._undone(result)
         self._held += tokens
-        return [self.likeliest(at) for at in range(len(tokens))]
-
-    def likeliest(self, at: int = -1) -> int:
-        """The likeliest next token; ``at`` counts within the last `predict`."""
-        pointer = llama_cpp.llama_get_logits_ith(self.handle, at)
-        return int(numpy.argmax(numpy.ctypeslib.as_array(pointer, (self.vocabulary.size,))))
+        return True
 
     @property
     def used(self) -> int:
@@ -148,9 +153,9 @@ class Context:
         """One of `logits`, at less cost than all."""
         return float(llama_cpp.llama_get_logits_ith(self.handle, -1)[token])
 
-    def logits(self) -> numpy.ndarray[tuple[int], numpy.dtype[numpy.float32]]:
-        """The unnormalised log-probabilities of the next token; valid until the next `append`."""
-        pointer = llama_cpp.llama_get_logits_ith(self.handle, -1)
+    def logits(self, at: int = -1) -> Logits:
+        """Those of the next token, or within the last `predict` of the one after ``at``. Valid until the next read."""
+        pointer = llama_cpp.llama_get_logits_ith(self.handle, at)
         return numpy.ctypeslib.as_array(pointer, (self.vocabulary.size,))
 
     def _undone(self, result: int) -> bool:
@@ -195,7 +200,7 @@ class Context:
         self._require_room_for(settings)
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = settings["context_tokens"]
-        params.n_batch = params.n_ubatch = min(self._batch_tokens, settings["context_tokens"])
+        params.n_batch = params.n_ubatch = self.batch_tokens
         params.n_threads = params.n_threads_batch = settings["threads"] or default_threads()
         # A sliding window that forgets could not be cut back to a common beginning.
         params.swa_full = True

@@ -65,6 +65,16 @@ async def small_phone() -> AsyncIterator[Asker]:
     await backend.stop()
 
 
+@pytest_asyncio.fixture(loop_scope="module")
+async def small_batches() -> AsyncIterator[Asker]:
+    """A backend of the test's own that reads eight tokens at once."""
+    settings = LlamaCppSettings(ModelName("smollm2"), context_tokens=256, batch_tokens=8)
+    backend = LlamaCppBackend("small-batches", settings, smollm2())
+    await backend.start()
+    yield Asker(backend)
+    await backend.stop()
+
+
 @pytest.fixture(scope="session")
 def model_bytes() -> bytes:
     """The model file's content, to be damaged."""

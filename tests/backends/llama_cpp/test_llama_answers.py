@@ -110,6 +110,53 @@ async def test_an_answer_follows_a_grammar_and_json_object_is_an_object(phone: A
     assert isinstance(json.loads(text), dict)
 
 
+CITY = {
+    "type": "json_schema",
+    "schema": {
+        "type": "object",
+        "properties": {"große Stadt": {"type": "string"}, "large": {"type": "boolean"}},
+        "required": ["große Stadt", "large"],
+        "additionalProperties": False,
+    },
+}
+
+
+async def test_greedy_decoding_within_a_format_goes_on_exactly_from_any_cut(phone: Asker) -> None:
+    whole, _ = await phone.answer(FRANCE, response_format=CITY, max_output_tokens=64)
+    json.loads(whole)
+    for cut in range(1, len(whole) + 1, 9):
+        rest, _ = await phone.answer(FRANCE, Message.assistant(whole[:cut]), response_format=CITY, max_output_tokens=64)
+        assert whole[:cut] + rest == whole
+
+
+async def test_what_another_began_within_a_format_is_ended_within_it(phone: Asker) -> None:
+    begun = Message.assistant('{"große Stadt": "Gießen", "la')
+    for temperature in (0.0, 1.5):
+        rest, _ = await phone.answer(
+            FRANCE, begun, response_format=CITY, temperature=temperature, max_output_tokens=200
+        )
+        assert json.loads(begun.text + rest).keys() == {"große Stadt", "large"}
+    with pytest.raises(AttemptError, match="does not follow the response format") as caught:
+        await phone.answer(FRANCE, Message.assistant('{"town'), response_format=CITY)
+    assert caught.value.kind is FailureKind.INVALID_REQUEST
+
+
+async def test_a_format_that_leads_to_nothing_is_the_callers_mistake_and_ends_no_worker(phone: Asker) -> None:
+    before = phone.backend.worker.pid
+    nothing = {"type": "grammar", "grammar": 'root ::= "yes" [\\U0010FFFF-\\U0010FFFF] x\nx ::= [^\\x00-\\U0010FFFF]'}
+    for temperature in (0.0, 1.0):
+        with pytest.raises(AttemptError) as caught:
+            await phone.answer(FRANCE, response_format=nothing, temperature=temperature)
+        assert caught.value.kind is FailureKind.INVALID_REQUEST
+    assert phone.backend.worker.pid == before
+
+
+async def test_a_small_batch_continues_too(small_batches: Asker) -> None:
+    whole, _ = await small_batches.answer(FRANCE)
+    rest, _ = await small_batches.answer(FRANCE, Message.assistant(whole[:60]))
+    assert (whole[:60] + rest).startswith(whole)
+
+
 @pytest.mark.parametrize(
     "response_format",
     [
