@@ -64,8 +64,10 @@ def test_cutting_at_control_tokens_changes_no_token(vocabulary: Vocabulary) -> N
 def test_a_template_that_refuses_the_messages_or_cannot_be_read_is_a_typed_failure() -> None:
     template = ChatTemplate("{{ raise_exception('secret ' + messages[0]['content']) }}", bos="", eos="")
     with pytest.raises(AttemptError) as caught:
-        template.render([{"role": "system", "content": "secret"}])
+        template.render([{"role": "user", "content": "secret"}])
     assert "secret" not in str(caught.value)
+    # Another model may take them, and this one may take others: it is not broken.
+    assert caught.value.kind is FailureKind.INVALID_REQUEST
     with pytest.raises(AttemptError) as caught:
         ChatTemplate("{% for %}", bos="", eos="")
     assert caught.value.kind is FailureKind.MODEL_UNAVAILABLE
@@ -81,6 +83,35 @@ def test_a_template_can_do_what_templates_do_and_nothing_else() -> None:
         template = ChatTemplate(escape, bos="", eos="")
         with pytest.raises(AttemptError):
             template.render([{"role": "user", "content": "x"}])
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("{% if tools is not none or documents is not none %}tools{% endif %}{{ messages[0].content }}", "x"),
+        ("{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}", "x"),
+        (
+            "{{ {'b': 1, 'a': 'ä'} | tojson(sort_keys=true, separators=(',', ':'), ensure_ascii=true) }}",
+            '{"a":"\\u00e4","b":1}',
+        ),
+    ],
+)
+def test_a_template_finds_what_those_in_the_wild_are_written_for(source: str, expected: str) -> None:
+    assert ChatTemplate(source, bos="", eos="").render([{"role": "user", "content": "x"}]) == expected
+
+
+REFUSES = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + CHATML
+DROPS = "{% for m in messages %}{% if m.role == 'user' %}<u>{{ m.content }}{% endif %}{% endfor %}"
+
+
+def test_a_system_prompt_reaches_a_model_whose_template_has_no_place_for_one() -> None:
+    system, user = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}
+    refuses = ChatTemplate(REFUSES, bos="", eos="")
+    assert refuses.render([system, user]) == refuses.render([{"role": "user", "content": "Be brief.\n\nHi"}])
+    assert refuses.render([user]).count("Hi") == 1
+    assert ChatTemplate(DROPS, bos="", eos="").render([system, system, user]) == "<u>Be brief.\n\nBe brief.\n\nHi"
+    assert ChatTemplate(DROPS, bos="", eos="").render([user, system]) == "<u>Hi<u>Be brief."
+    assert "<|im_start|>system\nBe brief." in ChatTemplate(CHATML, bos="", eos="").render([system, user])
 
 
 @pytest.mark.parametrize(

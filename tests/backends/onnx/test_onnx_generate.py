@@ -355,7 +355,7 @@ async def test_a_template_from_outside_runs_in_a_sandbox(start_writer: Start, sa
     path = write_generator(tmp_path)
     path.with_name("chat_template.jinja").write_text("{{ messages.__class__.__mro__[1].__subclasses__() }}")
     text = await refusal(say(await start_writer(path)), FailureKind.INTERNAL)
-    assert "chat template does not accept" in text
+    assert "chat template fails" in text
 
 
 async def test_it_leaves_no_telemetry(
