@@ -16,7 +16,11 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol
 
+from ...core.failure import AttemptError, FailureKind
 from .template import ChatTemplate
+
+_LONGEST = 4 << 20
+"""So many characters are tokenised: some seconds' work, and more than the contexts of models on a device hold."""
 
 
 class Vocabulary(Protocol):
@@ -56,11 +60,17 @@ class PromptWriter:
         self._control = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
     def write(self, messages: Sequence[Mapping[str, str]], *, continues: bool) -> Prompt:
-        """The prompt. With ``continues``, the last message begins the answer; the prompt ends within it."""
+        """The prompt. With ``continues``, the last message begins the answer; the prompt ends within it.
+
+        Raises CONTEXT_LENGTH for one so long that it is not tokenised.
+        """
         marks = _Marks(self._control)
         safe = [{**message, "content": marks.hide(message["content"])} for message in messages]
         begun = safe.pop()["content"] if continues else ""
         rendered = self._template.render(safe)
+        if (length := len(rendered) + len(begun)) > _LONGEST:
+            sentence = f"the prompt has {length:,} characters, and {_LONGEST:,} are the most that are tokenised here"
+            raise AttemptError(FailureKind.CONTEXT_LENGTH, sentence)
         head = self._tokens(rendered, marks)
         if not begun:
             return Prompt(head, head)

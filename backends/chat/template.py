@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from typing import NoReturn
 
 import jinja2
@@ -77,11 +78,11 @@ class ChatTemplate:
             sentence = "the model's chat template cannot be read; use another file of this model"
             raise AttemptError(FailureKind.MODEL_UNAVAILABLE, sentence) from None
 
-        self._has_system = self._shows_system()
-
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
         """The whole conversation and the beginning of the assistant's turn."""
-        return self._render(messages if self._has_system else _without_system(messages))
+        if any(message["role"] == "system" for message in messages) and not self._shows_system:
+            messages = _without_system(messages)
+        return self._render(messages)
 
     def _render(self, messages: Sequence[Mapping[str, str]]) -> str:
         try:
@@ -97,7 +98,9 @@ class ChatTemplate:
             sentence = "the model's chat template fails over this sequence of messages"
             raise AttemptError(FailureKind.INTERNAL, sentence) from None
 
+    @cached_property
     def _shows_system(self) -> bool:
+        """Whether a system's message comes through. Asked where there is one, since some templates are slow."""
         try:
             shown = self._render([{"role": "system", "content": _SIGN}, {"role": "user", "content": "."}])
         except AttemptError:

@@ -48,7 +48,7 @@ class OnnxGenerateBackend(OnnxWorkerBackend):
         fields = call_fields(call, context)
         if may_overflow(call, self._settings.context_tokens):
             # Beside a running call, so that a request which cannot be answered here does not wait for its turn.
-            await self.worker.ask(Parcel(fields | {"must_fit": True}))
+            await self.worker.ask(Parcel(fields | {"must_fit": True}), context.deadline)
         with await self.worker.stream(Parcel(fields), context.priority, context.deadline) as replies:
             async for event in replies:
                 yield generate_event(event.fields, self._model.name, self.worker.waiting)

@@ -24,6 +24,7 @@ from .shared import LEAST, SharedArea, new_area
 _MAIN = "edgewise.backends.process.main"
 _PINGS_UNTIL_HUNG = 5
 _LOADING_PATIENCE = 6  # Loading a native library from a slow disk holds the interpreter lock.
+_QUESTION_PATIENCE = 6  # A question cannot be cancelled, and takes no turn from anybody.
 _EXIT_GRACE = 1.0
 _STOP_STEP = 0.3
 _NATIVE_CRASHES = {signal.SIGSEGV, signal.SIGILL, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT}
@@ -43,8 +44,9 @@ class Child(asyncio.Protocol):
     When it has ended, ``on_death`` is called, then all its calls fail, then ``died`` is done; each with the reason.
 
     It is pinged all its life; when it answers nothing for ``hang_after`` seconds, or works so long on a call that was
-    cancelled, it is killed. At each ping its memory is compared with ``memory_limit``, in bytes. Time is counted in
-    pings and not by a clock, so that a machine that slept, or an application that was stopped, does not blame it.
+    cancelled, or six times so long on a question, it is killed. At each ping its memory is compared with
+    ``memory_limit``, in bytes. Time is counted in pings and not by a clock, so that a machine that slept, or an
+    application that was stopped, does not blame it.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class Child(asyncio.Protocol):
         self._incoming: SharedArea | None = None
         self._lent: dict[int, int] = {}
         self._read: list[int] = []
-        self._cancelled: dict[int, int] = {}
+        self._abandoned: dict[int, int] = {}
         self._progress: Progress = lambda share: None
         self._endings = Endings(process.pid)
         self._unanswered = 0
@@ -145,8 +147,20 @@ class Child(asyncio.Protocol):
         finally:
             self._patience = _PINGS_UNTIL_HUNG
 
-    def call(self, op: str, parcel: Parcel, on_end: Callable[[], None]) -> Replies:
-        """Send a ``call`` or an ``ask``. ``on_end`` is called once, when the worker is done with it or has died."""
+    @property
+    def busy(self) -> bool:
+        """Whether the worker has a call or a question to work on."""
+        return bool(self._calls)
+
+    def call(self, parcel: Parcel, on_end: Callable[[], None]) -> Replies:
+        """Send a call. ``on_end`` is called once, when the worker is done with it or has died."""
+        return self._begin("call", parcel, on_end, self._cancel)
+
+    def ask(self, question: Parcel, on_end: Callable[[], None]) -> Replies:
+        """Send a question, which is answered beside all calls."""
+        return self._begin("ask", question, on_end, self._abandon)
+
+    def _begin(self, op: str, parcel: Parcel, on_end: Callable[[], None], cancel: Callable[[int], None]) -> Replies:
         id_ = next(self._ids)
         header: JsonObject = {"op": op, "id": id_, "credit": WINDOW, "body": parcel.fields, **self._take_read()}
         try:
@@ -156,7 +170,7 @@ class Child(asyncio.Protocol):
             raise AttemptError(FailureKind.INVALID_REQUEST, "the request is too large for a local engine") from None
         replies = Replies(
             send_credit=lambda events: self._send({"op": "credit", "id": id_, "events": events}),
-            send_cancel=lambda: self._cancel(id_),
+            send_cancel=lambda: cancel(id_),
         )
         self._calls[id_] = (replies, on_end)
         self._write(frame)
@@ -246,7 +260,7 @@ class Child(asyncio.Protocol):
         return {"free": read} if read else {}
 
     def _finish(self, id_: int, failure: AttemptError | None) -> None:
-        self._cancelled.pop(id_, None)
+        self._abandoned.pop(id_, None)
         if (lent := self._lent.pop(id_, None)) is not None and self._outgoing is not None:
             self._outgoing.free(lent)
         if (entry := self._calls.pop(id_, None)) is not None:
@@ -267,20 +281,23 @@ class Child(asyncio.Protocol):
             )
             self._kill(WorkerDied(FailureKind.CRASHED, sentence))
             return
-        if self._cancelled and max(self._cancelled.values()) >= _PINGS_UNTIL_HUNG:
+        if self._abandoned and min(self._abandoned.values()) <= 0:
             sentence = f"the engine of backend {self._name!r} went on with a cancelled call and was ended"
             self._kill(WorkerDied(FailureKind.STALLED, sentence))
             return
-        for id_ in self._cancelled:
-            self._cancelled[id_] += 1
+        for id_ in self._abandoned:
+            self._abandoned[id_] -= 1
         self._unanswered += 1
         self._endings.look()
         self._send({"op": "ping", **self._take_read()})
         self._timer = self._loop.call_later(self._hang_after / _PINGS_UNTIL_HUNG, self._tick)
 
     def _cancel(self, id_: int) -> None:
-        self._cancelled[id_] = 0
+        self._abandoned[id_] = _PINGS_UNTIL_HUNG
         self._send({"op": "cancel", "id": id_})
+
+    def _abandon(self, id_: int) -> None:
+        self._abandoned[id_] = _PINGS_UNTIL_HUNG * _QUESTION_PATIENCE
 
     def _send(self, header: JsonObject) -> None:
         self._write(encode(header))

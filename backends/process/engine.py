@@ -101,8 +101,8 @@ class Engine(ABC):
         """
 
     def ask(self, question: Parcel) -> Parcel:
-        """Answer at once, on the control thread, **beside** a running `run`: only what is safe to do then, and short.
+        """Answer **beside** a running `run`, one question after another: only what is safe to do then.
 
-        While it works, pings are not answered and cancelling waits.
+        Short work, because it cannot be cancelled.
         """
         raise AttemptError(FailureKind.UNSUPPORTED, "this engine answers no questions beside its calls")

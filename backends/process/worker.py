@@ -1,4 +1,4 @@
-"""The worker's side: a control thread that always listens, and engine threads that do the work.
+"""The worker's side: a control thread that always listens, engine threads that do the work, one that answers questions.
 
 Frames from the application: ``load``, ``call``, ``credit``, ``cancel``, ``ask``, ``ping``. Frames to it: ``progress``,
 ``loaded``, ``event``, ``end``, ``fail`` (the last three carry the id of their call or question), and ``pong``. An
@@ -55,6 +55,7 @@ class Worker:
         self._parent = os.getppid()
         self._sending = threading.Lock()
         self._work: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._questions: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._calls: dict[int, RunningCall] = {}
         self._engine: Engine | None = None
 
@@ -105,19 +106,16 @@ class Worker:
                 if (cancelled := self._calls.get(header["id"])) is not None:
                     cancelled.cancel()
             case "ask":
-                self._answer(header["id"], self._parcel(frame))
+                self._questions.put(partial(self._answer, header["id"], self._parcel(frame)))
             case "ping":
                 self._send({"op": "pong"})
             case "load":
                 # Engines are found where the application would find them.
                 sys.path[:] = header["path"]
                 for number in range(header["threads"]):
-                    threading.Thread(target=self._run_all, name=f"engine-{number}", daemon=True).start()
+                    _start(f"engine-{number}", self._work)
+                _start("questions", self._questions)
                 self._work.put(partial(self._load, header["settings"]))
-
-    def _run_all(self) -> None:
-        while True:
-            self._work.get()()
 
     def _load(self, settings: JsonObject) -> None:
         try:
@@ -206,6 +204,16 @@ class Worker:
                 self._channel.sendall(frame)
         except OSError:
             _leave()
+
+
+def _start(name: str, work: SimpleQueue[Callable[[], None]]) -> None:
+    """A thread that does one piece of work after another for as long as the process lives."""
+
+    def do_all() -> None:
+        while True:
+            work.get()()
+
+    threading.Thread(target=do_all, name=name, daemon=True).start()
 
 
 def _failure(error: BaseException) -> JsonObject:

@@ -133,7 +133,7 @@ class WorkerProcess:
             self._turns.give_back()
         try:
             self._refuse_late(deadline)
-            return self._child.call("call", call, on_end=self._end_turn)
+            return self._child.call(call, on_end=self._end_turn)
         except AttemptError:
             self._turns.give_back()
             raise
@@ -155,8 +155,7 @@ class WorkerProcess:
             await self._settled.wait()
             if self._failure is not None:
                 raise AttemptError(self._failure.kind, self._failure.sentence)
-        self._last_used = asyncio.get_running_loop().time()
-        return await _only(self._child.call("ask", question, on_end=_nothing))
+        return await _only(self._child.ask(question, on_end=self._note_use))
 
     async def _live(self) -> None:
         """Keep a process alive until it is given up, or this task is cancelled."""
@@ -233,7 +232,7 @@ class WorkerProcess:
             await asyncio.wait([child.died], timeout=rest)
             if child.died.done():
                 return child.died.result()
-            busy = self._turns.taken or self._turns.waiting
+            busy = child.busy or self._turns.waiting
             rest = self._idle_unload if busy else self._last_used + self._idle_unload - clock()
         # From here on calls and questions wait for the next process.
         self._child = None
@@ -243,8 +242,11 @@ class WorkerProcess:
         return None
 
     def _end_turn(self) -> None:
-        self._last_used = asyncio.get_running_loop().time()
+        self._note_use()
         self._turns.give_back()
+
+    def _note_use(self) -> None:
+        self._last_used = asyncio.get_running_loop().time()
 
     def _refuse_late(self, deadline: Deadline | None) -> None:
         if deadline is not None and deadline.passed(asyncio.get_running_loop().time()):
@@ -280,7 +282,3 @@ async def _only(replies: Replies) -> Parcel:
     if result is None:
         raise AttemptError(FailureKind.INTERNAL, "the engine ended a call without a result")
     return result
-
-
-def _nothing() -> None:
-    """Nothing follows from the end of a question."""

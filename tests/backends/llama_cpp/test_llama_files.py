@@ -140,6 +140,20 @@ async def test_a_template_without_end_or_measure_is_refused_and_its_worker_lives
         assert backend.worker.pid == before
 
 
+async def test_a_prompt_of_megabytes_is_refused_and_harms_nobody(tmp_path: Path) -> None:
+    async with loaded(tmp_path, TinyModel()) as backend:
+        before = backend.worker.pid
+        long = (Message.user("word " * (1 << 20)),)
+        for asked in (
+            anext(backend.generate(GenerateInput(long), CONTEXT)),
+            backend.count_tokens(CountTokensInput(long), CONTEXT),
+        ):
+            with pytest.raises(AttemptError, match=r"5,242,\d+ characters") as caught:
+                await asked
+            assert caught.value.kind is FailureKind.CONTEXT_LENGTH
+        assert backend.worker.pid == before
+
+
 async def test_text_of_any_bytes_is_continued(tmp_path: Path) -> None:
     async with loaded(tmp_path, TinyModel()) as backend:
         begun = GenerateInput((Message.user("Hello"), Message.assistant("né\ufffd 日本 \U0001f600")), 4, 0.0)

@@ -37,6 +37,8 @@ class ProbeEngine(Engine):
                 raise AttemptError(FailureKind.MODEL_UNAVAILABLE, "there is no such model; install one")
             case "raise":
                 raise RuntimeError("a text with secret content")
+            case "leave":
+                raise SystemExit("a text with secret content")
             case "crash":
                 signal.raise_signal(signal.SIGSEGV)  # on this thread, at once
             case "kill":
@@ -49,6 +51,10 @@ class ProbeEngine(Engine):
     def ask(self, question: Parcel) -> Parcel:
         if question.fields.get("raise"):
             raise KeyError("secret")
+        if question.fields.get("leave"):
+            raise SystemExit("secret")
+        while (until := question.fields.get("until")) is not None and not Path(until).exists():
+            time.sleep(0.001)
         return Parcel({"length": len(question.payload), "produced": self._produced})
 
     def echo(self, call: Parcel, running: RunningCall) -> Generator[Parcel, None, None]:

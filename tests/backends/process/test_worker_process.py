@@ -71,6 +71,33 @@ async def test_a_question_is_answered_beside_a_running_call(worker: WorkerProces
     await running.aclose()
 
 
+async def test_a_question_that_takes_long_is_no_hang_and_holds_up_nothing_but_questions(tmp_path: Path) -> None:
+    worker = WorkerProcess("probe", PROBE, {}, hang_after=0.5)
+    await worker.start()
+    before, go_on = worker.pid, tmp_path / "go-on"
+    long = asyncio.create_task(worker.ask(Parcel({"until": str(go_on)})))
+    given_up = asyncio.create_task(worker.ask(Parcel({"until": str(go_on)})))
+    await asyncio.wait([long, given_up], timeout=0.5)
+    given_up.cancel()
+    await asyncio.wait([long], timeout=1.0)  # longer than a worker may be silent, or go on with a cancelled call
+    await _echo(worker)
+    go_on.touch()
+    async with asyncio.timeout(10):
+        await long
+        await worker.ask(Parcel({}))
+    assert worker.pid == before
+    await worker.stop()
+
+
+async def test_an_engine_that_leaves_its_thread_fails_one_question(worker: WorkerProcess) -> None:
+    before = worker.pid
+    with pytest.raises(AttemptError, match="SystemExit"):
+        async with asyncio.timeout(10):
+            await worker.ask(Parcel({"leave": True}))
+    await _echo(worker)
+    assert worker.pid == before
+
+
 async def test_an_engine_error_names_its_type_and_quotes_nothing(worker: WorkerProcess) -> None:
     failure = await _failure(worker, {"do": "fail", "text": "a secret"})
     assert failure.kind is FailureKind.INTERNAL
@@ -223,13 +250,14 @@ async def test_a_call_may_come_before_the_start_is_over() -> None:
     await worker.stop()
 
 
-@pytest.mark.parametrize("load", ["refuse", "raise"])
+@pytest.mark.parametrize("load", ["refuse", "raise", "leave"])
 async def test_a_model_that_does_not_load_is_said_at_once_to_all(load: str) -> None:
     worker = WorkerProcess("probe", PROBE, {"load": load})
     early = asyncio.create_task(worker.unary(Parcel({"do": "echo"})))
     for failing in (worker.start(), early, worker.ask(Parcel({}))):
         with pytest.raises(AttemptError) as caught:
-            await failing
+            async with asyncio.timeout(10):
+                await failing
         assert caught.value.kind is FailureKind.MODEL_UNAVAILABLE
         assert "secret" not in str(caught.value)
     assert worker.health.state is HealthState.DOWN
