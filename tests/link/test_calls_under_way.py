@@ -9,6 +9,10 @@ from edgewise.testing import Script, run_in_virtual_time
 
 from .conftest import NEW, OWN, World
 
+BREAKS_LATE = Script(
+    words=("one ",) * 8, every=0.1, failure=AttemptError(FailureKind.INTERNAL, "it broke"), fails_after=8
+)
+
 
 def test_calls_under_way_move_over_when_their_endpoint_is_lost(world: World) -> None:
     world.cloud._own = Script(words=("one ",) * 200, every=0.1)
@@ -101,8 +105,7 @@ def test_after_a_sleep_connections_are_doubted_by_the_next_request(world: World)
 
 
 def test_the_airplane_switch_lets_no_further_attempt_start(world: World) -> None:
-    broken = AttemptError(FailureKind.INTERNAL, "it broke")
-    world.cloud._own = Script(words=("one ",) * 8, every=0.1, failure=broken, fails_after=8)
+    world.cloud._own = BREAKS_LATE
 
     async def scene() -> None:
         async with world.router() as router:
@@ -123,8 +126,7 @@ def test_the_airplane_switch_lets_no_further_attempt_start(world: World) -> None
 
 
 def test_a_step_that_was_planned_before_its_endpoint_was_lost_costs_no_time(world: World) -> None:
-    broken = AttemptError(FailureKind.INTERNAL, "it broke")
-    world.cloud._own = Script(words=("one ",) * 8, every=0.1, failure=broken, fails_after=8)
+    world.cloud._own = BREAKS_LATE
 
     async def scene() -> None:
         async with world.router() as router:

@@ -40,7 +40,7 @@ def namespace() -> list[str]:
 def test_a_real_wire_that_fails_in_every_way_is_noticed_and_used_again_in_time(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    command = [*namespace(), sys.executable, "-m", "tests.link.wire"]
+    command = [*namespace(), sys.executable, "-m", "tests.link.scenes"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180, check=False)
     assert run.returncode == 0, run.stderr
     scenes = {scene.pop("scene"): scene for scene in map(json.loads, run.stdout.splitlines())}

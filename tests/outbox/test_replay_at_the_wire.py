@@ -18,6 +18,8 @@ from edgewise.router.serving import ServeSettings
 from edgewise.router.serving.server import ModelServer
 from edgewise.testing import Script, ScriptedBackend
 
+from ..recorded_wire import RecordedWire
+
 PRIVATE = "Zebulon Quartz has diabetes"
 PUBLIC = "the weather at the north pond"
 TEXT = """\
@@ -46,24 +48,18 @@ class Site:
         self.file = folder / "edgewise.yaml"
         self.model = ScriptedBackend("model", self._script)
         self.failures: list[AttemptError] = []
-        self.sent = bytearray()
         self._server = ModelServer(ServeSettings(listen="127.0.0.1:0", place="NL"), {"model": self.model})
-        self._relay: asyncio.Server | None = None
-        self._pipes: set[asyncio.Task[None]] = set()
+        self._wire = RecordedWire(lambda: self._server.address)
 
     async def open(self) -> None:
         """Serve, and permit personal content to go there."""
         await self._server.start()
-        self._relay = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        await self._wire.open()
         self.permit()
 
     async def close(self) -> None:
         """End both."""
-        assert self._relay is not None
-        self._relay.close()
-        for pipe in self._pipes:
-            pipe.cancel()
-        await asyncio.gather(*self._pipes, return_exceptions=True)
+        await self._wire.close()
         await self._server.stop()
 
     def permit(self) -> None:
@@ -75,36 +71,21 @@ class Site:
         self._write("[EU]")
 
     @property
+    def sent(self) -> bytes:
+        """Every byte that went to the server."""
+        return bytes(self._wire.sent)
+
+    @property
     def received(self) -> list[tuple[str, str]]:
         """What the server's model received: prompt and idempotency key."""
         contents = [(call.content, call.context.idempotency_key) for call in self.model.calls]
         return [(content.messages[0].text, key) for content, key in contents if isinstance(content, GenerateInput)]
 
     def _write(self, operators: str) -> None:
-        assert self._relay is not None
-        port = self._relay.sockets[0].getsockname()[1]
-        self.file.write_text(TEXT.format(port=port, operators=operators), encoding="utf-8")
+        self.file.write_text(TEXT.format(port=self._wire.port, operators=operators), encoding="utf-8")
 
     def _script(self, call: int) -> Script:
         return Script(failure=self.failures.pop(0)) if self.failures else Script()
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        host, port = self._server.address.rsplit(":", 1)
-        far_reader, far_writer = await asyncio.open_connection(host, int(port))
-        for source, sink, record in ((reader, far_writer, True), (far_reader, writer, False)):
-            self._pipes.add(asyncio.create_task(self._pipe(source, sink, record)))
-
-    async def _pipe(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, record: bool) -> None:
-        try:
-            while data := await source.read(65536):
-                if record:
-                    self.sent += data
-                sink.write(data)
-                await sink.drain()
-        except ConnectionError:
-            pass
-        finally:
-            sink.close()
 
 
 @pytest_asyncio.fixture

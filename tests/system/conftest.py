@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import subprocess
 import sys
@@ -14,6 +13,8 @@ import pytest
 import pytest_asyncio
 
 from edgewise.router import AsyncRouter
+
+from ..recorded_wire import RecordedWire
 
 SERVER = Path(__file__).with_name("model_server_process.py")
 
@@ -71,53 +72,6 @@ class Server:
             self._process = None
 
 
-class Wire:
-    """A relay to the server on a port of its own, which keeps every byte that went to the server."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._relay: asyncio.Server | None = None
-        self._pipes: set[asyncio.Task[None]] = set()
-        self.sent = bytearray()
-        self.port = 0
-
-    async def open(self) -> None:
-        """Listen."""
-        self._relay = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._relay.sockets[0].getsockname()[1]
-
-    async def close(self) -> None:
-        """Listen no more, and close what is open."""
-        assert self._relay is not None
-        self._relay.close()
-        for pipe in self._pipes:
-            pipe.cancel()
-        await asyncio.gather(*self._pipes, return_exceptions=True)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        host, port = self._server.address.rsplit(":", 1)
-        try:
-            far_reader, far_writer = await asyncio.open_connection(host, int(port))
-        except OSError:
-            writer.close()
-            return
-        for source, sink, record in ((reader, far_writer, True), (far_reader, writer, False)):
-            pipe = asyncio.create_task(self._pipe(source, sink, record))
-            self._pipes.add(pipe)
-
-    async def _pipe(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, record: bool) -> None:
-        try:
-            while data := await source.read(65536):
-                if record:
-                    self.sent += data
-                sink.write(data)
-                await sink.drain()
-        except ConnectionError:
-            pass
-        finally:
-            sink.close()
-
-
 @pytest.fixture
 def server() -> Iterator[Server]:
     """A started server."""
@@ -137,9 +91,9 @@ def guarded_server() -> Iterator[Server]:
 
 
 @pytest_asyncio.fixture
-async def wire(server: Server) -> AsyncIterator[Wire]:
+async def wire(server: Server) -> AsyncIterator[RecordedWire]:
     """The recorded way to the server."""
-    relay = Wire(server)
+    relay = RecordedWire(lambda: server.address)
     await relay.open()
     yield relay
     await relay.close()
@@ -158,7 +112,7 @@ def configure(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest_asyncio.fixture
-async def router(wire: Wire, configure: Callable[..., Path]) -> AsyncIterator[AsyncRouter]:
+async def router(wire: RecordedWire, configure: Callable[..., Path]) -> AsyncIterator[AsyncRouter]:
     """A ready router, whose way to the cloud is recorded."""
     async with AsyncRouter.from_yaml(configure(f"127.0.0.1:{wire.port}")) as opened:
         await opened.ready()

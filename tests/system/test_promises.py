@@ -16,13 +16,14 @@ import pytest
 from edgewise.router import AsyncRouter, DeadlineExceeded, Message, RequestError
 
 if TYPE_CHECKING:
-    from tests.system.conftest import Server, Wire
+    from tests.recorded_wire import RecordedWire
+    from tests.system.conftest import Server
 
 SECRET = "Zebulon Quartz has diabetes"
 LATE = 0.05  # seconds after the deadline, by which a request has ended
 
 
-def assert_kept(wire: Wire, caplog: pytest.LogCaptureFixture, *texts: str) -> None:
+def assert_kept(wire: RecordedWire, caplog: pytest.LogCaptureFixture, *texts: str) -> None:
     """Nothing of the secret, nor of what was answered to it, on the wire or in a log."""
     for text in (SECRET, "Zebulon", "Quartz", *texts):
         assert text.encode() not in wire.sent
@@ -30,7 +31,7 @@ def assert_kept(wire: Wire, caplog: pytest.LogCaptureFixture, *texts: str) -> No
 
 
 async def test_a_public_prompt_goes_to_the_server_and_a_health_prompt_stays(
-    router: AsyncRouter, wire: Wire, caplog: pytest.LogCaptureFixture
+    router: AsyncRouter, wire: RecordedWire, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG):
         public = await router.generate("Tell me of boats.", data_class="public")
@@ -46,7 +47,7 @@ async def test_a_public_prompt_goes_to_the_server_and_a_health_prompt_stays(
 
 
 async def test_a_health_prompt_is_counted_on_the_device_as_its_generation_counts_it(
-    router: AsyncRouter, wire: Wire, caplog: pytest.LogCaptureFixture
+    router: AsyncRouter, wire: RecordedWire, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG):
         counted = await router.count_tokens(SECRET, data_class="health")
@@ -57,7 +58,7 @@ async def test_a_health_prompt_is_counted_on_the_device_as_its_generation_counts
 
 async def test_health_content_stays_when_the_device_fails_and_when_the_server_restarts(
     router: AsyncRouter,
-    wire: Wire,
+    wire: RecordedWire,
     server: Server,
     worker: Callable[[], psutil.Process],
     caplog: pytest.LogCaptureFixture,
