@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 
 import httpx
@@ -29,7 +29,7 @@ _LARGEST_BODY = 64 * 1024 * 1024
 _LARGEST_ERROR = 64 * 1024
 
 _CALL_ERRORS = (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError, ValueError, ReportedFailure)
-"""What a call can raise besides a timeout: the client's complaints, and what cannot be read or reports a failure."""
+"""What a call can raise: the client's complaints, the end of patience, and what cannot be read or reports a failure."""
 
 
 class OpenaiBackend(RemoteBackend):
@@ -80,10 +80,8 @@ class OpenaiBackend(RemoteBackend):
                 response = await client.send(request, stream=True)
                 await response.aclose()
                 return
-        except TimeoutError:
-            failed = self._timed_out()
         except _CALL_ERRORS as error:
-            failed = from_exception(self.name, error)
+            failed = self._judged(error)
         finally:
             await self._clients.leave(client)
         raise failed
@@ -96,10 +94,7 @@ class OpenaiBackend(RemoteBackend):
 
     async def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
         self._require(Task.GENERATE)
-        try:
-            body: bytes | None = generate_body(self._settings, call)
-        except (ValueError, TypeError, RecursionError):  # their texts may quote the request
-            body = None
+        body = _encoded(partial(generate_body, self._settings, call))
         client, patience = self._begin(context)
         response: httpx.Response | None = None
         try:
@@ -118,23 +113,16 @@ class OpenaiBackend(RemoteBackend):
                 yield event
                 return
             failed = failure(self.name, FailureKind.TRUNCATED)
-        except TimeoutError:
-            failed = self._timed_out()
         except _CALL_ERRORS as error:
-            failed = from_exception(self.name, error)
+            failed = self._judged(error)
         finally:
-            if response is not None:
-                await response.aclose()
-            await self._end(client, patience)
+            await self._end(client, patience, response)
         # Raised out here, no error of the library's hangs on it as its context.
         raise self._noted(await self._explained(failed, response, context))
 
     async def embed(self, call: EmbedInput, context: CallContext) -> Embeddings:
         self._require(Task.EMBED)
-        try:
-            body: bytes | None = embed_body(self._settings, call)
-        except (ValueError, TypeError):
-            body = None
+        body = _encoded(partial(embed_body, self._settings, call))
         client, patience = self._begin(context)
         response: httpx.Response | None = None
         try:
@@ -142,22 +130,16 @@ class OpenaiBackend(RemoteBackend):
             answer = embeddings(await patience.wait(partial(_whole, response, _LARGEST_BODY)), len(call.texts))
             self._last_failure = ""
             return answer
-        except TimeoutError:
-            failed = self._timed_out()
         except _CALL_ERRORS as error:
-            failed = from_exception(self.name, error)
+            failed = self._judged(error)
         finally:
-            if response is not None:
-                await response.aclose()
-            await self._end(client, patience)
+            await self._end(client, patience, response)
         raise self._noted(await self._explained(failed, response, context))
 
     async def _send(
-        self, client: httpx.AsyncClient, path: str, body: bytes | None, context: CallContext, patience: Patience
+        self, client: httpx.AsyncClient, path: str, body: bytes, context: CallContext, patience: Patience
     ) -> httpx.Response:
         """The beginning of a good answer."""
-        if body is None:
-            raise AttemptError(FailureKind.INVALID_REQUEST, "the request holds what cannot be sent (bad Unicode?)")
         if context.deadline.remaining(asyncio.get_running_loop().time()) <= 0.0:
             raise failure(self.name, FailureKind.TIMED_OUT)
         if self._tokens is not None:
@@ -195,7 +177,9 @@ class OpenaiBackend(RemoteBackend):
         self._under_way.add(patience)
         return client, patience
 
-    async def _end(self, client: httpx.AsyncClient, patience: Patience) -> None:
+    async def _end(self, client: httpx.AsyncClient, patience: Patience, response: httpx.Response | None) -> None:
+        if response is not None:
+            await response.aclose()
         patience.close()
         self._under_way.discard(patience)
         await self._clients.leave(client)
@@ -208,12 +192,23 @@ class OpenaiBackend(RemoteBackend):
             return failed
         return await self._diagnosis.of(failed, context.deadline.remaining(asyncio.get_running_loop().time()))
 
-    def _timed_out(self) -> AttemptError:
-        return failure(self.name, FailureKind.PREEMPTED if self._stopped else FailureKind.TIMED_OUT)
+    def _judged(self, error: Exception) -> AttemptError:
+        if isinstance(error, TimeoutError):
+            return failure(self.name, FailureKind.PREEMPTED if self._stopped else FailureKind.TIMED_OUT)
+        return from_exception(self.name, error)
 
     def _noted(self, failed: AttemptError) -> AttemptError:
         self._last_failure = failed.sentence
         return failed
+
+
+def _encoded(encode: Callable[[], bytes]) -> bytes:
+    try:
+        return encode()
+    except (ValueError, TypeError, RecursionError):
+        pass
+    # Raised out here, no error whose text may quote the request hangs on it as its context.
+    raise AttemptError(FailureKind.INVALID_REQUEST, "the request holds what cannot be sent (bad Unicode?)")
 
 
 async def _whole(response: httpx.Response, largest: int) -> bytes:
