@@ -26,13 +26,13 @@ from hypothesis import Phase, settings
 
 from .collected import CollectedTests, body_around
 from .in_child import run, test_mutant
-from .mutants import Mutant, mutants
+from .mutants import Mutant, spots
 from .reach import Reach, load, record
 from .report import write
 
 ROOT = Path(__file__).parents[2]
 
-_MOST_TESTS = 0.5
+_MOST_TESTS = 0.25
 """So much of what all tests take a mutant gets: a share, so that a busy machine tries no fewer than an idle one."""
 
 _PATIENCE = 20.0
@@ -106,19 +106,19 @@ def main() -> int:
 
 def _run_part(name: str, part: Part, share: float, seed: int, minutes: float) -> None:
     until = time.monotonic() + minutes * 60.0
-    every = [
-        mutant for path in sorted((ROOT / part.folder).glob("*.py")) for mutant in mutants(_module(part, path), path)
-    ]
+    every = [spot for path in sorted((ROOT / part.folder).glob("*.py")) for spot in spots(_module(part, path), path)]
     drawn = random.Random(seed).sample(every, max(1, round(len(every) * share / 100.0)))
     ends: Counter[End] = Counter()
+    tried: list[Mutant] = []
     survivors: list[Mutant] = []
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(_Trials(part, Path(folder))) as trials:
-        for number, mutant in enumerate(drawn):
+        for spot in drawn:
             if time.monotonic() > until:
-                drawn = drawn[:number]
                 break
+            mutant = spot.mutant()
             end = trials.end(mutant)
             ends[end] += 1
+            tried.append(mutant)
             if end is End.SURVIVES:
                 survivors.append(mutant)
                 print(
@@ -126,8 +126,8 @@ def _run_part(name: str, part: Part, share: float, seed: int, minutes: float) ->
                     flush=True,
                 )
             counts = ", ".join(f"{ends[each]} {each.value}" for each in End)
-            print(f"{name}: {number + 1}/{len(drawn)}, {counts}", file=sys.stderr)
-    write(ROOT / "docs" / "mutation.md", name, part.aim, len(every), drawn, survivors, ends[End.HANGS])
+            print(f"{name}: {len(tried)}/{len(drawn)}, {counts}", file=sys.stderr)
+    write(ROOT / "docs" / "mutation.md", name, part.aim, len(every), tried, survivors, ends[End.HANGS])
 
 
 def _module(part: Part, path: Path) -> str:

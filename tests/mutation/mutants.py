@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator
 
@@ -55,29 +54,33 @@ class Mutant:
     now: str
 
 
-def mutants(module: str, path: Path) -> Iterator[Mutant]:
-    """Every mutant of the module at a path, in a fixed order."""
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """Where an operator can change a module: the so-manieth place for it. Making the mutant takes its time."""
+
+    module: str
+    path: Path
+    operator: str
+    occurrence: int
+
+    def mutant(self) -> Mutant:
+        """The module with the change made."""
+        code = self.path.read_text("utf-8")
+        mutated = mutate_code(code, get_operator(f"core/{self.operator}")(), self.occurrence)
+        lines = zip(code.splitlines(), mutated.splitlines(), strict=False)
+        line, was, now = next((line, was, now) for line, (was, now) in enumerate(lines, 1) if was != now)
+        return Mutant(self.module, self.operator, mutated, line, was.strip(), now.strip())
+
+
+def spots(module: str, path: Path) -> Iterator[Spot]:
+    """Every spot in the module at a path, in a fixed order."""
     code = path.read_text("utf-8")
+    lines, nodes = code.splitlines(), list(ast_nodes(get_ast(code)))
     for name in OPERATORS:
         operator = get_operator(f"core/{name}")()
-        occurrence = 0
-        while (mutated := mutate_code(code, operator, occurrence)) is not None:
-            occurrence += 1
-            if name != "ReplaceBinaryOperator_Mul_Div" or _products(mutated) < _products(code):
-                line, was, now = _difference(code, mutated)
-                if was.startswith("@dataclass"):  # slots and frozen: what the layout forbids, no program does
-                    continue
-                yield Mutant(module, name, mutated, line, was, now)
-
-
-def _products(code: str) -> int:
-    """How many multiplications: the star of a signature is none, though the operator takes it for one."""
-    try:
-        return sum(isinstance(node, ast.Mult) for node in ast.walk(ast.parse(code)))
-    except SyntaxError:  # what ``*args`` becomes
-        return sys.maxsize
-
-
-def _difference(code: str, mutated: str) -> tuple[int, str, str]:
-    lines = zip(code.splitlines(), mutated.splitlines(), strict=False)
-    return next((line, was.strip(), now.strip()) for line, (was, now) in enumerate(lines, 1) if was != now)
+        found = [(node, line) for node in nodes for (line, _), _ in operator.mutation_positions(node)]
+        for occurrence, (node, line) in enumerate(found):
+            layout = lines[line - 1].startswith("@dataclass")  # slots and frozen: what it forbids, no program does
+            star = node.parent is not None and node.parent.type == "parameters"  # of a signature, no multiplication
+            if not layout and not star:
+                yield Spot(module, path, name, occurrence)
