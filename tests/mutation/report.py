@@ -14,6 +14,9 @@ _HEAD = """# Mutation testing
 `make mutate` changes one small thing in a module (a comparison, a sign, a number, a condition), runs the tests that run
 that line, and counts how often one of them fails. `SHARE=5` draws five per cent of the mutants, `PART=policies` one
 part, `MINUTES=10` stops after so long. The operators are cosmic-ray's. This file is written by the run.
+
+The tests are collected once. A mutant of a function is then exchanged in a fork, and a test that notices it has mostly
+failed after a fifth of a second. One that survives takes as long as a quarter of all the part's tests.
 """
 
 
