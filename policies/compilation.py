@@ -270,7 +270,7 @@ def _defaults(settings: PolicySettings) -> Defaults:
 
 
 def _version(settings: PolicySettings, terms: Sequence[BackendTerms], walls: Mapping[str, Wall]) -> str:
-    text = json.dumps([canonical(settings), canonical(list(terms)), canonical(walls)], ensure_ascii=True)
+    text = json.dumps([canonical(settings), canonical(list(terms)), canonical(walls)])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -33,7 +33,7 @@ class Reach:
         self._never_there: dict[int, Assignment] = {}
         names = tuple(walls.by_class) or ("",)
         trees = [read_tree(condition.program.serialize()) for condition in conditions]
-        alike = [None if looks_at_one_class(tree) else read_formula(tree, names[0]) for tree in trees]
+        alike = [None if looks_at_one_class(tree) else read_formula(tree, "") for tree in trees]
         self._formulas: Mapping[str, list[Formula]] = {
             name: [read_formula(tree, name) if same is None else same for tree, same in zip(trees, alike, strict=True)]
             for name in names

@@ -100,6 +100,25 @@ def test_offline_refuses_what_needs_the_network_and_says_whether_being_online_wo
     assert stay.plan(make_facts(link=forced)).online_would_help
 
 
+@pytest.mark.parametrize(
+    ("code", "would_help"),
+    [
+        (RefusalCode.OFFLINE, True),
+        (RefusalCode.INTERCEPTED, True),
+        (RefusalCode.UNREACHABLE, False),
+        (RefusalCode.QUARANTINED, False),
+    ],
+)
+@pytest.mark.parametrize("link", [LinkState.ONLINE, LinkState.OFFLINE])
+def test_being_online_helps_a_backend_that_waits_for_the_link_and_no_other(
+    make_policy: MakePolicy, make_facts: MakeFacts, code: RefusalCode, would_help: bool, link: LinkState
+) -> None:
+    """Only the cloud can hold to a response format."""
+    waiting = {"cloud": NotReady(code, "not now")}
+    plan = make_policy().plan(make_facts(link=LinkFacts(link), not_ready=waiting, constrained=True))
+    assert (plan.steps, plan.online_would_help) == ((), would_help)
+
+
 def test_what_is_not_ready_is_left_out_with_its_own_sentence(make_policy: MakePolicy, make_facts: MakeFacts) -> None:
     resting = NotReady(RefusalCode.QUARANTINED, "its credentials are not accepted")
     plan = make_policy().plan(make_facts(not_ready={"cloud": resting}))
