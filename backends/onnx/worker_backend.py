@@ -10,9 +10,13 @@ from ..models import ModelFile
 from ..process.frames import JsonObject
 from ..process.worker_backend import WorkerBackend
 from ..process.worker_process import WorkerProcess
+from .runtime import without_cpu
 from .settings import OnnxSettings
 
 log = logging.getLogger("edgewise")
+
+_LOADING, _COMPILING = 600.0, 3600.0
+"""Seconds of processor time; an accelerator's compiler may take most of an hour."""
 
 
 class OnnxWorkerBackend(WorkerBackend):
@@ -27,6 +31,7 @@ class OnnxWorkerBackend(WorkerBackend):
             engine_settings,
             memory_limit=settings.memory_limit,
             idle_unload=settings.idle_unload,
+            loading_seconds=_COMPILING if without_cpu(settings.providers) else _LOADING,
         )
         super().__init__(name, worker)
 

@@ -16,7 +16,7 @@ from .control_group import Endings
 from .engine import Parcel, Progress
 from .environment import worker_environment
 from .frames import Frame, FrameError, FrameReader, JsonObject, encode
-from .memory import own_memory
+from .memory import own_memory, processor_time
 from .replies import WINDOW, Replies
 from .scratch import ScratchFolder
 from .shared import LEAST, SharedArea, new_area
@@ -75,6 +75,7 @@ class Child(asyncio.Protocol):
         self._read: list[int] = []
         self._abandoned: dict[int, int] = {}
         self._progress: Progress = lambda share: None
+        self._loading_seconds = float("inf")
         self._endings = Endings(process.pid)
         self._unanswered = 0
         self._patience = _PINGS_UNTIL_HUNG
@@ -136,9 +137,16 @@ class Child(asyncio.Protocol):
         """The process's id."""
         return self._process.pid
 
-    async def load(self, settings: JsonObject, *, threads: int, progress: Progress) -> JsonObject:
-        """Have the engine load; return its own account. Raises `AttemptError`, and `WorkerDied` if it died of it."""
+    async def load(
+        self, settings: JsonObject, *, threads: int, progress: Progress, processor_seconds: float
+    ) -> JsonObject:
+        """Have the engine load; return its own account.
+
+        Raises `AttemptError`, also where it takes more than so many seconds of processor time, and `WorkerDied` if it
+        died of it.
+        """
         self._progress = progress
+        self._loading_seconds = processor_seconds
         path = [entry for entry in sys.path if entry]
         self._patience = _PINGS_UNTIL_HUNG * _LOADING_PATIENCE
         self._send({"op": "load", "settings": settings, "path": path, "threads": threads})
@@ -281,6 +289,13 @@ class Child(asyncio.Protocol):
             )
             self._kill(WorkerDied(FailureKind.CRASHED, sentence))
             return
+        if not self._loaded.done() and processor_time(self.pid) > self._loading_seconds:
+            # A file from outside may say of itself what takes for ever to make ready. A slow disk takes no such time.
+            sentence = (
+                f"the engine of backend {self._name!r} had not loaded its model after {self._loading_seconds:.3g} s of "
+                "processor time; use a smaller one, or one from somebody you trust"
+            )
+            self._loaded.set_exception(AttemptError(FailureKind.MODEL_UNAVAILABLE, sentence))
         if self._abandoned and min(self._abandoned.values()) <= 0:
             sentence = f"the engine of backend {self._name!r} went on with a cancelled call and was ended"
             self._kill(WorkerDied(FailureKind.STALLED, sentence))

@@ -1,4 +1,4 @@
-"""How much memory a process holds of its own, and how much there is."""
+"""How much a process takes of the machine: memory and processor time; and how much memory there is."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ def own_memory(pid: int) -> int:
     except psutil.Error:
         return 0
     return int(held.rss - getattr(held, "shared", 0))
+
+
+def processor_time(pid: int) -> float:
+    """Seconds that a process has computed, on all processors together; 0 for one that has ended."""
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)
 
 
 def free_memory() -> int:

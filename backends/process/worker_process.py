@@ -30,9 +30,10 @@ class WorkerProcess:
     in the loop's default executor, and its `ModelUnavailable` becomes MODEL_UNAVAILABLE. After a crash of native code
     ``settings_after_crash`` are laid over them, for good. ``concurrency`` calls run at once, on as many engine threads;
     others wait, by priority and then by arrival, also while the engine loads or comes back. A worker that answers no
-    ping for ``hang_after`` seconds is killed, and so is one that holds more than ``memory_limit`` bytes. After five
-    crashes within a minute it stays down until `start` is called again. Where nothing is asked of it for
-    ``idle_unload`` seconds the process is ended, and the next call waits for a new one.
+    ping for ``hang_after`` seconds is killed, and so is one that holds more than ``memory_limit`` bytes, or has not
+    loaded its model after ``loading_seconds`` of processor time. After five crashes within a minute it stays down until
+    `start` is called again. Where nothing is asked of it for ``idle_unload`` seconds the process is ended, and the next
+    call waits for a new one.
 
     Belongs to the event loop that `start` runs on. Raises `AttemptError` only: a worker's death is CRASHED (by a
     signal, an exit, or its memory limit), STALLED (it hung) or PROTOCOL (it sent nonsense), an exception of the engine
@@ -50,6 +51,7 @@ class WorkerProcess:
         hang_after: float = 5.0,
         memory_limit: int | None = None,
         idle_unload: float | None = None,
+        loading_seconds: float = 600.0,
     ) -> None:
         self._name = name
         self._factory = factory
@@ -59,6 +61,7 @@ class WorkerProcess:
         self._hang_after = hang_after
         self._memory_limit = memory_limit
         self._idle_unload = idle_unload
+        self._loading_seconds = loading_seconds
         self._wanted = asyncio.Event()
         self._last_used = 0.0
         self._turns = Turns(concurrency)
@@ -207,7 +210,12 @@ class WorkerProcess:
             self._factory, self._name, hang_after=self._hang_after, memory_limit=self._memory_limit, on_death=self._lose
         )
         try:
-            self._info = await child.load(settings, threads=self._concurrency, progress=self._loading)
+            self._info = await child.load(
+                settings,
+                threads=self._concurrency,
+                progress=self._loading,
+                processor_seconds=self._loading_seconds,
+            )
             self._child = child
             self._become(HealthState.READY, "")
             self._turns.open()

@@ -33,6 +33,9 @@ class ProbeEngine(Engine):
                 progress(0.254)
                 while not Path(settings["until"]).exists():
                     time.sleep(0.001)
+            case "endlessly":
+                while True:
+                    pass
             case "refuse":
                 raise AttemptError(FailureKind.MODEL_UNAVAILABLE, "there is no such model; install one")
             case "raise":

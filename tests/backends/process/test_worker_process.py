@@ -250,6 +250,16 @@ async def test_a_call_may_come_before_the_start_is_over() -> None:
     await worker.stop()
 
 
+async def test_a_model_that_loads_without_end_is_given_up() -> None:
+    worker = WorkerProcess("probe", PROBE, {"load": "endlessly"}, hang_after=1.0, loading_seconds=0.5)
+    async with asyncio.timeout(20):
+        with pytest.raises(AttemptError, match=r"had not loaded its model after 0\.5 s of processor time") as caught:
+            await worker.start()
+    assert caught.value.kind is FailureKind.MODEL_UNAVAILABLE
+    assert worker.health.state is HealthState.DOWN
+    await worker.stop()
+
+
 @pytest.mark.parametrize("load", ["refuse", "raise", "leave"])
 async def test_a_model_that_does_not_load_is_said_at_once_to_all(load: str) -> None:
     worker = WorkerProcess("probe", PROBE, {"load": load})
