@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ..core.errors import InvalidRequest
@@ -51,10 +51,6 @@ class Places:
         sites = {Place(country, site) for site, country in self.sites.items()}
         within = {site for site in sites if PlaceSet.of([site]).lies_within(places)}
         return frozenset(map(str, within | places.places))
-
-    def with_sites(self, sites: Mapping[str, str]) -> Places:
-        """The same places and these sites, each with its country."""
-        return replace(self, sites=sites)
 
     def read(self, names: Sequence[str], path: Path, problems: list[Problem]) -> PlaceSet:
         """The set that these names mean. A name that means nothing adds a problem and no place."""

@@ -68,7 +68,6 @@ class Reach:
         self.underway: set[Underway] = set()
         self.waiting_since = 0.0
         self.fault: PathFault | None = None
-        self.fault_at = -math.inf
         self.confirmed_at = -math.inf
         self.heard_at = -math.inf
         self.alive_at = -math.inf
@@ -135,8 +134,6 @@ class Reach:
         if self.fault is fault:
             self._confirmed += 1
             return False
-        if self.fault is None:
-            self.fault_at = self.confirmed_at
         self.fault, self._confirmed, self.unproven = fault, 0, False
         return True
 

@@ -110,11 +110,6 @@ class ModelServer:
         if self._works is not None:
             await self._works.stop()
 
-    async def wait_stopped(self) -> None:
-        """Return when the server has stopped."""
-        if self._server is not None:
-            await self._server.wait_for_termination()
-
 
 def _bind(server: grpc.aio.Server, settings: ServeSettings) -> str:
     """Have ``server`` listen; the address as a target."""

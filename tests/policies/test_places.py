@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from importlib.resources import files
 
 import pytest
@@ -51,7 +52,7 @@ def test_the_data_is_where_the_package_finds_it() -> None:
 )
 def test_an_unknown_name_is_no_place_and_the_mend_says_what_is(places: Places, name: str, mend: str) -> None:
     problems: list[Problem] = []
-    found = places.with_sites({"praxis": "DE"}).read([name, "FR"], ("x",), problems)
+    found = replace(places, sites={"praxis": "DE"}).read([name, "FR"], ("x",), problems)
     assert found == PlaceSet.of([Place("FR")])
     assert [problem.path for problem in problems] == [("x", 0)]
     assert mend in problems[0].mend

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -100,7 +101,7 @@ def test_walls_agree_with_the_reference(
     location: tuple[WrittenSet, WrittenSet, WrittenSet, Evidence],
     chosen: st.DataObject,
 ) -> None:
-    known = places.with_sites(SITES)
+    known = replace(places, sites=SITES)
     walls = Walls(build_walls(section, known, []), None, known.describe)
     somewhere = located(location, known)
     named = chosen.draw(st.lists(st.sampled_from(sorted(section)), unique=True))
@@ -120,7 +121,7 @@ def test_more_classes_and_a_callers_narrowing_never_permit_more(
     location: tuple[WrittenSet, WrittenSet, WrittenSet, Evidence],
     narrower: tuple[str, ...],
 ) -> None:
-    known = places.with_sites(SITES)
+    known = replace(places, sites=SITES)
     walls = Walls(build_walls(section, known, []), None, known.describe)
     somewhere = located(location, known)
     if walls.objection(("c0",), None, somewhere) is not None:
