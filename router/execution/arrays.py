@@ -20,7 +20,7 @@ async def run_embed(run: Run, texts: int) -> tuple[Embeddings, float | None]:
     """Embed so many texts; also what that cost, in US dollars. Raises the errors of `router.embed`."""
 
     async def embed(attempt: Attempt) -> Embeddings:
-        answer = await attempt.embed()
+        answer = await run.conduct.dispatch.embed(*attempt.sending())
         if answer.vectors.shape[:1] != (texts,):
             sentence = f"backend {attempt.step.backend!r} gave {answer.vectors!r} for {texts} texts"
             raise AttemptError(FailureKind.PROTOCOL, sentence)
@@ -35,7 +35,7 @@ async def run_classify(run: Run, texts: int) -> tuple[Classification, float | No
     """Classify so many texts; also what that cost, in US dollars. Raises the errors of `router.classify`."""
 
     async def classify(attempt: Attempt) -> Classification:
-        answer = await attempt.classify()
+        answer = await run.conduct.dispatch.classify(*attempt.sending())
         if answer.scores.shape != (texts, len(answer.labels)):
             wanted = f"{texts} texts and {len(answer.labels)} labels"
             sentence = f"backend {attempt.step.backend!r} gave {answer.scores!r} for {wanted}"
@@ -49,7 +49,7 @@ async def run_classify(run: Run, texts: int) -> tuple[Classification, float | No
 
 async def run_infer(run: Run) -> Inference:
     """Infer. Raises the errors of `router.infer`."""
-    _, answer = await _run(run, lambda attempt: attempt.infer())
+    _, answer = await _run(run, lambda attempt: run.conduct.dispatch.infer(*attempt.sending()))
     return answer
 
 
@@ -57,7 +57,7 @@ async def run_count_tokens(run: Run) -> int:
     """Count a prompt's tokens. Raises the errors of `router.count_tokens`."""
 
     async def count(attempt: Attempt) -> int:
-        tokens = await attempt.count_tokens()
+        tokens = await run.conduct.dispatch.count_tokens(*attempt.sending())
         if tokens < 0:
             sentence = f"backend {attempt.step.backend!r} counted fewer than no tokens"
             raise AttemptError(FailureKind.PROTOCOL, sentence)

@@ -7,13 +7,14 @@ import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
-from ...backends import CallContext
-from ...core.answer import Classification, Embeddings, GenerateEvent, Inference, Usage
+from ...backends import Backend, CallContext
+from ...core.answer import GenerateEvent, Usage
 from ...core.deadline import Deadline
 from ...core.decision import AttemptRecord
 from ...core.duration import format_duration
 from ...core.failure import AttemptError, FailureKind
-from ...core.request import Task
+from ...core.permit import Permit
+from ...core.request import Request, Task
 from ...policies.plan import Step
 from ..estimates import Trial
 from .conduct import Run
@@ -132,16 +133,13 @@ class Attempt:
             # Asking here again within the budget would only be told the same.
             raise AttemptError(FailureKind.OVERLOADED, sentence, retry_after=math.inf)
 
+    def sending(self) -> tuple[Permit, Backend, Request, CallContext]:
+        """What `Dispatch` wants to see before it opens the content, and what it sends along."""
+        return self.step.permit, self.member.backend, self.run.request, self._context()
+
     def generate(self, partial: str, tokens_left: int) -> AsyncGenerator[GenerateEvent, None]:
         """The backend's stream, which continues ``partial`` if there is any."""
-        return self.run.conduct.dispatch.generate(
-            self.step.permit,
-            self.member.backend,
-            self.run.request,
-            self._context(),
-            partial=partial,
-            tokens_left=tokens_left,
-        )
+        return self.run.conduct.dispatch.generate(*self.sending(), partial=partial, tokens_left=tokens_left)
 
     @property
     def can_resume(self) -> bool:
@@ -150,33 +148,7 @@ class Attempt:
 
     def resume(self) -> AsyncGenerator[GenerateEvent, None]:
         """What follows in the stream of the attempt that this one resumes."""
-        return self.run.conduct.dispatch.resume(
-            self.step.permit, self.member.backend, self.run.request, self._context(), after=self._received
-        )
-
-    async def embed(self) -> Embeddings:
-        """The backend's embeddings."""
-        return await self.run.conduct.dispatch.embed(
-            self.step.permit, self.member.backend, self.run.request, self._context()
-        )
-
-    async def classify(self) -> Classification:
-        """The backend's scores of its labels."""
-        return await self.run.conduct.dispatch.classify(
-            self.step.permit, self.member.backend, self.run.request, self._context()
-        )
-
-    async def infer(self) -> Inference:
-        """The backend's output tensors."""
-        return await self.run.conduct.dispatch.infer(
-            self.step.permit, self.member.backend, self.run.request, self._context()
-        )
-
-    async def count_tokens(self) -> int:
-        """The backend's count of the prompt's tokens."""
-        return await self.run.conduct.dispatch.count_tokens(
-            self.step.permit, self.member.backend, self.run.request, self._context()
-        )
+        return self.run.conduct.dispatch.resume(*self.sending(), after=self._received)
 
     @property
     def newest(self) -> Attempt:
