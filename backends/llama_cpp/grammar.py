@@ -6,23 +6,43 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from llama_cpp.llama_grammar import json_schema_to_gbnf
+from llama_cpp.llama_grammar import SchemaConverter
 
 from ...core.failure import AttemptError, FailureKind
 from ..process.bounds import Bounds
 from .gbnf import require_readable
 from .schema import kept_whole
 
-_ANY, _UNESCAPED = r'[^"\\]', r'[^"\\\x7F\x00-\x1F]'
+_ANY, _UNESCAPED = r'[^"\\]', r'[^"\\\x7F\x00-\x1F\uD800-\uDFFF\U00110000-\U003FFFFF]'
 _OR_ESCAPED = r' | "\\" (["\\/bfnrt] | "u" [0-9a-fA-F] [0-9a-fA-F] [0-9a-fA-F] [0-9a-fA-F])'
+_EXPONENT = r'("." decimal-part)? ([eE] [-+]? {})? space'
+_DAY, _MONTH = r'( "0" [1-9] | [1-2] [0-9] | "3" [0-1] )', r'( "0" [1-9] | "1" [0-2] )'
+_FOURTH = '( [02468] [48] | [2468] "0" | [13579] [26] )'
+_DAYS = (
+    '( "0" [13578] | "10" | "12" ) "-" ( "0" [1-9] | [12] [0-9] | "3" [01] )',
+    '( "0" [469] | "11" ) "-" ( "0" [1-9] | [12] [0-9] | "30" )',
+    '"02-" ( "0" [1-9] | "1" [0-9] | "2" [0-8] )',
+)
+_DATE = (
+    f'[1-9] [0-9] [0-9] [0-9] "-" ( {" | ".join(_DAYS)} )'
+    f' | ( [1-9] [0-9] {_FOURTH} | ( [2468] [048] | [13579] [26] ) "00" ) "-02-29"'
+)
 _CORRECTED = {
     f"{rule}\n": f"{corrected}\n"
     for rule, corrected in (
         (f"char ::= {_ANY}{_OR_ESCAPED}", f"char ::= {_UNESCAPED}{_OR_ESCAPED}"),
         (r"dot ::= [^\x0A\x0D]", f"dot ::= {_UNESCAPED}"),
+        (f'date ::= [0-9] [0-9] [0-9] [0-9] "-" {_MONTH} "-" {_DAY}', f"date ::= {_DATE}"),
+        *(
+            (
+                f'{name} ::= ("-"? integral-part) {_EXPONENT.format("integral-part")}',
+                f'{name} ::= ("-"? integral-part) {_EXPONENT.format("[0-9] [0-9]?")}',
+            )
+            for name in ("number", "root")
+        ),
     )
 }
-"""Rules of the converter by which a text may hold what JSON does not allow in one."""
+"""Rules of the converter by which an answer may hold what is no text in JSON, no day, or no number of a computer's."""
 _BOUNDS = Bounds(seconds=2.0, memory=256 << 20)
 
 
@@ -52,13 +72,34 @@ def _from_schema(schema: object) -> str:
         raise AttemptError(FailureKind.INVALID_REQUEST, sentence)
     try:
         known = kept_whole(schema)
-        made = _BOUNDS.run(lambda: str(json_schema_to_gbnf(json.dumps(known))))
+        made = _BOUNDS.run(lambda: _converted(known))
     except AttemptError:
         raise
     except Exception:  # noqa: BLE001  # a walk through an odd schema, theirs or ours, runs into whatever it holds
         sentence = "response_format's schema has no grammar; simplify it"
         raise AttemptError(FailureKind.INVALID_REQUEST, sentence) from None
     return "".join(_CORRECTED.get(rule, rule) for rule in made.splitlines(keepends=True))
+
+
+class _Converter(SchemaConverter):
+    """llama.cpp's own, with texts written so that a grammar says them as they are."""
+
+    def _format_literal(self, literal: str) -> str:
+        said = json.dumps(json.loads(literal), ensure_ascii=False)
+        escaped = said.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+
+
+def _converted(schema: dict[str, Any]) -> str:
+    make: Any = _Converter  # llama_cpp has no types for it
+    converter = make(prop_order={}, allow_fetch=False, dotall=False, raw_pattern=False)
+    # Under a name, so that the rules for its properties have names that begin with it and are nobody else's; and beside
+    # no reference, next to which the converter reads no definitions.
+    answer = {keyword: value for keyword, value in schema.items() if keyword != "$defs"}
+    named = {**schema.get("$defs", {}), "answer": answer}
+    whole = json.loads(json.dumps({"$defs": named, "anyOf": [{"$ref": "#/$defs/answer"}]}))
+    converter.visit(converter.resolve_refs(whole, "schema"), "")
+    return str(converter.format_grammar())
 
 
 def _references(node: object) -> Iterator[str]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+import math
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import date
 from typing import Any
 
 import pytest
@@ -26,6 +29,10 @@ from .tiny import TinyModel, write_tiny_model
 
 in_one_loop = pytest.mark.asyncio(loop_scope="module")
 
+ENDLESS = {
+    "$defs": {"n": {"type": "object", "properties": {"n": {"$ref": "#/$defs/n"}}, "required": ["n"]}},
+    "$ref": "#/$defs/n",
+}
 DEEP: dict[str, Any] = {"type": "object"}
 for _ in range(300):
     DEEP = {"type": "object", "properties": {"a": DEEP}}
@@ -103,6 +110,24 @@ async def test_a_hostile_format_is_refused_and_harms_nobody(tiny: LlamaCppBacken
     ("described", "named"),
     [
         ({"allOf": [{"type": "string"}, {"type": "integer"}]}, "allOf"),
+        ({"allOf": [{"properties": {"a": {}}}, {"properties": {"a": {"const": 1}}}]}, "the same property"),
+        ({"allOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}, "additionalProperties": False}]}, "allOf"),
+        ({"allOf": []}, "no list, or an empty one"),
+        ({"enum": "ab"}, "no list, or an empty one"),
+        ({"anyOf": [{"enum": "ab"}]}, "no list, or an empty one"),
+        ({"type": "object", "properties": {"a": {}}, "required": "a"}, "no list of names"),
+        ({"const": {"a": [float("nan")]}}, "no JSON"),
+        ({"enum": [1, float("inf")]}, "no JSON"),
+        ({"type": []}, "none of JSON's"),
+        ({"type": "array", "items": {"type": "null"}, "maxItems": True}, "no number up to"),
+        ({"type": "array", "items": {"type": "null"}, "minItems": True}, "no number up to"),
+        ({"type": "string", "maxLength": False}, "no number up to"),
+        ({"type": "string", "minLength": False, "maxLength": 3}, "no number up to"),
+        ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "fit two"),
+        ({"oneOf": [{"const": 1}, {"const": 1.0}]}, "fit two"),
+        ({"oneOf": [{"type": "object", "properties": {"a": {"const": n}}} for n in (1, 2)]}, "fit two"),
+        (ENDLESS, "another of its kind"),
+        ({"$ref": "#/$defs/a"}, "does not have"),
         ({"type": "integer", "minimum": 5, "maximum": 1}, "no value"),
         ({"type": "array", "items": {"type": "null"}, "minItems": 3, "maxItems": 2}, "above its `maxItems`"),
         ({"type": "string", "minLength": 3, "maxLength": 2}, "above its `maxLength`"),
@@ -126,6 +151,11 @@ async def test_a_hostile_format_is_refused_and_harms_nobody(tiny: LlamaCppBacken
         ({"type": "string", "pattern": "^[^a]*$"}, "characters that JSON escapes"),
         ({"type": "string", "pattern": "^\\n$"}, "characters that JSON escapes"),
         ({"type": "string", "pattern": "^\\d+$"}, "write sets such as"),
+        ({"type": "string", "pattern": "^a|b$"}, "outside of parentheses"),
+        ({"type": "string", "pattern": "^a$b$"}, "at its ends alone"),
+        ({"type": "string", "pattern": "^^a$"}, "at its ends alone"),
+        ({"type": "string", "pattern": "^a++b$"}, "lazy or possessive"),
+        ({"type": "string", "pattern": "a"}, "from `^` to `$`"),
         ({"type": "string", "pattern": "^(a{0,9})*$"}, "repeats what it repeats"),
     ],
 )
@@ -141,10 +171,13 @@ def test_what_says_the_same_in_other_words_is_kept() -> None:
     assert kept_whole({"type": "string", "enum": ["a", 1, None]})["enum"] == ["a"]
     colour = {"type": "string", "enum": ["red"]}
     wrapped = {"$defs": {"C": colour}, "properties": {"c": {"description": "d", "allOf": [{"$ref": "#/$defs/C"}]}}}
-    assert kept_whole(wrapped)["properties"] == {"c": {"$ref": "#/$defs/C"}}
+    kept = kept_whole(wrapped)
+    assert kept["$defs"] == {"ref0": {"enum": ["red"]}}
+    assert kept["properties"] == {"c": {"$ref": "#/$defs/ref0"}}
     assert kept_whole({"type": "array", "items": True})["items"]["anyOf"]
-    deep = {"$defs": {"n": {"type": "object", "properties": {"next": {"$ref": "#/$defs/n"}}}}, "$ref": "#/$defs/n"}
-    assert kept_whole(deep) == deep
+    assert kept_whole({"type": ["string", "null"], "enum": ["a", 1, None]}) == {"enum": ["a", None]}
+    joined = kept_whole({"allOf": [{"properties": {"a": {}}, "required": ["a"]}], "properties": {"b": {}}})
+    assert (joined["properties"].keys(), joined["required"]) == ({"a", "b"}, ["a"])
 
 
 @in_one_loop
@@ -155,6 +188,59 @@ async def test_a_range_and_a_length_are_kept(tiny: LlamaCppBackend, seed: int) -
     ) in range(-3, 13)
     listed = {"type": "array", "items": {"type": "boolean"}, "minItems": 2, "maxItems": 4}
     assert 2 <= len(json.loads(await answer(tiny, schema(listed), seed=seed))) <= 4
+
+
+TAGGED = {"type": "object", "required": ["kind"]}
+KEPT: dict[str, tuple[Any, Callable[[Any], bool]]] = {
+    "texts that JSON escapes": ({"enum": ['a "b" \\ \n ü', "c\\\\d"]}, lambda v: v in ('a "b" \\ \n ü', "c\\\\d")),
+    "a property that has the name of a definition": (
+        {
+            "properties": {"a": {"const": 1}, "b": {"$ref": "#/$defs/a"}},
+            "required": ["a", "b"],
+            "$defs": {"a": {"const": 2}},
+        },
+        lambda v: v == {"a": 1, "b": 2},
+    ),
+    "properties that have the names of rules": (
+        {
+            "properties": {"char": {"const": 1}, "": {"const": 2}, "b": {"type": "string", "maxLength": 2}},
+            "required": ["char", "", "b"],
+        },
+        lambda v: (v["char"], v[""], type(v["b"])) == (1, 2, str),
+    ),
+    "no second value of a property": (
+        {"properties": {"a": {"const": 1}}, "required": ["a"], "additionalProperties": {"type": "string"}},
+        lambda v: v == {"a": 1},
+    ),
+    "a list of its own kind": (
+        {
+            "$defs": {
+                "n": {"anyOf": [{"type": "null"}, {"type": "array", "items": {"$ref": "#/$defs/n"}, "maxItems": 1}]}
+            },
+            "$ref": "#/$defs/n",
+        },
+        lambda v: v is None or isinstance(v, list),
+    ),
+    "one of two kinds that a tag tells apart": (
+        {"oneOf": [TAGGED | {"properties": {"kind": {"const": n}}} for n in ("a", "b")]},
+        lambda v: v["kind"] in ("a", "b"),
+    ),
+    "a reference with signs": ({"$defs": {"a/b c": {"const": 3}}, "$ref": "#/$defs/a~1b%20c"}, lambda v: v == 3),
+    "signs that a pattern escapes": (
+        {"type": "string", "pattern": "^(?:[0-9.\\-]{3})\\.\\^[\\^a]$"},
+        lambda v: re.fullmatch(r"[0-9.\-]{3}\.\^[\^a]", v) is not None,
+    ),
+    "days that there are": ({"type": "string", "format": "date"}, lambda v: bool(date.fromisoformat(v))),
+    "numbers that computers hold": ({"type": "number"}, math.isfinite),
+}
+
+
+@in_one_loop
+@pytest.mark.parametrize("name", KEPT)
+async def test_what_the_converter_would_have_misread_is_kept(tiny: LlamaCppBackend, name: str) -> None:
+    described, fits = KEPT[name]
+    for seed in range(6):
+        assert fits(json.loads(await answer(tiny, schema(described), seed=seed)))
 
 
 @in_one_loop
