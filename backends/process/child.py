@@ -104,7 +104,7 @@ class Child(asyncio.Protocol):
         inherited = (theirs.fileno(), *areas)
         try:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", _MAIN, factory, *map(str, inherited)),
+                *(sys.executable, "-P", "-m", _MAIN, factory, *map(str, (os.getpid(), *inherited))),
                 # Prints of native code may hold content.
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _NICENESS = 5
 _ENDED_SOONER = 300
@@ -28,6 +29,9 @@ def harden() -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE) failed")
+        # A stopped process does not notice that the application has ended. Sent too when but the thread ends that
+        # started this one, and so no signal that would end it.
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
     os.nice(_NICENESS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

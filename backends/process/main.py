@@ -1,6 +1,6 @@
-"""The program of a worker process: ``python -m edgewise.backends.process.main MODULE:FACTORY FD [FD FD]``.
+"""The program of a worker process: ``python -m edgewise.backends.process.main MODULE:FACTORY PID FD [FD FD]``.
 
-Started by `child.Child` alone. The arguments name the engine, the inherited socket, and where there is
+Started by `child.Child` alone. The arguments name the engine, the application, the inherited socket, and where there is
 such a thing the memory that is shared: what comes in, and what goes out. Everything else comes over the socket.
 """
 
@@ -16,9 +16,10 @@ from .worker import Worker
 
 def main() -> None:
     """Serve until the application closes the socket or ends."""
-    factory, channel, *areas = sys.argv[1:]
+    factory, application, channel, *areas = sys.argv[1:]
     harden()
-    Worker(socket.socket(fileno=int(channel)), factory, *(SharedArea(int(area)) for area in areas)).serve()
+    shared = (SharedArea(int(area)) for area in areas)
+    Worker(int(application), socket.socket(fileno=int(channel)), factory, *shared).serve()
 
 
 if __name__ == "__main__":

@@ -39,20 +39,21 @@ def _leave(code: int = 0) -> NoReturn:
 
 
 class Worker:
-    """One engine, served over one socket."""
+    """One engine, served over one socket to the process ``application``."""
 
     def __init__(
         self,
+        application: int,
         channel: socket.socket,
         factory: str,
         incoming: SharedArea | None = None,
         outgoing: SharedArea | None = None,
     ) -> None:
+        self._application = application
         self._channel = channel
         self._factory = factory
         self._incoming = incoming
         self._outgoing = outgoing
-        self._parent = os.getppid()
         self._sending = threading.Lock()
         self._work: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._questions: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -82,7 +83,7 @@ class Worker:
             if poll.poll(_LOOK_FOR_PARENT_EVERY_MS):
                 break
             # A forked child of the application may hold the other end open after the application's death.
-            if os.getppid() != self._parent:
+            if os.getppid() != self._application:
                 _leave()
         try:
             return self._channel.recv(_READ_BYTES)
