@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from ..policies.plan import Plan
     from .client.arrays import Tensors, Vectors
     from .client.async_router import AsyncRouter
-    from .client.blocking_router import BlockingStream, Router
+    from .client.blocking_router import Router
+    from .client.blocking_stream import BlockingStream
     from .client.classified import Classified
     from .client.options import GenerateOptions, RequestOptions, StreamOptions
     from .client.token_count import TokenCount
@@ -89,7 +90,7 @@ __all__ = [
 
 _LAZY = {
     "AsyncRouter": ".client.async_router",
-    "BlockingStream": ".client.blocking_router",
+    "BlockingStream": ".client.blocking_stream",
     "Classified": ".client.classified",
     "Connectivity": ".link",
     "GenerateOptions": ".client.options",

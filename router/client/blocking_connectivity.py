@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from ...core.errors import RouterClosed
 from ...policies.facts import LinkState
 from ..link import Connectivity, LinkStatus
-
-if TYPE_CHECKING:
-    from .blocking_router import Router
+from .background import Background
 
 T = TypeVar("T")
 
@@ -18,8 +16,9 @@ T = TypeVar("T")
 class BlockingConnectivity:
     """`Connectivity`'s methods, run where the router's state lives. Any thread may call them."""
 
-    def __init__(self, router: Router) -> None:
-        self._router = router
+    def __init__(self, background: Background, link: Callable[[], Connectivity]) -> None:
+        self._background = background
+        self._link = link
 
     @property
     def state(self) -> LinkState:
@@ -47,9 +46,9 @@ class BlockingConnectivity:
         """Ask every remote endpoint now; the status when each has answered, or has not."""
 
         async def check() -> LinkStatus:
-            return await self._router._async.connectivity.check()
+            return await self._link().check()
 
-        return self._router._run(check())
+        return self._background.run(check())
 
     def subscribe(self, listener: Callable[[LinkStatus], None]) -> Callable[[], None]:
         """Have ``listener`` called at each change, on the router's own thread; returns what ends that.
@@ -59,7 +58,7 @@ class BlockingConnectivity:
         end = self._with(lambda link: link.subscribe(listener))
 
         def unsubscribe() -> None:
-            if self._router._end.alive:
+            if self._background.alive:
                 self._with(lambda link: end())
 
         return unsubscribe
@@ -67,24 +66,18 @@ class BlockingConnectivity:
     def changes(self) -> Iterator[LinkStatus]:
         """The status now, and anew at each change: blocks until there is one. Ends with the router."""
 
-        async def begin() -> AsyncGenerator[LinkStatus, None]:
-            return self._router._async.connectivity.changes()
-
         async def next_status() -> LinkStatus:
             return await anext(changes)
 
-        changes = self._router._run(begin())
+        changes = self._with(lambda link: link.changes())
         try:
             while True:
-                yield self._router._run(next_status())
+                yield self._background.run(next_status())
         except RouterClosed:
             return
         finally:
-            if self._router._end.alive:
-                self._router._run(changes.aclose())
+            if self._background.alive:
+                self._background.run(changes.aclose())
 
     def _with(self, work: Callable[[Connectivity], T]) -> T:
-        async def run() -> T:
-            return work(self._router._async.connectivity)
-
-        return self._router._run(run())
+        return self._background.call(lambda: work(self._link()))

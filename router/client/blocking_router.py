@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
-import os
-import threading
-import weakref
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from ...backends import Backend
-from ...core.answer import Answer, Chunk
-from ...core.errors import RouterClosed
+from ...core.answer import Answer
 from ...policies.plan import Plan
 from ..stats import RouterStats
 from .ask import Prompt
 from .async_router import AsyncRouter
+from .background import Background
 from .blocking_connectivity import BlockingConnectivity
+from .blocking_stream import BlockingStream
 from .options import GenerateOptions, RequestOptions, StreamOptions
 
 if TYPE_CHECKING:
@@ -27,8 +23,6 @@ if TYPE_CHECKING:
     from .arrays import Tensors, Vectors
     from .classified import Classified
     from .token_count import TokenCount
-
-T = TypeVar("T")
 
 
 class Router:
@@ -46,14 +40,9 @@ class Router:
         watch: bool = False,
     ) -> None:
         self._async = AsyncRouter(configuration, backends=backends, replay=replay, watch=watch)
-        self._process = os.getpid()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="edgewise", daemon=True)
-        self._thread.start()
-        # Runs once: by close(), when the router is dropped, or at the interpreter's exit.
-        self._end = weakref.finalize(self, _end, self._async, self._loop, self._thread, self._process)
+        self._background = Background(self._async.close)
         try:
-            self._run(self._enter())
+            self._background.run(self._enter())
         except BaseException:
             self.close()
             raise
@@ -83,28 +72,24 @@ class Router:
 
     def ready(self) -> None:
         """Wait until every backend has loaded or failed to. No call needs this: requests go to what is ready."""
-        self._run(self._async.ready())
+        self._background.run(self._async.ready())
 
     def close(self) -> None:
         """End all work and free everything. Idempotent; later calls raise `RouterClosed`."""
-        self._end()
+        self._background.end()
 
     def reload(self, path: str | PathLike[str] | None = None) -> None:
         """Take a new version of the configuration between two requests. See `AsyncRouter.reload`."""
-        self._run(self._async.reload(path))
+        self._background.run(self._async.reload(path))
 
     @property
     def connectivity(self) -> BlockingConnectivity:
         """The link: its state, every remote endpoint's, and ``force('offline')``."""
-        return BlockingConnectivity(self)
+        return BlockingConnectivity(self._background, lambda: self._async.connectivity)
 
     def stats(self) -> RouterStats:
         """What is known now of every backend: predictions, queue, breaker, budgets, attempts, cost. No content."""
-
-        async def stats() -> RouterStats:
-            return self._async.stats()
-
-        return self._run(stats())
+        return self._background.call(self._async.stats)
 
     @property
     def policy_version(self) -> str:
@@ -123,7 +108,7 @@ class Router:
         Blocks until the answer is whole, at most for the budget. Raises `InvalidRequest`, or a `RequestError` with its
         decision: `NoBackendPermitted`, `Offline`, `DeadlineExceeded`, `Overloaded`, `BackendError`.
         """
-        return self._run(self._async.generate(prompt, **options))
+        return self._background.run(self._async.generate(prompt, **options))
 
     def stream(self, prompt: Prompt, **options: Unpack[StreamOptions]) -> BlockingStream:
         """Answer a text or a conversation, chunk by chunk; the last chunk carries the whole `Answer`.
@@ -133,7 +118,7 @@ class Router:
         has the text so far.
         The iterator also is a context manager; leaving it, or its ``close()``, stops the work.
         """
-        return BlockingStream(self, prompt, options)
+        return BlockingStream(self._background, lambda: self._async.stream(prompt, **options))
 
     def embed(self, texts: Sequence[str], **options: Unpack[RequestOptions]) -> Vectors:
         """Embed n texts: a float32 array ``[n, d]`` in their order, which knows its ``backend`` and ``decision``.
@@ -141,7 +126,7 @@ class Router:
         Takes the options of `RequestOptions`: ``data_class``, ``latency_budget`` and so on. Raises what `generate`
         raises.
         """
-        return self._run(self._async.embed(texts, **options))
+        return self._background.run(self._async.embed(texts, **options))
 
     def classify(self, texts: Sequence[str], **options: Unpack[RequestOptions]) -> Classified:
         """Judge texts by a model's labels: for each text, in their order, every label with its score, the best first.
@@ -149,7 +134,7 @@ class Router:
         ``router.classify(["a text"])[0][0].label`` is the likeliest label. The result knows its ``backend`` and
         ``decision``. Takes the options of `RequestOptions`. Raises what `generate` raises.
         """
-        return self._run(self._async.classify(texts, **options))
+        return self._background.run(self._async.classify(texts, **options))
 
     def infer(self, model: str, inputs: Mapping[str, Any], **options: Unpack[RequestOptions]) -> Tensors:
         """Run a model on named tensors; returns named arrays, as a dict that knows its ``backend`` and ``decision``.
@@ -157,18 +142,18 @@ class Router:
         ``inputs`` are numpy arrays of the model's own shapes and types, or what numpy makes arrays of. Takes the
         options of `RequestOptions`. Raises what `generate` raises; a wrong name, type or shape is an `InvalidRequest`.
         """
-        return self._run(self._async.infer(model, inputs, **options))
+        return self._background.run(self._async.infer(model, inputs, **options))
 
     def count_tokens(self, prompt: Prompt, **options: Unpack[RequestOptions]) -> TokenCount:
         """How many tokens a text or a conversation has: an int that knows its ``backend`` and ``decision``.
 
         See `AsyncRouter.count_tokens`.
         """
-        return self._run(self._async.count_tokens(prompt, **options))
+        return self._background.run(self._async.count_tokens(prompt, **options))
 
     def plan(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Plan:
         """What would happen to a `generate` with these options, without sending anything."""
-        return self._run(self._async.plan(prompt, **options))
+        return self._background.run(self._async.plan(prompt, **options))
 
     def submit(
         self,
@@ -179,154 +164,37 @@ class Router:
         **options: Unpack[GenerateOptions],
     ) -> Receipt:
         """Queue a text or a conversation, to be answered when it can be. See `AsyncRouter.submit`."""
-        return self._run(self._async.submit(prompt, order_key=order_key, ttl=ttl, **options))
+        return self._background.run(self._async.submit(prompt, order_key=order_key, ttl=ttl, **options))
 
     def result(self, receipt: str, timeout: float | str | None = 0.0) -> Answer | None:
         """The answer of a queued request; ``None`` where there is none within ``timeout``. See `AsyncRouter.result`."""
-        return self._run(self._async.result(receipt, timeout))
+        return self._background.run(self._async.result(receipt, timeout))
 
     def results(self) -> Iterator[Result]:
         """What queued requests came to, each until it was dealt with. See `AsyncRouter.results`."""
 
-        async def begin() -> AsyncGenerator[Result, None]:
-            return self._async.results()
-
         async def next_result() -> Result | None:
             return await anext(results, None)
 
-        results = self._run(begin())
-        while (result := self._run(next_result())) is not None:
+        results = self._background.call(self._async.results)
+        while (result := self._background.run(next_result())) is not None:
             yield result
 
     def on_result(self, callback: Callable[[Result], None]) -> None:
         """Call back for each result, in a thread of its own, while this router is open. See `AsyncRouter.on_result`."""
 
         async def in_thread(result: Result) -> None:
-            await self._loop.run_in_executor(None, callback, result)
+            await self._background.loop.run_in_executor(None, callback, result)
 
-        async def begin() -> None:
-            self._async.on_result(in_thread)
-
-        self._run(begin())
+        self._background.call(lambda: self._async.on_result(in_thread))
 
     def cancel(self, receipt: str) -> bool:
         """Give a queued request up and erase its content. See `AsyncRouter.cancel`."""
-        return self._run(self._async.cancel(receipt))
+        return self._background.run(self._async.cancel(receipt))
 
     def flush(self, progress: Callable[[Tally], None] = lambda tally: None) -> Tally:
         """Try each queued request once, now; ``progress`` runs in the router's thread. See `AsyncRouter.flush`."""
-        return self._run(self._async.flush(progress))
+        return self._background.run(self._async.flush(progress))
 
     async def _enter(self) -> None:
         await self._async.__aenter__()
-
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the background loop. An interrupt (Ctrl-C) cancels it and is raised."""
-        try:
-            self._check_usable()
-        except RouterClosed:
-            work.close()
-            raise
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except concurrent.futures.CancelledError:
-            raise RouterClosed("this router was closed while the call ran") from None
-        except BaseException:
-            future.cancel()
-            raise
-
-    def _check_usable(self) -> None:
-        if self._process != os.getpid():
-            raise RouterClosed(
-                "this router belongs to the parent process; make routers after the fork, or spawn instead"
-            )
-        if not self._end.alive:
-            raise RouterClosed("this router is closed; make a new one")
-        if threading.current_thread() is self._thread:
-            raise RouterClosed("a blocking call within the router's own event loop would wait for itself")
-
-
-class BlockingStream(Iterator[Chunk]):
-    """A streamed answer, for blocking code. Ends the work when closed, left, or no longer referenced."""
-
-    def __init__(self, router: Router, prompt: Prompt, options: StreamOptions) -> None:
-        async def begin() -> AsyncGenerator[Chunk, None]:
-            return router._async.stream(prompt, **options)
-
-        self._open = False
-        self._router = router
-        self._reading: asyncio.Task[Any] | None = None
-        self._chunks = router._run(begin())
-        self._open = True
-
-    def __next__(self) -> Chunk:
-        if not self._open:
-            raise StopIteration
-        try:
-            chunk = self._router._run(self._next_chunk())
-        except RouterClosed:
-            if self._open:
-                raise
-            raise StopIteration from None  # another thread closed the stream
-        except BaseException:
-            self.close()
-            raise
-        if chunk is None:
-            self._open = False
-            raise StopIteration
-        return chunk
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Stop the work behind the stream; any thread may. Idempotent."""
-        if not self._open:
-            return
-        self._open = False
-        if self._router._end.alive:
-            self._router._run(self._stop())
-
-    async def _next_chunk(self) -> Chunk | None:
-        self._reading = asyncio.current_task()
-        try:
-            return await anext(self._chunks, None)
-        finally:
-            self._reading = None
-
-    async def _stop(self) -> None:
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.wait([self._reading])
-        await self._chunks.aclose()
-
-    def __del__(self) -> None:
-        # A dropped iterator stops the server too; it may be collected on any thread, so it does not wait.
-        if self._open and self._router._end.alive:
-            asyncio.run_coroutine_threadsafe(self._chunks.aclose(), self._router._loop)
-
-
-def _end(router: AsyncRouter, loop: asyncio.AbstractEventLoop, thread: threading.Thread, process: int) -> None:
-    if process != os.getpid():
-        return  # a forked child: the parent's to end
-
-    async def end() -> None:
-        await router.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        await loop.shutdown_asyncgens()
-
-    if threading.current_thread() is thread:
-        # Dropped from within the loop, where nothing may block.
-        loop.create_task(end()).add_done_callback(lambda _: loop.stop())
-        return
-    asyncio.run_coroutine_threadsafe(end(), loop).result()
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
