@@ -64,8 +64,3 @@ class BlockingStream(Iterator[Chunk]):
             self._reading.cancel()
             await asyncio.wait([self._reading])
         await self._chunks.aclose()
-
-    def __del__(self) -> None:
-        # A dropped iterator stops the server too; it may be collected on any thread, so it does not wait.
-        if self._open and self._background.alive:
-            asyncio.run_coroutine_threadsafe(self._chunks.aclose(), self._background.loop)
