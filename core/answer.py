@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from .content import Tensor
-
-if TYPE_CHECKING:
-    from .decision import Decision
+from .decision import Decision, Seam
 
 
 class FinishReason(StrEnum):
@@ -112,20 +109,6 @@ class Inference:
     outputs: Mapping[str, Tensor]
     model: str = ""
     place: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Seam:
-    """Where the answering backend changes within a stream, and why.
-
-    ``restarts``: the answer begins anew from here. What came before is not part of it, and whoever has shown it takes
-    it back. Only calls with ``stream_failover='restart'`` have such a seam; of any other the text goes on.
-    """
-
-    from_backend: str
-    to_backend: str
-    reason: str
-    restarts: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from .answer import Seam
 from .duration import format_duration
 from .failure import FailureKind
 from .request import Task
@@ -67,6 +66,20 @@ class AttemptRecord:
     prompt_tokens: int = 0
     output_tokens: int = 0
     cost: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seam:
+    """Where the answering backend changes within a stream, and why.
+
+    ``restarts``: the answer begins anew from here. What came before is not part of it, and whoever has shown it takes
+    it back. Only calls with ``stream_failover='restart'`` have such a seam; of any other the text goes on.
+    """
+
+    from_backend: str
+    to_backend: str
+    reason: str
+    restarts: bool = False
 
 
 @dataclass(slots=True)

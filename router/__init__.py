@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..core.answer import Answer, Chunk, FinishReason, LabelScore, Seam, TokenLogprob, Usage
+from ..core.answer import Answer, Chunk, FinishReason, LabelScore, TokenLogprob, Usage
 from ..core.content import Message, Role
-from ..core.decision import AttemptRecord, Decision, Refusal, RefusalCode
+from ..core.decision import AttemptRecord, Decision, Refusal, RefusalCode, Seam
 from ..core.errors import (
     BackendError,
     ConfigurationError,

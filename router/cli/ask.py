@@ -23,9 +23,9 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ...core.answer import Answer, Seam
+    from ...core.answer import Answer
     from ...core.content import Message
-    from ...core.decision import Decision
+    from ...core.decision import Decision, Seam
     from ..client.async_router import AsyncRouter
     from ..client.options import GenerateOptions
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from ...core.answer import Answer, Seam
-from ...core.decision import Decision, RefusalCode
+from ...core.answer import Answer
+from ...core.decision import Decision, RefusalCode, Seam
 from ...core.duration import format_duration
 from ...core.errors import DeadlineExceeded, EdgewiseError
 from .ask import seam_mark

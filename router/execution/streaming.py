@@ -7,8 +7,9 @@ import math
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 
-from ...core.answer import Answer, Chunk, Delta, Finish, FinishReason, GenerateEvent, Seam, Usage
+from ...core.answer import Answer, Chunk, Delta, Finish, FinishReason, GenerateEvent, Usage
 from ...core.deadline import Deadline
+from ...core.decision import Seam
 from ...core.errors import EdgewiseError, PartialAnswer
 from ...core.failure import AttemptError, FailureKind
 from ...policies.plan import Step

@@ -51,7 +51,7 @@ def judge(reaches: Sequence[Reach], *, attached: bool) -> Judgement:
         return Judgement(LinkState.LIMITED, ASSUMED, unproven.why(), unproven)
     known = [reach for reach in over_network if reach.age() is not None]
     if known:
-        latest = max(known, key=lambda reach: -(reach.age() or 0.0))
+        latest = min(known, key=lambda reach: reach.age() or 0.0)
         return Judgement(LinkState.ONLINE, latest.confidence(), latest.why(), latest)
     return Judgement(LinkState.ONLINE, ASSUMED, "nothing was asked yet, and nothing speaks against it")
 

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, cast
 
-from ...core.answer import Answer, FinishReason, Seam, TokenLogprob, Usage
+from ...core.answer import Answer, FinishReason, TokenLogprob, Usage
 from ...core.content import Message, Role
-from ...core.decision import AttemptRecord, Decision, PlannedStep, Refusal, RefusalCode
+from ...core.decision import AttemptRecord, Decision, PlannedStep, Refusal, RefusalCode, Seam
 from ...core.errors import InvalidRequest
 from ...core.failure import FailureKind
 from ...core.request import Task
