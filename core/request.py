@@ -22,7 +22,7 @@ class Task(StrEnum):
 
 
 class Priority(StrEnum):
-    """Who goes first where requests wait."""
+    """Who goes first where requests wait: of these, the last."""
 
     LOW = "low"
     NORMAL = "normal"

@@ -12,6 +12,9 @@ from ..core.place import Location
 from ..core.price import Price
 from ..core.request import Labels, Task
 
+DEVIATIONS_TO_P95 = 1.6448536269514722
+"""So many standard deviations above the mean 95 % of a normal distribution lie under."""
+
 # Python 3.11 runs code to look an enum's member up, which is much beside what planning costs.
 _COUNT_TOKENS = Task.COUNT_TOKENS
 _ROOT_OF_2 = math.sqrt(2.0)
@@ -77,7 +80,7 @@ class LogNormal:
 
     def quantile_95(self) -> float:
         """The value that 95 % lie under, in seconds."""
-        return math.exp(self.mu + 1.6448536269514722 * self.sigma)
+        return math.exp(self.mu + DEVIATIONS_TO_P95 * self.sigma)
 
     def median(self) -> float:
         """The middle value, in seconds."""

@@ -13,6 +13,7 @@ from ..core.decision import RefusalCode
 from ..core.errors import InvalidRequest
 from ..core.request import Labels, Priority, Residency, Task
 from ..policies.facts import (
+    DEVIATIONS_TO_P95,
     BackendFacts,
     DeviceFacts,
     Facts,
@@ -30,7 +31,6 @@ from .decision_line import SCHEMA
 if TYPE_CHECKING:
     from ..policies import Policy
 
-_SIGMAS_TO_P95 = 1.6448536269514722
 _NARROWEST = 1e-6
 
 
@@ -156,4 +156,4 @@ def _backend(name: str, backends: Mapping[str, Any], assumed: Mapping[str, float
 
 def _log_normal(quantiles: Mapping[str, float]) -> LogNormal:
     mu = math.log(quantiles["p50"])
-    return LogNormal(mu, max((math.log(quantiles["p95"]) - mu) / _SIGMAS_TO_P95, _NARROWEST))
+    return LogNormal(mu, max((math.log(quantiles["p95"]) - mu) / DEVIATIONS_TO_P95, _NARROWEST))

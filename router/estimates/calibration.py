@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-from ...policies.facts import LogNormal
+from ...policies.facts import DEVIATIONS_TO_P95, LogNormal
 from ..snapshot import JsonValue, number, table
 
 _MISSES = 0.05
-_NORMAL = 1.6448536269514722
 
 _STEP = 0.5
 """Deviations that a miss adds, less 5 %. Long-run coverage is then off by at most (range of `deviations`) / (step × n);
@@ -33,11 +32,11 @@ class Calibration:
     __slots__ = ("deviations",)
 
     def __init__(self) -> None:
-        self.deviations = _NORMAL
+        self.deviations = DEVIATIONS_TO_P95
 
     def apply(self, predicted: LogNormal) -> LogNormal:
         """The prediction with its spread set so that its 95th percentile is the calibrated one."""
-        return LogNormal(predicted.mu, predicted.sigma * self.deviations / _NORMAL)
+        return LogNormal(predicted.mu, predicted.sigma * self.deviations / DEVIATIONS_TO_P95)
 
     def observe(self, predicted: LogNormal, seconds: float, lag: float) -> None:
         """What had been predicted by `apply` took so long."""
@@ -52,7 +51,7 @@ class Calibration:
 
     def forget(self, share: float) -> None:
         """Let ``share`` of what was learned fade, from 0 to 1."""
-        self.deviations += share * (_NORMAL - self.deviations)
+        self.deviations += share * (DEVIATIONS_TO_P95 - self.deviations)
 
     def snapshot(self) -> JsonValue:
         """What was learned."""

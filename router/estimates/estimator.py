@@ -7,7 +7,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from ...core.request import Labels
-from ...policies.facts import LogNormal, Prediction
+from ...policies.facts import DEVIATIONS_TO_P95, LogNormal, Prediction
 from ..snapshot import JsonValue, Unreadable, number, table
 from .calibration import Calibration
 from .posterior import LogNormalPosterior
@@ -42,7 +42,6 @@ _AGE_EVERY = 1.0
 _SHORTEST_LOAD = 0.001
 _LENGTH_MEDIAN = 100.0
 _LENGTH_SIGMA = 0.8
-_P95 = 1.6448536269514722
 
 
 class State(Enum):
@@ -269,8 +268,8 @@ class Estimator:
         if self._passed_over < PASSED_OVER or now - self._called_at <= AVOIDED_AFTER:
             return False
         slowest = self._first.mu + self._first_calibrations[State.WARM].deviations * self._first.sigma
-        slow_to_begin = slowest > math.log(2.0) + _P95 * self._prior.sigma
-        return slow_to_begin or self._total_calibrations[State.WARM].deviations > 1.25 * _P95
+        slow_to_begin = slowest > math.log(2.0) + DEVIATIONS_TO_P95 * self._prior.sigma
+        return slow_to_begin or self._total_calibrations[State.WARM].deviations > 1.25 * DEVIATIONS_TO_P95
 
     def _forgive(self, share: float) -> None:
         """Let the misses of a bad time fade: in an outage there are many, and hits would take long to outweigh them."""
@@ -285,8 +284,8 @@ class Estimator:
         mu, sigma = self._length.mu, self._length.sigma
         if mu >= limit:
             mu, sigma = limit, 0.0
-        elif mu + _P95 * sigma > limit:
-            sigma = (limit - mu) / _P95
+        elif mu + DEVIATIONS_TO_P95 * sigma > limit:
+            sigma = (limit - mu) / DEVIATIONS_TO_P95
         return LogNormal(mu + per_token.mu, math.hypot(sigma, per_token.sigma))
 
 

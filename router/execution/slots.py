@@ -13,7 +13,7 @@ from ...core.request import Priority
 MOST_WAITING = 1024
 """Beyond so many waiting attempts a backend takes no more: the queue is bounded, whatever the budgets."""
 
-_RANK = {Priority.HIGH: 0, Priority.NORMAL: 1, Priority.LOW: 2}
+_RANK = {priority: rank for rank, priority in enumerate(reversed(Priority))}
 
 
 class Turn:

@@ -11,7 +11,7 @@ from ...backends import CallContext
 from ...core.deadline import Deadline
 from ...core.request import Priority
 
-_URGENCY = (Priority.LOW, Priority.NORMAL, Priority.HIGH)
+_URGENCY = tuple(Priority)
 
 Bound = Callable[[CallContext], float]
 """One of the times that a call sets, on the loop's clock."""
