@@ -123,8 +123,11 @@ def _copy(model: ModelFile, target: Path, progress: Progress) -> None:
     remove(target)
     if not is_folder(model.source):
         model.locate()  # raises where there is none
+    names = model.names()
     try:
-        _copy_files(model.root, model.names(), target, progress)
+        _copy_files(model.root, names, target, progress)
+    except ModelUnavailable as error:
+        raise model.unavailable(f"cannot be copied: {error}") from None
     except BaseException:
         # It is not taken up again, so it takes no room.
         remove(target)

@@ -438,6 +438,13 @@ def test_a_copy_that_was_interrupted_begins_anew_without_what_it_had(store: Mode
     assert sorted(path.name for path in store.add(whole, Told()).path.iterdir()) == ["renamed.onnx", "sub"]
 
 
+def test_a_copy_larger_than_the_disk_is_refused_before_a_byte_is_written(store: ModelStore, tmp_path: Path) -> None:
+    with (tmp_path / "sparse.bin").open("wb") as sparse:
+        sparse.truncate(shutil.disk_usage(tmp_path).free + 1)
+    assert "cannot be copied: there is no room" in refused(store, model(f"file:{tmp_path}/sparse.bin"))
+    assert left_over(store) == []
+
+
 def test_a_copy_that_does_not_fit_leaves_the_disk_as_it_was(store: ModelStore, many: Path) -> None:
     (many / "unreadable").symlink_to("/proc/self/mem")
     assert "cannot be stored in" in refused(store, model(f"file:{many}/", sha256=None))
