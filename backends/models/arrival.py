@@ -45,7 +45,6 @@ def bring(model: ModelFile, partial: Path, progress: Progress, pause: Pause) -> 
     if model.pinned is None:
         # What is there may be the beginning of another version.
         remove(partial)
-        remove(_parts(partial))
     elif holds(partial, model.pinned, progress):
         # Whoever brought it came to its end before it was placed.
         return Arrival(model.pinned, None)
@@ -100,13 +99,13 @@ def _obtain(model: ModelFile, partial: Path, progress: Progress, pause: Pause) -
             folder = _parts(partial)
             folder.mkdir(exist_ok=True)
             try:
-                fetched = hugging_face.fetch(source, folder)
+                fetched = hugging_face.fetch(source, folder, progress, pause)
             except ModelUnavailable as error:
                 raise model.unavailable(f"cannot be fetched: {error}") from None
             remove(partial)
             os.replace(fetched.path, partial)
             remove(folder)
-            return _Way(license=fetched.license)
+            return _Way(fetched.at_once, fetched.license)
         case StoreSource():
             raise model.unavailable(
                 "is not in the store, or no longer what it was; bring it by `edgewise models add file:PATH`"
@@ -115,7 +114,7 @@ def _obtain(model: ModelFile, partial: Path, progress: Progress, pause: Pause) -
 
 
 def _parts(partial: Path) -> Path:
-    """Where Hugging Face's library keeps what it has fetched so far."""
+    """Where the files of a repository are while they come."""
     return partial.with_suffix(".hf")
 
 

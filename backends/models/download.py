@@ -37,6 +37,9 @@ _LATER = frozenset(
 """With these a server that gave the beginning may yet give the rest."""
 
 
+_LOGIN = "Authorization"
+
+
 class Progress(Protocol):
     """Told how far a piece of work is, in bytes; ``total`` is None where the server does not say."""
 
@@ -56,12 +59,16 @@ class _DiskFailed(Exception):
 
 
 class _OnlyFetchable(HTTPRedirectHandler):
-    """Follows redirects to where a source could lead, and nowhere else: not out of TLS."""
+    """Follows redirects to where a source could lead, and nowhere else: not out of TLS. Other hosts get no login."""
 
     def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Request | None:
         if not isinstance(parse_source(newurl), WebSource):
             raise HTTPError(req.full_url, code, "a redirect out of TLS", headers, fp)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+        following = super().redirect_request(req, fp, code, msg, headers, newurl)
+        login = req.unredirected_hdrs.get(_LOGIN)
+        if following is not None and login is not None and following.host == req.host:
+            following.add_unredirected_header(_LOGIN, login)
+        return following
 
 
 def require_space(folder: Path, size: int) -> None:
@@ -92,6 +99,7 @@ class _Download:
     opener: OpenerDirector
     progress: Progress
     pinned: bool
+    authorization: str | None
     mark: str | None = None
     begun: bool = False
     start: int = 0
@@ -120,6 +128,8 @@ class _Download:
 
     def _open(self, have: int) -> http.client.HTTPResponse:
         request = Request(_quoted(self.url), headers={"User-Agent": "edgewise", "Accept-Encoding": "identity"})
+        if self.authorization is not None:
+            request.add_unredirected_header(_LOGIN, self.authorization)
         if have:
             request.add_header("Range", f"bytes={have}-")
             if self.mark is not None:
@@ -172,14 +182,23 @@ def _write(file: FileIO, data: bytes) -> None:
             raise _DiskFailed(error.strerror) from None
 
 
-def download(url: str, target: Path, progress: Progress, pause: Callable[[float], None], *, pinned: bool) -> bool:
+def download(
+    url: str,
+    target: Path,
+    progress: Progress,
+    pause: Callable[[float], None],
+    *,
+    pinned: bool,
+    authorization: str | None = None,
+) -> bool:
     """Fetch a file. What ``target`` has already is taken for its beginning, where the file is ``pinned`` by a sum.
+    ``authorization`` goes to this host alone.
 
     What cannot begin fails at once. What has begun is taken up again where it was cut, until five times nothing more
     came; ``pause`` waits in between. Returns whether all of it came in one answer: else it may be of two versions,
     which the sum will show. Raises `ModelUnavailable`; what came by then stays in ``target``.
     """
-    work = _Download(url, target, build_opener(_OnlyFetchable()), progress, pinned)
+    work = _Download(url, target, build_opener(_OnlyFetchable()), progress, pinned, authorization)
     host = urlsplit(url).hostname
     fruitless = 0
     while True:

@@ -32,8 +32,10 @@ class Web:
     headers: dict[str, str] = field(default_factory=dict)
     says_length: int | str | None = None
     redirect: str | None = None
+    redirect_once: str | None = None
     hold: threading.Event | None = None
     asked: list[str | None] = field(default_factory=list)
+    logins: list[str | None] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     arrived: threading.Event = field(default_factory=threading.Event)
     address: str = ""
@@ -54,9 +56,11 @@ def web() -> Iterator[Web]:
             web.arrived.set()
             if web.hold is not None:
                 web.hold.wait(10)
-            if web.redirect is not None:
+            web.logins.append(self.headers["Authorization"])
+            redirect, web.redirect_once = web.redirect or web.redirect_once, None
+            if redirect is not None:
                 self.send_response(302)
-                self.send_header("Location", web.redirect)
+                self.send_header("Location", redirect)
                 self.end_headers()
                 return
             if (status := web.statuses.pop(0) if web.statuses else web.status) not in (None, 200):
