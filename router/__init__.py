@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from .client.blocking_router import Router
     from .client.blocking_stream import BlockingStream
     from .client.classified import Classified
-    from .client.options import GenerateOptions, RequestOptions, StreamOptions
     from .client.token_count import TokenCount
     from .link import Connectivity
+    from .options import GenerateOptions, RequestOptions, StreamOptions
     from .stats import RouterStats
 
 __all__ = [
@@ -93,12 +93,12 @@ _LAZY = {
     "BlockingStream": ".client.blocking_stream",
     "Classified": ".client.classified",
     "Connectivity": ".link",
-    "GenerateOptions": ".client.options",
+    "GenerateOptions": ".options",
     "Plan": "..policies.plan",
-    "RequestOptions": ".client.options",
+    "RequestOptions": ".options",
     "Router": ".client.blocking_router",
     "RouterStats": ".stats",
-    "StreamOptions": ".client.options",
+    "StreamOptions": ".options",
     "Tensors": ".client.arrays",
     "TokenCount": ".client.token_count",
     "Vectors": ".client.arrays",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ...core.content import Message
     from ...core.decision import Decision, Seam
     from ..client.async_router import AsyncRouter
-    from ..client.options import GenerateOptions
+    from ..options import GenerateOptions
 
 
 @click.command(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..client.async_router import AsyncRouter
-    from ..client.options import GenerateOptions
+    from ..options import GenerateOptions
 
 _SHORT = 220
 _SOME_WORDS = 10

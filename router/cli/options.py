@@ -14,7 +14,7 @@ import click
 from ...core.duration import parse_duration
 
 if TYPE_CHECKING:
-    from ..client.options import GenerateOptions
+    from ..options import GenerateOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -22,7 +22,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ...policies.plan import Plan, Step
-    from ..client.options import GenerateOptions
+    from ..options import GenerateOptions
 
 
 @click.command(

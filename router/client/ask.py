@@ -14,7 +14,7 @@ from ...core.content import GenerateInput, Message, Role
 from ...core.duration import parse_duration
 from ...core.errors import InvalidRequest
 from ...core.request import Labels, Priority, Residency, Task
-from .options import GenerateOptions, RequestOptions, StreamOptions
+from ..options import GenerateOptions, Prompt, RequestOptions, StreamOptions
 
 if TYPE_CHECKING:
     from ...policies import Policy
@@ -31,9 +31,6 @@ _LABEL_KEYS = frozenset(RequestOptions.__annotations__)
 _GENERATE_KEYS = frozenset(GenerateOptions.__annotations__)
 _STREAM_KEYS = frozenset(StreamOptions.__annotations__)
 _FAILOVERS = ("continue", "restart", "none")
-
-Prompt = str | Sequence[Message]
-"""A text stands for one message of the user's."""
 
 
 def messages_of(prompt: Prompt) -> tuple[Message, ...]:

@@ -28,13 +28,13 @@ from ..execution.generation import run_generate
 from ..execution.outcome import out_of_time
 from ..execution.streaming import Failover, Stream
 from ..link import Connectivity, Network, system_network
+from ..options import GenerateOptions, Prompt, RequestOptions, StreamOptions
 from ..spending import Spending
 from ..state_file import StateFile
 from ..stats import RouterStats
-from .ask import Prompt, count_bytes, labels_of, prompt_tokens, stream_failover, texts_of
+from .ask import count_bytes, labels_of, prompt_tokens, stream_failover, texts_of
 from .assemble import build_fleet
 from .decide import Decider
-from .options import GenerateOptions, RequestOptions, StreamOptions
 from .queue import Queue
 from .token_count import TokenCount
 from .watch import Watch

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from ...backends import Backend
 from ...core.answer import Answer
 from ...policies.plan import Plan
+from ..options import GenerateOptions, Prompt, RequestOptions, StreamOptions
 from ..stats import RouterStats
-from .ask import Prompt
 from .async_router import AsyncRouter
 from .background import Background
 from .blocking_connectivity import BlockingConnectivity
 from .blocking_stream import BlockingStream
-from .options import GenerateOptions, RequestOptions, StreamOptions
 
 if TYPE_CHECKING:
     from ..config import Configuration

@@ -16,8 +16,8 @@ from ...policies.facts import Facts, LinkFacts, TimeFacts
 from ...policies.plan import Plan
 from ..conversations import Conversation, Conversations
 from ..execution.conduct import Conduct, Run
-from .ask import Prompt, generate_input, identifier, labels_of, messages_of, prompt_tokens
-from .options import GenerateOptions, RequestOptions
+from ..options import GenerateOptions, Prompt, RequestOptions
+from .ask import generate_input, identifier, labels_of, messages_of, prompt_tokens
 
 if TYPE_CHECKING:
     from ...policies import Policy

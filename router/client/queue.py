@@ -13,8 +13,8 @@ from ...core.decision import RefusalCode
 from ...core.errors import InvalidRequest, OutboxError
 from ..execution.conduct import Run
 from ..execution.outcome import refused
+from ..options import GenerateOptions
 from .ask import identifier
-from .options import GenerateOptions
 
 if TYPE_CHECKING:
     from ..config import Configuration

@@ -14,7 +14,7 @@ from ...core.decision import AttemptRecord, Decision, PlannedStep, Refusal, Refu
 from ...core.errors import InvalidRequest
 from ...core.failure import FailureKind
 from ...core.request import Task
-from ..client.options import GenerateOptions
+from ..options import GenerateOptions
 
 _CONTENT = frozenset({"stop", "response_format"})
 """Options that say something of the content, and are kept and erased with it."""

@@ -15,7 +15,7 @@ from ...core.duration import parse_duration
 from ...core.errors import DeadLetter, InvalidRequest, OutboxError
 from ...core.request import Priority
 from ...policies.settings import OfflineSettings
-from ..client.options import GenerateOptions
+from ..options import GenerateOptions
 from .encoding import Unreadable, decode_answer, encode_request
 from .entry import Ending, Entry, NewEntry, Receipt, State, expiry
 from .errors import OutboxMissing

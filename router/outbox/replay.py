@@ -16,9 +16,8 @@ from ...core.answer import Answer
 from ...core.content import Message
 from ...core.errors import EdgewiseError, OutboxError, RouterClosed
 from ...policies.plan import Plan
-from ..client.ask import Prompt
-from ..client.options import GenerateOptions
 from ..link import Connectivity
+from ..options import GenerateOptions, Prompt
 from .defect import where
 from .encoding import Unreadable, decode_request, encode_answer
 from .entry import Ending, Entry, Receipt

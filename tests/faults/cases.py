@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edgewise.core.decision import AttemptRecord
 from edgewise.router import AsyncRouter, Decision, FailureKind, RequestError, Seam
-from edgewise.router.client.options import RequestOptions
+from edgewise.router.options import RequestOptions
 from edgewise.testing import Script, ScriptedBackend
 
 from .catalogue import FAULTS, ONE_SLOW_STREAM, SECRET, Where, hangs_while_looked_up

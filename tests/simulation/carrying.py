@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from edgewise.router import Answer, AsyncRouter, Decision, EdgewiseError
-from edgewise.router.client.options import GenerateOptions, RequestOptions
+from edgewise.router.options import GenerateOptions, RequestOptions
 
 from .requests import STOP, Ask
 from .rules import Bounds

@@ -1,9 +1,14 @@
-"""The keyword options of the routers' calls."""
+"""What callers give: a prompt, and keyword options."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
+
+from ..core.content import Message
+
+Prompt = str | Sequence[Message]
+"""A text stands for one message of the user's."""
 
 
 class RequestOptions(TypedDict, total=False):
