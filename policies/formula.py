@@ -98,7 +98,8 @@ def evaluate(formula: Formula, assignment: Assignment) -> bool | None:
         return assignment.get(formula.text)
     values = [evaluate(part, assignment) for part in formula.parts]
     if formula.operator == "not":
-        return None if values[0] is None else not values[0]
+        (value,) = values
+        return None if value is None else not value
     decisive = formula.operator == "or"
     if decisive in values:
         return decisive

@@ -77,8 +77,8 @@ class Places:
         problems = [Problem(f"there is no key {key!r}", one_of(key, _KEYS)) for key in value if key not in _KEYS]
         sets = {key: self.read(value[key], (key,), problems) for key in _KEYS if key in value}
         if problems:
-            first = problems[0]
-            raise InvalidRequest(f"residency: {first.sentence}; {first.mend}")
+            told = dict.fromkeys(f"{each.sentence}; {each.mend}" for each in problems)  # a list is read three times
+            raise InvalidRequest(f"residency: {'; '.join(told)}")
         return Residency(sets.get("process_in"), sets.get("store_in"), sets.get("operators"))
 
     def describe(self, places: PlaceSet) -> str:

@@ -82,3 +82,6 @@ def test_a_callers_residency_reads_like_a_data_class(places: Places) -> None:
         places.read_residency({"storein": ["DE"]})
     with pytest.raises(InvalidRequest, match="'UK' is no known place; write 'GB'"):
         places.read_residency({"process_in": ["UK"]})
+    with pytest.raises(InvalidRequest) as both:
+        places.read_residency(["DE", "UK", "EUR"])
+    assert [str(both.value).count(f"{name!r} is no known place") for name in ("DE", "UK", "EUR")] == [0, 1, 1]
