@@ -116,6 +116,8 @@ def _run_part(name: str, part: Part, share: float, seed: int, minutes: float) ->
             if time.monotonic() > until:
                 break
             mutant = spot.mutant()
+            if mutant is None:
+                continue
             end = trials.end(mutant)
             ends[end] += 1
             tried.append(mutant)

@@ -40,7 +40,7 @@ class CollectedTests:
         self._wire.send(asked)
         code: int | None = self._wire.recv()
         if code == BROKEN:
-            raise SystemExit(f"the tests could not be run over {mutant}")
+            raise SystemExit(f"the tests could not be run over {mutant and (mutant.module, mutant.was, mutant.now)}")
         return code
 
     def close(self) -> None:

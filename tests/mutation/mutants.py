@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,10 +64,14 @@ class Spot:
     operator: str
     occurrence: int
 
-    def mutant(self) -> Mutant:
-        """The module with the change made."""
+    def mutant(self) -> Mutant | None:
+        """The module with the change made; ``None`` where that is no Python, as with a ``not`` before ``:=``."""
         code = self.path.read_text("utf-8")
         mutated = mutate_code(code, get_operator(f"core/{self.operator}")(), self.occurrence)
+        try:
+            ast.parse(mutated)
+        except SyntaxError:
+            return None
         lines = zip(code.splitlines(), mutated.splitlines(), strict=False)
         line, was, now = next((line, was, now) for line, (was, now) in enumerate(lines, 1) if was != now)
         return Mutant(self.module, self.operator, mutated, line, was.strip(), now.strip())

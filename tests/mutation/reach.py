@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,14 +35,11 @@ class Reach:
         """The tests that run a line, the quickest first.
 
         Of a line that goes on with the one before, those that run any line of the function's ``body``. What stands in
-        no function (``None``) takes effect wherever the module is used: after the tests that run its functions, all.
+        no function (``None``) takes effect wherever it is used: all of them.
         """
         lines = self.tests.get(file, {})
-        names = set(lines.get(line, ())) or {name for each in body or lines for name in lines.get(each, ())}
-        return self._quickest_first(names) + ([] if body else self._quickest_first(self.seconds.keys() - names))
-
-    def _quickest_first(self, names: Iterable[str]) -> list[str]:
-        return sorted(names, key=lambda name: (self.seconds[name], name))
+        names = set(lines.get(line, ())) or {name for each in body or () for name in lines.get(each, ())}
+        return sorted(names if body else self.seconds, key=lambda name: (self.seconds[name], name))
 
     def runs_at_import(self, file: str, lines: range) -> bool:
         """Whether one of the lines does."""
