@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -78,7 +79,7 @@ class _Loop:
                 return True
             mutant, names, seconds = asked
             chosen = [items[name] for name in names]
-            self._wire.send(run(lambda mutant=mutant, chosen=chosen: _try(session, chosen, mutant), seconds))  # type: ignore[misc]
+            self._wire.send(run(partial(_try, session, chosen, mutant), seconds))
 
 
 def _serve(tests: Sequence[str], folder: Path, other_end: Connection, wire: Connection) -> None:
