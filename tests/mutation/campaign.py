@@ -23,7 +23,7 @@ from enum import Enum
 from functools import partial
 from pathlib import Path
 
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from .collected import CollectedTests, body_around
 from .in_child import run, test_mutant
@@ -91,13 +91,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=600.0, help="stop after so long, with what there is by then")
     asked = parser.parse_args()
-    # A test that fails need not say by how little, nor how else.
+    # A test that fails need not say by how little, nor how else; and none fails because the machine is busy.
     settings.register_profile(
         "mutation",
         derandomize=True,
         database=None,
         phases=(Phase.explicit, Phase.generate),
         report_multiple_bugs=False,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
     )
     settings.load_profile("mutation")
     for name in asked.part or PARTS:
