@@ -7,8 +7,11 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+
+from edgewise.backends.models.store import ModelStore
 
 WEIGHTS = bytes(range(256)) * 8192
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
@@ -101,3 +104,8 @@ def web() -> Iterator[Web]:
         yield web
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    return ModelStore(tmp_path / "store", pause=lambda seconds: None)
