@@ -15,7 +15,7 @@ __all__ = ["KIND", "OnnxSettings"]
 def _build(name: str, settings: OnnxSettings, models: Mapping[str, ModelFile]) -> Backend:
     # Later than reading a configuration, which needs no event loop and no processes.
     if settings.task is OnnxTask.GENERATE:
-        from .generating import OnnxGenerateBackend
+        from .generate_backend import OnnxGenerateBackend
 
         return OnnxGenerateBackend(name, settings, models)
     from .backend import OnnxBackend

@@ -22,7 +22,7 @@ Tensors = Mapping[str, Tensor]
 Run = Callable[[str, Tensors, Priority, Deadline], Awaitable[dict[str, Tensor]]]
 """Runs a model on tensors."""
 
-_URGENCY = (Priority.LOW, Priority.NORMAL, Priority.HIGH)
+_URGENCY = tuple(Priority)
 _OF_ONE = (FailureKind.INVALID_REQUEST, FailureKind.INTERNAL)
 """What one request's values may be the reason of."""
 _STOPPED = AttemptError(FailureKind.PREEMPTED, "the batch was stopped")

@@ -102,9 +102,11 @@ class Writer:
         output, pending = OutputText(call["stop"]), Pending()
         generated = 0
         reason = FinishReason.LENGTH
-        if text := output.add(beyond.encode()):
+        if beyond:
+            # Counted though its text may be held back.
             pending.tokens = generated = 1
-            yield pending.take(text)
+            if text := output.add(beyond.encode()):
+                yield pending.take(text)
         going = not output.stopped
         while going and generated < call["max_output_tokens"] and answer.room:
             if running.cancelled:

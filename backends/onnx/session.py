@@ -93,7 +93,8 @@ class Session:
             if port is not None:
                 ports.append(port)
             elif required:
-                raise unavailable(self._model, f"its input {argument.name!r} is {argument.type}, not a dense tensor")
+                why = f"its input {argument.name!r} is {argument.type}, which no request can bring"
+                raise unavailable(self._model, why)
         return tuple(ports)
 
 

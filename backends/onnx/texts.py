@@ -17,6 +17,7 @@ from .unavailable import unavailable
 # Larger batches are no faster on a processor (measured with MiniLM: 4 to 32 alike), hold more memory, and stop later.
 _BATCH = 8
 _DEFAULT_MAX_TOKENS = 256
+_LONGEST = 1 << 16
 _INPUTS = _IDS, _MASK, _TYPES, _POSITIONS = "input_ids", "attention_mask", "token_type_ids", "position_ids"
 
 
@@ -38,7 +39,9 @@ class TextTokenizer:
             raise unavailable(name, f"its file is no tokenizer.json ({type(error).__name__})") from None
         padding, truncation = self._tokenizer.padding, self._tokenizer.truncation
         self.pad_id: int = padding["pad_id"] if padding else 0
-        self.limit: int | None = truncation["max_length"] if truncation else None
+        limit = truncation["max_length"] if truncation else None
+        # Some files write a number without meaning where there is no limit.
+        self.limit = limit if limit is not None and limit <= _LONGEST else None
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
 

@@ -30,7 +30,7 @@ from edgewise.backends.llama_cpp.backend import LlamaCppBackend
 from edgewise.backends.models import ModelFile, ModelSettings
 from edgewise.backends.onnx import OnnxSettings
 from edgewise.backends.onnx.backend import OnnxBackend
-from edgewise.backends.onnx.generating import OnnxGenerateBackend
+from edgewise.backends.onnx.generate_backend import OnnxGenerateBackend
 from edgewise.backends.onnx.settings import OnnxTask
 from edgewise.backends.tensors import to_tensor
 from edgewise.core.content import InferInput

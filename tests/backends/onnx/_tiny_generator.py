@@ -7,6 +7,7 @@ One layer of true attention over a cache of keys and values, so that what was re
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,12 @@ def write_generator(folder: Path, context: int = CONTEXT) -> Path:
     return _write(folder, weights, tokenizer)
 
 
-def write_reciter(folder: Path, text: str) -> Path:
-    """A model that says ``text``, in which no byte may come twice, and ends its turn; whatever it is asked."""
-    tokenizer = _write_tokenizer(folder)
+def write_reciter(folder: Path, text: str, words: Sequence[str] = ()) -> Path:
+    """A model that says ``text``, in which no byte may come twice, and ends its turn; whatever it is asked.
+
+    Each of the ``words`` is one token.
+    """
+    tokenizer = _write_tokenizer(folder, words)
     size = tokenizer.get_vocab_size()
     said = [*tokenizer.encode("\n").ids, *tokenizer.encode(text).ids, tokenizer.token_to_id(_END)]
     assert len(set(said)) == len(said), "a byte comes twice"
@@ -64,7 +68,7 @@ def write_reciter(folder: Path, text: str) -> Path:
     return _write(folder, weights, tokenizer)
 
 
-def _write_tokenizer(folder: Path) -> tokenizers.Tokenizer:
+def _write_tokenizer(folder: Path, words: Sequence[str] = ()) -> tokenizers.Tokenizer:
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     tokenizer = tokenizers.Tokenizer(
         tokenizers.models.BPE({letter: number for number, letter in enumerate(alphabet)}, [])
@@ -72,6 +76,7 @@ def _write_tokenizer(folder: Path) -> tokenizers.Tokenizer:
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     tokenizer.add_special_tokens([_BEGIN, _END])
+    tokenizer.add_tokens(list(words))
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(

@@ -130,6 +130,18 @@ async def test_a_limit_that_the_model_does_not_have_is_found_at_the_start(start_
     assert refused.value.kind is FailureKind.MODEL_UNAVAILABLE
 
 
+async def test_a_tokenizers_limit_without_meaning_is_none(
+    start: Start, context: Context, minilm: dict[str, str], tmp_path: Path
+) -> None:
+    encoder = tokenizers.Tokenizer.from_file(located(minilm["minilm-tokenizer"]))
+    encoder.enable_truncation(10**9)
+    encoder.save(str(tmp_path / "endless.json"))
+    sources = {"minilm": minilm["minilm"], "endless": tmp_path / "endless.json"}
+    backend = await start(sources, task="embed", model="minilm", tokenizer="endless")
+    with pytest.raises(AttemptError, match="and 256 are the most"):
+        await backend.embed(EmbedInput(("word " * 300,)), context())
+
+
 async def test_a_lone_surrogate_is_no_text(start_minilm: Start, context: Context) -> None:
     backend = await start_minilm()
     with pytest.raises(AttemptError, match="a text is not valid Unicode") as refused:

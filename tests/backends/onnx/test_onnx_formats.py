@@ -12,7 +12,7 @@ import pytest_asyncio
 from edgewise.backends import CallContext
 from edgewise.backends.models import ModelFile, ModelSettings
 from edgewise.backends.onnx import OnnxSettings
-from edgewise.backends.onnx.generating import OnnxGenerateBackend
+from edgewise.backends.onnx.generate_backend import OnnxGenerateBackend
 from edgewise.backends.onnx.settings import OnnxTask
 from edgewise.core.answer import Delta, Finish, FinishReason
 from edgewise.core.content import GenerateInput, Message

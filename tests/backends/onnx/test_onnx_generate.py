@@ -17,7 +17,7 @@ import tokenizers
 
 from edgewise.backends import Backend, CallContext
 from edgewise.backends.onnx.genai_config import read_config
-from edgewise.backends.onnx.generating import OnnxGenerateBackend
+from edgewise.backends.onnx.generate_backend import OnnxGenerateBackend
 from edgewise.core.answer import Delta, Finish, FinishReason, GenerateEvent
 from edgewise.core.content import CountTokensInput, EmbedInput, GenerateInput, Message
 from edgewise.core.failure import AttemptError, FailureKind
@@ -163,6 +163,17 @@ async def test_an_answer_goes_on_after_every_cut(start_writer: Start, say: Say, 
         )
         assert rest == whole[cut:]
         assert finish.usage.prompt_tokens == 38 + cut
+
+
+async def test_the_token_that_goes_beyond_a_cut_counts_though_a_stop_sequence_may_begin_with_it(
+    start_writer: Start, say: Say, tmp_path: Path
+) -> None:
+    backend = await start_writer(write_reciter(tmp_path, "a-red,fox", words=("red",)))
+    begun = (Message.user(ASKED), Message.assistant("a-r"))
+    text, finish = await say(backend, *begun, stop=("edge",), max_output_tokens=1)
+    assert (text, finish.reason, finish.usage.output_tokens) == ("ed", FinishReason.LENGTH, 1)
+    text, finish = await say(backend, *begun, stop=("edge",))
+    assert (text, finish.reason, finish.usage.output_tokens) == ("ed,fox", FinishReason.STOP, 5)
 
 
 async def test_a_text_that_it_would_not_have_written_is_read_as_it_is(
