@@ -7,18 +7,19 @@ from collections.abc import AsyncGenerator
 from ...core.answer import Embeddings, GenerateEvent, Usage
 from ...core.content import CountTokensInput, EmbedInput, GenerateInput, Tensor
 from ...core.request import Task
-from ..backend import Backend, BackendHealth, CallContext, Capabilities
+from ..backend import CallContext, Capabilities
 from ..chat.call import call_fields, generate_event, may_overflow, require_unicode
 from ..models import ModelFile
 from ..process.engine import Parcel
 from ..process.frames import JsonObject
+from ..process.worker_backend import WorkerBackend
 from ..process.worker_process import WorkerProcess
 from .settings import LlamaCppSettings, LlamaCppTask
 
 _ENGINE = "edgewise.backends.llama_cpp.engine:LlamaCppEngine"
 
 
-class LlamaCppBackend(Backend):
+class LlamaCppBackend(WorkerBackend):
     """Generates with one GGUF model, one request at a time; the worker comes back after a crash.
 
     Messages are rendered by the model's own chat template (ChatML where it has none). A last message of the assistant
@@ -26,10 +27,9 @@ class LlamaCppBackend(Backend):
     """
 
     def __init__(self, name: str, settings: LlamaCppSettings, model: ModelFile) -> None:
-        super().__init__(name)
         self._settings = settings
         self._model = model
-        self.worker = WorkerProcess(
+        worker = WorkerProcess(
             name,
             _ENGINE,
             self._engine_settings,
@@ -37,7 +37,7 @@ class LlamaCppBackend(Backend):
             memory_limit=settings.memory_limit,
             idle_unload=settings.idle_unload,
         )
-        """The supervised process."""
+        super().__init__(name, worker)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -52,18 +52,6 @@ class LlamaCppBackend(Backend):
             logprobs=True,
             model_version=self._model.version,
         )
-
-    def health(self) -> BackendHealth:
-        """The worker's."""
-        return self.worker.health
-
-    async def start(self) -> None:
-        """Prove the model file, start the worker, load the model."""
-        await self.worker.start()
-
-    async def stop(self) -> None:
-        """End the worker and all calls."""
-        await self.worker.stop()
 
     async def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
         """Stream an answer. A prompt that does not fit is CONTEXT_LENGTH before any work is done for it."""

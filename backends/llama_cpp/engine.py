@@ -26,7 +26,10 @@ class LlamaCppEngine(Engine):
     _normalize: bool
 
     def load(self, settings: JsonObject, progress: Progress) -> JsonObject:
-        """Load the model. Returns the size of its vocabulary, and whether weights may be repacked."""
+        """Load the model.
+
+        Returns the size of its vocabulary, whether weights may be repacked, and ``fallback``: what is not as asked for.
+        """
         # llama.cpp's threads wait for each other 500 times a token. By default they spin for long, and on a busy
         # machine keep the one they wait for from running: 3 s a token instead of 40 ms. On an idle one it is all one.
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -47,7 +50,11 @@ class LlamaCppEngine(Engine):
         source = self._context.chat_template or CHATML
         template = ChatTemplate(source, bos=vocabulary.bos_text, eos=vocabulary.eos_text)
         self._prompts = PromptWriter(vocabulary, template)
-        return {"vocabulary": vocabulary.size, "use_extra_buffers": settings["use_extra_buffers"]}
+        return {
+            "vocabulary": vocabulary.size,
+            "use_extra_buffers": settings["use_extra_buffers"],
+            "fallback": self._context.fallback,
+        }
 
     def run(self, call: Parcel, running: RunningCall) -> Events:
         """Generate an answer, or embed texts."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy
 from ...core.failure import AttemptError, FailureKind
 from ..process.engine import Progress
 from ..process.frames import JsonObject
-from ..process.memory import all_memory, free_memory
+from ..process.memory import all_memory, free_memory, locked_memory
 from .threads import default_threads
 
 Logits = numpy.ndarray[tuple[int], numpy.dtype[numpy.float32]]
@@ -83,8 +83,11 @@ class Vocabulary:
 class Context:
     """One loaded model with its memory of one conversation, for one thread at a time; `abort` is for any thread."""
 
-    def __init__(self, settings: JsonObject, progress: Progress) -> None:
+    def __init__(self, wanted: JsonObject, progress: Progress) -> None:
+        settings = {**wanted, "gpu_layers": wanted["gpu_layers"] if _has_gpu() else 0}
         self._model = _load_model(settings, progress)
+        self.fallback = " ".join((*_on_cpu(wanted), *_unlocked(settings, self._model)))
+        """What was asked for and is not so, in a sentence each."""
         handle = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary = Vocabulary(handle)
         template = llama_cpp.llama_model_chat_template(self._model, None)
@@ -259,6 +262,22 @@ def _load_model(settings: JsonObject, progress: Progress) -> int:
         sentence = f"model {settings['name']!r} is no GGUF file that this llama.cpp can load; fetch the file again"
         raise AttemptError(FailureKind.MODEL_UNAVAILABLE, sentence)
     return int(model)
+
+
+def _has_gpu() -> bool:
+    return bool(llama_cpp.llama_supports_gpu_offload())
+
+
+def _on_cpu(wanted: JsonObject) -> Iterator[str]:
+    if wanted["gpu_layers"] and not _has_gpu():
+        yield "this llama.cpp was built for no GPU that is here, so that all layers are computed on the CPU."
+
+
+def _unlocked(settings: JsonObject, model: int) -> Iterator[str]:
+    size, locked = int(llama_cpp.llama_model_size(model)), locked_memory()
+    if settings["mlock"] and not settings["gpu_layers"] and locked is not None and locked < size:
+        sentence = f"the system keeps {locked >> 20} of the model's {size >> 20} MiB in memory"
+        yield f"{sentence}; raise its limit (`ulimit -l`)."
 
 
 def _progress_callback(progress: Progress) -> object:

@@ -10,6 +10,17 @@ from typing import Annotated
 from ...core.problem import Problem
 from ...core.settings import ByteSize, ModelName, Seconds
 
+_MOST = (1 << 31) - 1
+_BOUNDS = (
+    ("context_tokens", 16, _MOST),
+    ("batch_tokens", 1, _MOST),
+    ("gpu_layers", -1, _MOST),
+    ("top_k", 0, _MOST),
+    ("threads", 1, 512),
+    ("memory_limit", 1, 1 << 50),
+    ("idle_unload", 1, 1 << 30),
+)
+
 
 class LlamaCppTask(StrEnum):
     """What a model is loaded for."""
@@ -58,15 +69,8 @@ class LlamaCppSettings:
 
 def check_settings(settings: LlamaCppSettings) -> Sequence[Problem]:
     """Numbers that llama.cpp cannot work with."""
-    least = {"context_tokens": 16, "batch_tokens": 1, "gpu_layers": -1, "top_k": 0}
-    if settings.threads is not None:
-        least["threads"] = 1
-    if settings.memory_limit is not None:
-        least["memory_limit"] = 1
-    if settings.idle_unload is not None:
-        least["idle_unload"] = 1
     return [
-        Problem(f"{name} is {getattr(settings, name)}", f"give {name} at least {minimum}", (name,))
-        for name, minimum in least.items()
-        if getattr(settings, name) < minimum
+        Problem(f"{name} is {value}", f"give {name} at least {least}, and at most {most}", (name,))
+        for name, least, most in _BOUNDS
+        if (value := getattr(settings, name)) is not None and not least <= value <= most
     ]

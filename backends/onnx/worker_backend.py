@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
-from ..backend import BackendHealth, HealthState
 from ..models import ModelFile
 from ..process.frames import JsonObject
 from ..process.worker_backend import WorkerBackend
 from ..process.worker_process import WorkerProcess
 from .runtime import without_cpu
 from .settings import OnnxSettings
-
-log = logging.getLogger("edgewise")
 
 _LOADING, _COMPILING = 600.0, 3600.0
 """Seconds of processor time; an accelerator's compiler may take most of an hour."""
@@ -34,18 +30,6 @@ class OnnxWorkerBackend(WorkerBackend):
             loading_seconds=_COMPILING if without_cpu(settings.providers) else _LOADING,
         )
         super().__init__(name, worker)
-
-    def health(self) -> BackendHealth:
-        """The worker's; where it computes on the CPU instead of what was asked for, its sentence says so."""
-        health = self.worker.health
-        fallback = str(self.worker.info.get("fallback", ""))
-        return BackendHealth(health.state, fallback) if health.state is HealthState.READY else health
-
-    async def start(self) -> None:
-        """Prove the model files, start the worker, load. Raises `AttemptError` when that cannot be."""
-        await super().start()
-        if sentence := self.health().sentence:
-            log.warning("backend %r: %s", self.name, sentence)
 
 
 def model_fields(model: ModelFile) -> JsonObject:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import psutil
 
 from .control_group import memory_left, memory_limit
@@ -27,6 +30,16 @@ def processor_time(pid: int) -> float:
     except psutil.Error:
         return 0.0
     return float(times.user + times.system)
+
+
+def locked_memory() -> int | None:
+    """Bytes that this process keeps from being swapped out; None where the system does not say (Linux says)."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    locked = re.search(r"^VmLck:\s*([0-9]+) kB$", status, re.MULTILINE)
+    return None if locked is None else int(locked[1]) << 10
 
 
 def free_memory() -> int:

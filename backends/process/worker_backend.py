@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from ..backend import Backend, BackendHealth
+import logging
+
+from ..backend import Backend, BackendHealth, HealthState
 from .worker_process import WorkerProcess
+
+log = logging.getLogger("edgewise")
 
 
 class WorkerBackend(Backend):
-    """A backend whose work is done by one supervised process."""
+    """A backend whose work is done by one supervised process.
+
+    Where the engine does with less than its settings ask for, `Engine.load` returns a sentence of it as ``fallback``.
+    """
 
     def __init__(self, name: str, worker: WorkerProcess) -> None:
         super().__init__(name)
@@ -15,12 +22,16 @@ class WorkerBackend(Backend):
         """The supervised process."""
 
     def health(self) -> BackendHealth:
-        """The worker's."""
-        return self.worker.health
+        """The worker's; where it does with less than was asked for, its sentence says so."""
+        health = self.worker.health
+        fallback = str(self.worker.info.get("fallback", ""))
+        return BackendHealth(health.state, fallback) if health.state is HealthState.READY else health
 
     async def start(self) -> None:
         """Prove the model files, start the worker, load. Raises `AttemptError` when that cannot be."""
         await self.worker.start()
+        if sentence := self.health().sentence:
+            log.warning("backend %r: %s", self.name, sentence)
 
     async def stop(self) -> None:
         """End the worker and all calls. Idempotent."""

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import llama_cpp
 import pytest
 
 from edgewise.backends import CallContext, HealthState
 from edgewise.backends.llama_cpp import LlamaCppSettings
 from edgewise.backends.llama_cpp.backend import LlamaCppBackend
+from edgewise.backends.llama_cpp.settings import check_settings
 from edgewise.backends.models import ModelFile, ModelSettings
 from edgewise.core.answer import Delta, Finish
 from edgewise.core.content import CountTokensInput, GenerateInput, Message
@@ -138,6 +142,33 @@ async def test_a_template_without_end_or_measure_is_refused_and_its_worker_lives
         with pytest.raises(AttemptError):
             await backend.count_tokens(CountTokensInput(HELLO.messages), CONTEXT)
         assert backend.worker.pid == before
+
+
+async def test_layers_that_no_gpu_takes_are_computed_on_the_cpu_and_it_says_so(tmp_path: Path) -> None:
+    backend = backend_of(write_tiny_model(tmp_path / "tiny.gguf", TinyModel()), gpu_layers=-1)
+    await backend.start()
+    health = backend.health()
+    assert health.state is HealthState.READY
+    assert ("computed on the CPU" in health.sentence) is not llama_cpp.llama_supports_gpu_offload()
+    await backend.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system does not say what it keeps in memory")
+async def test_memory_that_the_system_does_not_keep_is_said(tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path / "tiny.gguf", TinyModel())
+    program = Path(__file__).parent / "_memory_lock.py"
+    process = await asyncio.create_subprocess_exec(sys.executable, program, path, stdout=subprocess.PIPE)
+    said = (await process.communicate())[0].decode()
+    assert said.startswith("ready the system keeps 0 of the model's")
+    async with loaded(tmp_path, TinyModel()) as backend:
+        assert backend.health().sentence == ""
+
+
+@pytest.mark.parametrize(("name", "value"), [("threads", 100_000), ("threads", 0), ("batch_tokens", 1 << 40)])
+def test_numbers_that_llama_cpp_cannot_work_with_are_told_with_what_it_can(name: str, value: int) -> None:
+    settings = LlamaCppSettings(ModelName("tiny"), **{name: value})  # type: ignore[arg-type]  # one of several names
+    (problem,) = check_settings(settings)
+    assert problem.path == (name,)
 
 
 async def test_a_prompt_of_megabytes_is_refused_and_harms_nobody(tmp_path: Path) -> None:
