@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ...core.answer import FinishReason
 from ..process.engine import Parcel
 from ..process.frames import JsonObject
 
@@ -75,6 +76,48 @@ class Pending:
             kept.append(entry)
             shown += len(str(entry[0]))
         self.logprobs = kept
+
+
+class Transcript:
+    """One answer as it is written, of at most ``limit`` tokens: the events that show it, their count, why it ended."""
+
+    def __init__(self, stops: Sequence[str], limit: int) -> None:
+        self._limit = limit
+        self._output = OutputText(stops)
+        self._pending = Pending()
+        self._tokens = 0
+        self._ended = False
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more is to be written: the limit is reached, or a stop sequence complete."""
+        return self._tokens >= self._limit or self._output.stopped
+
+    def add(self, piece: bytes, logprobs: list[object] | None) -> Iterator[Parcel]:
+        """Write one token; the event that shows what may be shown by now, if that is anything."""
+        self._tokens += 1
+        self._pending.tokens += 1
+        if logprobs is not None:
+            self._pending.logprobs.append(logprobs)
+        text = self._output.add(piece)
+        if self._output.stopped:
+            self._pending.cut_to(text)
+        if text:
+            yield self._pending.take(text)
+
+    def end(self) -> None:
+        """The model says that it is done."""
+        self._ended = True
+
+    def rest(self) -> Iterator[Parcel]:
+        """No more tokens will come; the event that shows what was held back, if that is anything."""
+        if text := self._output.finish():
+            yield self._pending.take(text)
+
+    def finish(self, prompt_tokens: int) -> JsonObject:
+        """The fields of the last event."""
+        reason = FinishReason.STOP if self._ended or self._output.stopped else FinishReason.LENGTH
+        return {"finish": reason, "prompt_tokens": prompt_tokens, "output_tokens": self._tokens}
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -2,60 +2,45 @@
 
 from __future__ import annotations
 
-from ...core.answer import FinishReason
-from ..chat.output import OutputText, Pending
+from ..chat.output import Transcript
 from ..chat.prompt import Prompt
 from ..process.engine import Events, Parcel, RunningCall
 from ..process.frames import JsonObject
-from .continuation import catch_up
+from .continuation import Begun, catch_up
 from .native import Context
-from .sampling import logprobs, sampler
+from .sampling import Sampler, logprobs, sampler
 
 
 def generate(context: Context, prompt: Prompt, call: JsonObject, running: RunningCall, *, top_k: int) -> Events:
     """Events with ``text``, ``tokens`` and perhaps ``logprobs``, then one with ``finish``; none once cancelled."""
-    output = OutputText(call["stop"])
-    pending = Pending()
-    generated = 0
-    reason = FinishReason.LENGTH
     with sampler(context, call, top_k) as sample:
-        # Sums of floating-point numbers depend on how a prompt is cut into batches; a seed promises the same answer.
-        afresh = call["seed"] is not None
         sample.follow(prompt.begun)
-        if call["temperature"] <= 0.0 and prompt.begun:
-            begun = catch_up(context, prompt, sample, call["data_classes"], afresh=afresh)
-            if begun is None:
-                return None
-        elif context.read(prompt.tokens, call["data_classes"], afresh=afresh):
-            begun = b""
-        else:
+        begun = _read(context, prompt, sample, call)
+        if begun is None:
             return None
-        limit = min(call["max_output_tokens"], context.size - context.used)
-        if text := output.add(begun):
-            pending.tokens = generated = 1
-            yield pending.take(text)
-        while generated < limit:
+        room = context.size - context.used + (begun.piece != b"")
+        answer = Transcript(call["stop"], min(call["max_output_tokens"], room))
+        if begun.piece:
+            yield from answer.add(begun.piece, begun.logprobs)
+        while not answer.full:
             if running.cancelled:
                 return None
             token = sample.next()
             if context.vocabulary.ends_turn(token):
-                reason = FinishReason.STOP
+                answer.end()
                 break
-            generated += 1
-            pending.tokens += 1
-            if call["logprobs"] is not None:
-                pending.logprobs.append(logprobs(context, token, call["logprobs"]))
-            text = output.add(context.vocabulary.piece(token))
-            if output.stopped:
-                pending.cut_to(text)
-                reason = FinishReason.STOP
-            if text:
-                yield pending.take(text)
-            if output.stopped:
-                break
-            if generated < limit and not context.append([token]):
+            likely = None if call["logprobs"] is None else logprobs(context, token, call["logprobs"])
+            yield from answer.add(context.vocabulary.piece(token), likely)
+            if not answer.full and not context.append([token]):
                 return None
-    if rest := output.finish():
-        yield pending.take(rest)
-    counts = {"prompt_tokens": len(prompt.tokens), "reused_tokens": context.reused, "output_tokens": generated}
-    return Parcel({"finish": reason, **counts})
+    yield from answer.rest()
+    return Parcel({**answer.finish(len(prompt.tokens)), "reused_tokens": context.reused})
+
+
+def _read(context: Context, prompt: Prompt, sample: Sampler, call: JsonObject) -> Begun | None:
+    """Read the prompt; what of the answer is written by that already. None when aborted."""
+    # Sums of floating-point numbers depend on how a prompt is cut into batches; a seed promises the same answer.
+    afresh = call["seed"] is not None
+    if call["temperature"] <= 0.0 and prompt.begun:
+        return catch_up(context, prompt, sample, call["data_classes"], afresh=afresh, top=call["logprobs"])
+    return Begun() if context.read(prompt.tokens, call["data_classes"], afresh=afresh) else None

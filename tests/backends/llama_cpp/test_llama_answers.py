@@ -110,6 +110,28 @@ async def test_an_answer_follows_a_grammar_and_json_object_is_an_object(phone: A
     assert isinstance(json.loads(text), dict)
 
 
+async def test_what_goes_beyond_a_cut_within_a_token_counts_like_any_other(phone: Asker) -> None:
+    whole, entries = await phone.logprobs(FRANCE, logprobs=2)
+    cut = whole.index("Paris") + 2
+    begun = Message.assistant(whole[:cut])
+    for limit in (1, 2):
+        *deltas, finish = await phone.events(FRANCE, begun, max_output_tokens=limit, logprobs=2)
+        assert isinstance(finish, Finish)
+        assert finish.usage.output_tokens == limit
+        shown = [entry for delta in deltas if isinstance(delta, Delta) for entry in delta.logprobs]
+        assert "".join(entry.token for entry in shown) == "".join(
+            delta.text for delta in deltas if isinstance(delta, Delta)
+        )
+        (paris,) = (entry for entry in entries if entry.token == " Paris")
+        assert (shown[0].token, shown[0].top) == ("ris", paris.top)
+        assert shown[0].logprob == paris.logprob
+    # Held back, because it may begin a stop sequence; or cut off, because it is one.
+    text, finish = await phone.answer(FRANCE, begun, max_output_tokens=1, stop=("ris or Rome",))
+    assert (text, finish.usage.output_tokens, finish.reason) == ("ris", 1, FinishReason.LENGTH)
+    text, finish = await phone.answer(FRANCE, begun, max_output_tokens=1, stop=("is",))
+    assert (text, finish.usage.output_tokens, finish.reason) == ("r", 1, FinishReason.STOP)
+
+
 CITY = {
     "type": "json_schema",
     "schema": {
