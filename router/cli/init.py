@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from ...backends.models.model_file import sha256_of
 from .ending import CommandError, examples
-from .machine import LLAMA, MINILM, MINILM_TOKENIZER, ONNX, SMOLLM2, PackagedModel, sha256
+from .machine import LLAMA, MINILM, MINILM_TOKENIZER, ONNX, SMOLLM2, PackagedModel
 from .options import DEFAULT_FILE, cases_beside
 from .starter import PRESETS, Found, FoundModel, starter
 from .starter_cases import starter_cases
@@ -88,7 +89,7 @@ def _found(model: PackagedModel) -> FoundModel | None:
     on = console(stderr=True)
     with Progress(console=on, transient=True, disable=not on.is_terminal) as progress:
         bar = progress.add_task(f"sha256 of {path.name}", total=path.stat().st_size)
-        return FoundModel(model, sha256(path, lambda size: progress.advance(bar, size)))
+        return FoundModel(model, sha256_of(path, lambda size: progress.advance(bar, size)))
 
 
 def _account(found: Found) -> str:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from ...backends.models import ModelFile, ModelSettings
 from ...core.errors import ModelUnavailable
-
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +77,3 @@ MINILM_TOKENIZER = PackagedModel(
     "Apache-2.0",
     "its tokenizer",
 )
-
-
-def sha256(path: Path, read: Callable[[int], object]) -> str:
-    """A file's sha256 in hex; ``read`` is told of each piece's size in bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            read(len(chunk))
-    return digest.hexdigest()
