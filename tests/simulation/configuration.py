@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from edgewise.router.config import Configuration, loads
 
-from .simulated import KINDS
+from .kinds import KINDS
 from .world import BackendPlan, ClassPlan, RulePlan, World
 
 

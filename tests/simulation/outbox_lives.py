@@ -23,9 +23,10 @@ from edgewise.testing import VirtualTimeLoop
 
 from .carrying import _generate_options
 from .configuration import text_of
+from .kinds import KINDS
 from .requests import Ask, make_asks
 from .rules import Bounds, own_bounds
-from .simulated import KINDS, SimulatedBackend
+from .simulated import SimulatedBackend
 from .world import BackendPlan, ClassPlan, RulePlan, World, make_world
 
 LIVES = 3

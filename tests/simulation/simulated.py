@@ -6,14 +6,11 @@ import asyncio
 import math
 import random
 import struct
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
-from typing import Annotated
 
-from edgewise.backends import Backend, BackendHealth, CallContext, Capabilities, HealthState
-from edgewise.backends.models import ModelFile
-from edgewise.backends.registry import BackendKind
+from edgewise.backends import BackendHealth, CallContext, HealthState
 from edgewise.core.answer import (
     Classification,
     Delta,
@@ -36,9 +33,9 @@ from edgewise.core.content import (
     Tensor,
 )
 from edgewise.core.failure import AttemptError, FailureKind
-from edgewise.core.request import Task
 
 from .faults import LOST, Fault, Manner
+from .kinds import Configured, SimulatedSettings
 from .requests import SAID, STOP
 from .world import BackendPlan, Episode
 
@@ -72,52 +69,7 @@ class Call:
     doom: AttemptError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SimulatedSettings:
-    """What the configuration of a simulated backend says of it."""
-
-    tasks: Annotated[tuple[str, ...], "what it can do"]
-    context_tokens: Annotated[int, "prompt and answer together"]
-    continues: Annotated[bool, "it continues the assistant's text"]
-    resumes: Annotated[bool, "a stream that was lost goes on"]
-    logprobs: Annotated[bool, "it reports log-probabilities"]
-    max_concurrency: Annotated[int, "calls at once"]
-
-
-class _Configured(Backend):
-    """Stands for a simulated backend in the configuration. The world's own replace it before any call."""
-
-    def __init__(self, name: str, settings: SimulatedSettings) -> None:
-        super().__init__(name)
-        self._capabilities = Capabilities(
-            tasks=frozenset(map(Task, settings.tasks)),
-            context_tokens=settings.context_tokens,
-            continues=settings.continues,
-            constrains=True,
-            logprobs=settings.logprobs,
-            resumes=settings.resumes,
-            max_concurrency=settings.max_concurrency,
-        )
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self._capabilities
-
-    def health(self) -> BackendHealth:
-        return BackendHealth(HealthState.READY)
-
-
-def _build(name: str, settings: SimulatedSettings, models: Mapping[str, ModelFile]) -> Backend:
-    return _Configured(name, settings)
-
-
-KINDS = {
-    name: BackendKind(name, SimulatedSettings, on_device=on_device, build=_build)
-    for name, on_device in (("simulated_device", True), ("simulated_remote", False))
-}
-
-
-class SimulatedBackend(_Configured):
+class SimulatedBackend(Configured):
     """One backend of a world. ``calls`` holds all that it received; ``broken`` what nobody may ask of it."""
 
     def __init__(self, plan: BackendPlan, seed: int) -> None:

@@ -21,7 +21,7 @@ from edgewise.backends.process.scratch import ScratchFolder, remove_leftovers
 from edgewise.backends.process.worker_process import WorkerProcess
 from edgewise.core.failure import AttemptError
 
-PROBE = "_probe_engine:ProbeEngine"
+from .conftest import PROBE
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,6 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -21,26 +20,7 @@ from edgewise.backends.process.worker_process import WorkerProcess
 from edgewise.core.failure import AttemptError, FailureKind
 from edgewise.core.request import Priority
 
-PROBE = "_probe_engine:ProbeEngine"
-
-
-async def _echo(worker: WorkerProcess, payload: bytes = b"hello") -> None:
-    async with asyncio.timeout(10):
-        answer = await worker.unary(Parcel({"do": "echo"}, payload))
-    assert answer.payload == payload
-
-
-async def _failure(worker: WorkerProcess, fields: JsonObject) -> AttemptError:
-    with pytest.raises(AttemptError) as caught:
-        async with asyncio.timeout(10):
-            await worker.unary(Parcel(fields))
-    return caught.value
-
-
-async def _started(worker: WorkerProcess, do: str) -> AsyncGenerator[Parcel, None]:
-    with await worker.stream(Parcel({"do": do})) as replies:
-        async for event in replies:
-            yield event
+from .conftest import PROBE, echo, failure_of, started
 
 
 def _proc(worker: WorkerProcess, name: str) -> bytes:
@@ -51,7 +31,7 @@ async def test_a_stream_brings_all_events_in_order_and_a_large_payload_comes_bac
     with await worker.stream(Parcel({"do": "count", "n": 1000})) as replies:
         numbers = [event.fields["number"] async for event in replies]
     assert numbers == list(range(1000))
-    await _echo(worker, os.urandom(5_000_000))
+    await echo(worker, os.urandom(5_000_000))
 
 
 async def test_settings_arrive_and_the_engine_tells_of_itself(worker: WorkerProcess) -> None:
@@ -60,7 +40,7 @@ async def test_settings_arrive_and_the_engine_tells_of_itself(worker: WorkerProc
 
 
 async def test_a_question_is_answered_beside_a_running_call(worker: WorkerProcess) -> None:
-    running = _started(worker, "hold")
+    running = started(worker, "hold")
     await anext(running)
     assert (await worker.ask(Parcel({}, b"four"))).fields["length"] == 4
     with pytest.raises(AttemptError) as caught:
@@ -80,7 +60,7 @@ async def test_a_question_that_takes_long_is_no_hang_and_holds_up_nothing_but_qu
     await asyncio.wait([long, given_up], timeout=0.5)
     given_up.cancel()
     await asyncio.wait([long], timeout=1.0)  # longer than a worker may be silent, or go on with a cancelled call
-    await _echo(worker)
+    await echo(worker)
     go_on.touch()
     async with asyncio.timeout(10):
         await long
@@ -94,47 +74,47 @@ async def test_an_engine_that_leaves_its_thread_fails_one_question(worker: Worke
     with pytest.raises(AttemptError, match="SystemExit"):
         async with asyncio.timeout(10):
             await worker.ask(Parcel({"leave": True}))
-    await _echo(worker)
+    await echo(worker)
     assert worker.pid == before
 
 
 async def test_an_engine_error_names_its_type_and_quotes_nothing(worker: WorkerProcess) -> None:
-    failure = await _failure(worker, {"do": "fail", "text": "a secret"})
+    failure = await failure_of(worker, {"do": "fail", "text": "a secret"})
     assert failure.kind is FailureKind.INTERNAL
     assert "ValueError" in failure.sentence
     assert "secret" not in failure.sentence
-    assert (await _failure(worker, {"do": "panic"})).kind is FailureKind.INTERNAL
-    assert (await _failure(worker, {"do": "refuse"})).kind is FailureKind.CONTEXT_LENGTH
-    await _echo(worker)
+    assert (await failure_of(worker, {"do": "panic"})).kind is FailureKind.INTERNAL
+    assert (await failure_of(worker, {"do": "refuse"})).kind is FailureKind.CONTEXT_LENGTH
+    await echo(worker)
 
 
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGKILL", "SIGABRT"])
 async def test_a_death_by_signal_fails_one_call_and_the_next_works(worker: WorkerProcess, name: str) -> None:
     before = worker.pid
-    waiting = asyncio.create_task(_echo(worker)) if name == "SIGSEGV" else None
-    failure = await _failure(worker, {"do": "die", "signal": int(signal.Signals[name])})
+    waiting = asyncio.create_task(echo(worker)) if name == "SIGSEGV" else None
+    failure = await failure_of(worker, {"do": "die", "signal": int(signal.Signals[name])})
     assert failure.kind is FailureKind.CRASHED
     assert name in failure.sentence
-    await _echo(worker)
+    await echo(worker)
     assert worker.pid not in (None, before)
     if waiting is not None:
         await waiting
 
 
 async def test_an_exit_is_told_apart(worker: WorkerProcess) -> None:
-    failure = await _failure(worker, {"do": "leave"})
+    failure = await failure_of(worker, {"do": "leave"})
     assert failure.kind is FailureKind.CRASHED
     assert "status 3" in failure.sentence
-    await _echo(worker)
+    await echo(worker)
 
 
 async def test_nonsense_on_the_socket_is_a_typed_failure(worker: WorkerProcess) -> None:
-    assert (await _failure(worker, {"do": "nonsense"})).kind is FailureKind.PROTOCOL
-    await _echo(worker)
+    assert (await failure_of(worker, {"do": "nonsense"})).kind is FailureKind.PROTOCOL
+    await echo(worker)
 
 
 async def test_a_worker_that_stands_still_is_noticed_and_replaced(worker: WorkerProcess) -> None:
-    running = _started(worker, "hold")
+    running = started(worker, "hold")
     await anext(running)
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGSTOP)
@@ -142,14 +122,14 @@ async def test_a_worker_that_stands_still_is_noticed_and_replaced(worker: Worker
         async with asyncio.timeout(10):
             await anext(running)
     assert caught.value.kind is FailureKind.STALLED
-    await _echo(worker)
+    await echo(worker)
 
 
 async def test_native_code_that_keeps_the_interpreter_is_a_hang_and_one_that_does_not_is_none(
     worker: WorkerProcess,
 ) -> None:
-    assert (await _failure(worker, {"do": "hold_interpreter"})).kind is FailureKind.STALLED
-    busy = _started(worker, "native_sleep")
+    assert (await failure_of(worker, {"do": "hold_interpreter"})).kind is FailureKind.STALLED
+    busy = started(worker, "native_sleep")
     await anext(busy)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(2.0):  # twice as long as a hang takes to be noticed
@@ -158,11 +138,11 @@ async def test_native_code_that_keeps_the_interpreter_is_a_hang_and_one_that_doe
 
 
 async def test_native_code_that_works_on_for_nobody_is_ended_and_the_next_call_works(worker: WorkerProcess) -> None:
-    busy = _started(worker, "native_sleep")
+    busy = started(worker, "native_sleep")
     await anext(busy)
     before = worker.pid
     await busy.aclose()
-    await _echo(worker)
+    await echo(worker)
     assert worker.pid != before
 
 
@@ -186,11 +166,11 @@ async def test_a_loading_engine_tells_how_far_it_is(tmp_path: Path) -> None:
 async def test_leaving_a_stream_stops_the_engine_at_once_and_poisons_nothing(worker: WorkerProcess) -> None:
     clock = asyncio.get_running_loop().time
     for _ in range(5):
-        running = _started(worker, "hold")
+        running = started(worker, "hold")
         await anext(running)
         left_at = clock()
         await running.aclose()
-        await _echo(worker)
+        await echo(worker)
         assert clock() - left_at < 0.1
 
 
@@ -207,11 +187,11 @@ async def test_cancelling_the_task_that_reads_stops_the_engine(worker: WorkerPro
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await _echo(worker)
+    await echo(worker)
 
 
 async def test_a_slow_reader_makes_the_engine_wait_and_can_still_cancel(worker: WorkerProcess) -> None:
-    running = _started(worker, "count_ahead")
+    running = started(worker, "count_ahead")
     await anext(running)
     async with asyncio.timeout(10):
         while (await worker.ask(Parcel({}))).fields["produced"] <= WINDOW:
@@ -219,11 +199,11 @@ async def test_a_slow_reader_makes_the_engine_wait_and_can_still_cancel(worker: 
     for _ in range(100):
         assert (await worker.ask(Parcel({}))).fields["produced"] == WINDOW + 1
     await running.aclose()
-    await _echo(worker)
+    await echo(worker)
 
 
 async def test_calls_go_by_priority_then_arrival_and_a_cancelled_waiter_is_forgotten(worker: WorkerProcess) -> None:
-    running = _started(worker, "hold")
+    running = started(worker, "hold")
     await anext(running)
     order: list[str] = []
 
@@ -244,7 +224,7 @@ async def test_calls_go_by_priority_then_arrival_and_a_cancelled_waiter_is_forgo
 
 async def test_a_call_may_come_before_the_start_is_over() -> None:
     worker = WorkerProcess("probe", PROBE, {})
-    early = asyncio.create_task(_echo(worker))
+    early = asyncio.create_task(echo(worker))
     await worker.start()
     await early
     await worker.stop()
@@ -317,90 +297,24 @@ async def test_after_a_native_crash_the_other_settings_are_used() -> None:
 async def test_a_worker_beyond_its_memory_limit_is_ended_with_the_reason_and_comes_back() -> None:
     worker = WorkerProcess("probe", PROBE, {}, memory_limit=400 << 20)
     await worker.start()
-    beyond = await _failure(worker, {"do": "take_memory", "n": 500 << 20})
+    beyond = await failure_of(worker, {"do": "take_memory", "n": 500 << 20})
     assert beyond.kind is FailureKind.CRASHED
     assert "more than its limit of 400 MiB" in str(beyond)
-    await _echo(worker)
+    await echo(worker)
     await worker.stop()
-
-
-async def _unloaded(worker: WorkerProcess) -> None:
-    async with asyncio.timeout(10):
-        while worker.health.state is not HealthState.LOADING or "unloaded" not in worker.health.sentence:  # noqa: ASYNC110  # waits for a state, which is no event
-            await asyncio.sleep(0)
-
-
-async def test_an_engine_with_nothing_to_do_is_unloaded_and_comes_back_with_the_next_call_or_question() -> None:
-    worker = WorkerProcess("probe", PROBE, {}, idle_unload=0.2)
-    await worker.start()
-    first = worker.pid
-    assert first is not None
-    await _unloaded(worker)
-    assert worker.pid is None
-    assert not Path(f"/proc/{first}").exists()
-    await _echo(worker)
-    assert worker.health.state is HealthState.READY
-    await _unloaded(worker)
-    async with asyncio.timeout(10):
-        assert (await worker.ask(Parcel({}, b"four"))).fields["length"] == 4
-    await worker.stop()
-
-
-async def test_a_question_in_the_moment_of_unloading_waits_for_the_next_process() -> None:
-    worker = WorkerProcess("probe", PROBE, {}, idle_unload=0.1)
-    await worker.start()
-    async with asyncio.timeout(10):
-        while worker.pid is not None:  # noqa: ASYNC110  # the moment is no event
-            await asyncio.sleep(0)
-
-    def give_up(number: int, frame: object) -> None:
-        raise TimeoutError("the event loop stood still")
-
-    # A loop that turns without end would not see asyncio's own timeouts.
-    before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(5)
-    try:
-        assert (await worker.ask(Parcel({}, b"four"))).fields["length"] == 4
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-    await worker.stop()
-
-
-async def test_an_engine_at_work_is_not_unloaded() -> None:
-    worker = WorkerProcess("probe", PROBE, {}, idle_unload=0.1)
-    await worker.start()
-    pid = worker.pid
-    loop = asyncio.get_running_loop()
-    async for _ in _started(worker, "hold"):
-        passed = loop.create_future()
-        loop.call_later(0.4, passed.set_result, None)
-        await passed
-        assert worker.pid == pid
-        break
-    await worker.stop()
-
-
-async def test_an_unloaded_engine_can_be_stopped() -> None:
-    worker = WorkerProcess("probe", PROBE, {}, idle_unload=0.1)
-    await worker.start()
-    await _unloaded(worker)
-    await worker.stop()
-    assert worker.health.state is HealthState.DOWN
-    assert (await _failure(worker, {"do": "echo"})).kind is FailureKind.PREEMPTED
 
 
 async def test_five_crashes_in_a_minute_are_enough_and_a_new_start_tries_again() -> None:
     worker = WorkerProcess("probe", PROBE, {})
     await worker.start()
     for _ in range(5):
-        await _failure(worker, {"do": "die", "signal": int(signal.SIGSEGV)})
-    failure = await _failure(worker, {"do": "echo"})
+        await failure_of(worker, {"do": "die", "signal": int(signal.SIGSEGV)})
+    failure = await failure_of(worker, {"do": "echo"})
     assert failure.kind is FailureKind.CRASHED
     assert "5 times" in failure.sentence
     assert worker.health.state is HealthState.DOWN
     await worker.start()
-    await _echo(worker)
+    await echo(worker)
     await worker.stop()
 
 
@@ -410,7 +324,7 @@ async def test_stop_ends_the_process_within_a_second_and_all_calls(state: str) -
     await worker.start()
     pid = worker.pid
     assert pid is not None
-    running = _started(worker, state if state in ("native_sleep", "hold_interpreter") else "hold")
+    running = started(worker, state if state in ("native_sleep", "hold_interpreter") else "hold")
     await anext(running)
     if state == "stopped":
         os.kill(pid, signal.SIGSTOP)
@@ -474,4 +388,4 @@ async def test_a_call_too_large_for_a_frame_is_the_callers_mistake(worker: Worke
     with pytest.raises(AttemptError) as caught:
         await worker.unary(Parcel({"do": "echo"}, bytes((256 << 20) + 1)))
     assert caught.value.kind is FailureKind.INVALID_REQUEST
-    await _echo(worker)
+    await echo(worker)
