@@ -96,7 +96,7 @@ def _obtain(model: ModelFile, partial: Path, progress: Progress, pause: Pause) -
         case HuggingFaceSource() as source:
             from . import hugging_face
 
-            folder = _parts(partial)
+            folder = parts(partial)
             folder.mkdir(exist_ok=True)
             try:
                 fetched = hugging_face.fetch(source, folder, progress, pause)
@@ -113,7 +113,7 @@ def _obtain(model: ModelFile, partial: Path, progress: Progress, pause: Pause) -
     return _Way()
 
 
-def _parts(partial: Path) -> Path:
+def parts(partial: Path) -> Path:
     """Where the files of a repository are while they come."""
     return partial.with_suffix(".hf")
 

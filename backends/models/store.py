@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...core.errors import ModelUnavailable
-from .arrival import Arrival, bring, holds, remove, size
+from .arrival import Arrival, bring, holds, parts, remove, size
 from .download import Progress
 from .folder import stored_file
 from .model_file import ModelFile
 
 _NAME = re.compile(r"[0-9a-f]{64}")
+_INCOMING = "incoming"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,14 @@ class ModelStore:
         except OSError as error:
             raise ModelUnavailable(f"{self.folder} cannot be read: {error.strerror}") from None
 
+    def unfinished(self) -> list[StoredModel]:
+        """What has begun to come and is not here yet, each under the sum that it is to have, or of its source."""
+        return [
+            StoredModel(lock.stem, lock.with_suffix(""), came, "a fetch that was cut", None)
+            for lock in sorted((self.folder / _INCOMING).glob("*.lock"))
+            if (came := sum(map(size, _under_way(lock.with_suffix("")))))
+        ]
+
     def add(self, model: ModelFile, progress: Progress) -> StoredModel:
         """Bring a model here, proven by its sha256 where it has one; at once where it is here already.
 
@@ -76,24 +85,26 @@ class ModelStore:
         """Whether it is no longer what its name says. Reads all of it."""
         return not self._has(entry.sha256, progress)
 
-    def remove(self, entry: StoredModel) -> None:
-        """Take a model out, all of it at once. Who has its files open keeps them until they close them.
+    def remove(self, entry: StoredModel, progress: Progress) -> None:
+        """Take a model out, all of it at once, and what has come of it. Who has its files open keeps them.
 
-        Raises `ModelUnavailable` where that may not be.
+        Waits for another process that brings it. Raises `ModelUnavailable` where that may not be.
         """
+        path = stored_file(self.folder, entry.sha256)
         try:
             partial = self._prepared(entry.sha256)
-            with self._locked(entry.sha256, _nothing):
-                _set_aside(entry.path, partial)
-                remove(_aside(partial))
-                remove(_notes(entry.path))
+            with self._locked(entry.sha256, progress):
+                if path.exists():
+                    _set_aside(path, partial)
+                for each in (*_under_way(partial), _notes(path)):
+                    remove(each)
         except OSError as error:
             sentence = f"{entry.sha256} cannot be taken out of {self.folder}: {error.strerror}"
             raise ModelUnavailable(sentence) from None
 
     def _prepared(self, key: str) -> Path:
         """Where a model is while it comes."""
-        folder = self.folder / "incoming"
+        folder = self.folder / _INCOMING
         folder.mkdir(parents=True, exist_ok=True)
         return folder / key
 
@@ -162,6 +173,11 @@ def _aside(partial: Path) -> Path:
     return partial.with_suffix(".old")
 
 
+def _under_way(partial: Path) -> list[Path]:
+    """Whatever may lie beside a lock."""
+    return [partial, parts(partial), partial.with_suffix(".json"), _aside(partial)]
+
+
 def _set_aside(path: Path, partial: Path) -> None:
     """Take away what stands under a final name by renaming it, so that nobody ever sees half of a folder."""
     remove(_aside(partial))
@@ -174,10 +190,6 @@ def _to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _nothing(doing: str, done: int, total: int | None) -> None:
-    """Nobody is told."""
 
 
 @contextmanager

@@ -28,7 +28,9 @@ def model_bytes(model: str, path: Path) -> Iterator[mmap.mmap]:
             yield data
     except Damaged as error:
         raise unavailable(model, str(error) or _DAMAGED) from None
-    except (OSError, ValueError):  # gone, or empty
+    except FileNotFoundError:
+        raise unavailable(model, "its file is gone") from None
+    except (OSError, ValueError):  # unreadable, or empty
         raise unavailable(model, _DAMAGED) from None
 
 

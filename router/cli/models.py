@@ -48,19 +48,23 @@ def models() -> None:
 @_config_option
 @format_option
 def list_(path: Path | None, output: str) -> None:
-    """List the models of the configuration, whether each is here, and what else the store holds."""
+    """List the models of the configuration, whether each is here, and what else the store holds or began to fetch."""
     configured = _configured(path)
     named = [_account(model) for model in configured.values()]
     sums = {model.settings.sha256 and model.settings.sha256.lower() for model in configured.values()}
     others = [_entry_as_dict(entry) for entry in _store().entries() if entry.sha256 not in sums]
+    unfinished = [_entry_as_dict(entry) for entry in _store().unfinished()]
     if output == "json":
-        click.echo(json.dumps({"store": str(store_folder()), "models": named, "others": others}, indent=2))
+        whole = {"store": str(store_folder()), "models": named, "others": others, "unfinished": unfinished}
+        click.echo(json.dumps(whole, indent=2))
         return
     for account in named:
         _show(account["name"], account, "here" if account["here"] else account["why_not"])
     for entry in others:
         _show(entry["sha256"][:_SHORT], entry, "in the store, and not in this configuration")
-    if not named and not others:
+    for entry in unfinished:
+        _show(entry["sha256"][:_SHORT], entry, "its fetch goes on when it is pulled or added again; `remove` drops it")
+    if not named and not others and not unfinished:
         click.echo(f"no configuration here, and nothing in {store_folder()}")
 
 
@@ -186,15 +190,17 @@ def _judge_entry(entry: StoredModel, say: Callable[[str], None]) -> dict[str, An
 @_config_option
 @format_option
 def remove(which: str, path: Path | None, output: str) -> None:
-    """Take a file out of the store: a model of the configuration, or what a sha256 begins with."""
-    entries = _store().entries()
+    """Take a file out of the store: a model of the configuration, or what a sha256 begins with. Or what came of it."""
+    here = _store().entries()
+    entries = [*here, *(each for each in _store().unfinished() if each.sha256 not in {entry.sha256 for entry in here})]
     named = _configured(path).get(which)
     wanted = named.pinned if named is not None else which.lower()
     found = [entry for entry in entries if wanted and len(wanted) >= 6 and entry.sha256.startswith(wanted)]
     if len(found) != 1:
         say = "holds nothing by" if not found else f"holds {len(found)} files by"
         raise CommandError(f"the store {say} {which!r}", "see `edgewise models list`; give six digits or more of a sum")
-    _store().remove(found[0])
+    with _shown(which) as progress:
+        _store().remove(found[0], progress)
     if output == "json":
         click.echo(json.dumps({"removed": _entry_as_dict(found[0])}, indent=2))
         return

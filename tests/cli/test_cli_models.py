@@ -211,6 +211,20 @@ def test_a_file_is_removed_by_its_name_or_the_beginning_of_its_sum(
     assert not (store / SHA256).exists()
 
 
+def test_what_began_to_come_is_listed_and_removed_by_its_models_name(
+    invoke: Invoke, tmp_path: Path, store: Path, web: str
+) -> None:
+    configure(tmp_path, f"{web}/small.bin")
+    (store / "incoming").mkdir(parents=True)
+    (store / "incoming" / SHA256).write_bytes(WEIGHTS[:5000])
+    (store / "incoming" / f"{SHA256}.lock").touch()
+    assert "`remove` drops it" in invoke("models", "list").output
+    (begun,) = json.loads(invoke("models", "list", "--format", "json").output)["unfinished"]
+    assert (begun["sha256"], begun["size"]) == (SHA256, 5000)
+    assert invoke("models", "remove", "small").exit_code == 0
+    assert json.loads(invoke("models", "list", "--format", "json").output)["unfinished"] == []
+
+
 @pytest.mark.parametrize("which", ["small", "", SHA256[:3], "nothing"])
 def test_what_names_no_one_file_removes_none(invoke: Invoke, web: str, store: Path, which: str) -> None:
     invoke("models", "add", f"{web}/small.bin")

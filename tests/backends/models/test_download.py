@@ -51,8 +51,21 @@ def test_an_interrupted_process_leaves_what_came_and_nothing_under_its_final_nam
     with pytest.raises(KeyboardInterrupt):
         store.add(model(web.url), interrupt)
     assert store.entries() == []
+    (begun,) = store.unfinished()
+    assert begun.sha256 == SHA256
+    assert 0 < begun.size < len(WEIGHTS)
     store.add(model(web.url), Told())
     assert web.asked[1] is not None
+    assert store.unfinished() == []
+
+
+def test_what_came_of_a_fetch_that_is_not_wanted_any_more_can_be_removed(store: ModelStore, web: Web) -> None:
+    web.cuts = [1_000_000, *[0] * 5]
+    refused(store, model(web.url))
+    (begun,) = store.unfinished()
+    store.remove(begun, Told())
+    assert store.unfinished() == []
+    assert left_over(store) == []
 
 
 def test_a_fetch_that_ended_whole_before_it_was_placed_is_not_fetched_again(store: ModelStore, web: Web) -> None:

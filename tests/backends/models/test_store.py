@@ -96,7 +96,7 @@ def test_a_lock_ends_with_the_process_that_held_it(store: ModelStore, web: Web) 
 
 
 def test_a_removed_file_is_gone_with_its_notes(store: ModelStore, web: Web) -> None:
-    store.remove(store.add(model(web.url), Told()))
+    store.remove(store.add(model(web.url), Told()), Told())
     assert store.entries() == []
     assert [path.name for path in store.folder.iterdir()] == ["incoming"]
 
@@ -152,7 +152,7 @@ def test_a_folder_is_stored_whole_under_the_sum_of_all_its_files(
         kept.verify()
     # What is altered is replaced.
     assert not store.altered(store.add(model(f"file:{many}/", entry.sha256), Told()), Told())
-    store.remove(entry)
+    store.remove(entry, Told())
     assert store.entries() == []
 
 
@@ -246,7 +246,7 @@ def test_what_is_in_a_store_that_cannot_be_written_is_there(store: ModelStore, w
     assert store.add(model("https://models.example.com/small.bin"), Told()).sha256 == SHA256
     (entry,) = store.entries()
     with pytest.raises(ModelUnavailable, match="cannot be taken out of"):
-        store.remove(entry)
+        store.remove(entry, Told())
     assert store.entries() == [entry]
 
 
@@ -285,7 +285,7 @@ def test_a_folder_is_removed_at_once_and_not_file_by_file(
     with monkeypatch.context() as dying:
         dying.setattr(shutil, "rmtree", die)
         with pytest.raises(KeyboardInterrupt):
-            store.remove(entry)
+            store.remove(entry, Told())
     assert store.entries() == []
-    store.remove(store.add(model(f"file:{many}/", entry.sha256), Told()))
+    store.remove(store.add(model(f"file:{many}/", entry.sha256), Told()), Told())
     assert left_over(store) == []
