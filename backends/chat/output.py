@@ -109,9 +109,9 @@ class Transcript:
         """The model says that it is done."""
         self._ended = True
 
-    def rest(self) -> Iterator[Parcel]:
-        """No more tokens will come; the event that shows what was held back, if that is anything."""
-        if text := self._output.finish():
+    def rest(self, piece: bytes = b"") -> Iterator[Parcel]:
+        """No more tokens will come; the event that shows this and what was held back, if that is anything."""
+        if text := self._output.add(piece) + self._output.finish():
             yield self._pending.take(text)
 
     def finish(self, prompt_tokens: int) -> JsonObject:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import numpy
 
-from ...core.answer import FinishReason
 from ...core.failure import AttemptError, FailureKind
-from ..chat.output import OutputText, Pending
+from ..chat.output import Transcript
 from ..chat.prompt import Prompt
 from ..process.engine import Events, Parcel, RunningCall
 from ..process.frames import JsonObject
@@ -99,41 +98,24 @@ class Writer:
         return ""
 
     def _events(self, answer: _Answer, beyond: str, prompt: Prompt, call: JsonObject, running: RunningCall) -> Events:
-        output, pending = OutputText(call["stop"]), Pending()
-        generated = 0
-        reason = FinishReason.LENGTH
+        transcript = Transcript(call["stop"], min(call["max_output_tokens"], answer.room + bool(beyond)))
         if beyond:
-            # Counted though its text may be held back.
-            pending.tokens = generated = 1
-            if text := output.add(beyond.encode()):
-                yield pending.take(text)
-        going = not output.stopped
-        while going and generated < call["max_output_tokens"] and answer.room:
+            yield from transcript.add(beyond.encode(), None)
+        while not transcript.full:
             if running.cancelled:
                 return None
             logits = None if call["logprobs"] is None else answer.made.logits()
             token = answer.next()
             if token in self.ends:
-                reason = FinishReason.STOP
+                transcript.end()
                 break
-            generated += 1
-            pending.tokens += 1
-            if logits is not None:
-                pending.logprobs.append(_logprobs(answer.texts, logits, token, call["logprobs"]))
-            text = output.add(answer.texts.add(token).encode())
-            going = not output.stopped
-            if not going:
-                pending.cut_to(text)
-            if text:
-                yield pending.take(text)
+            logprobs = None if logits is None else _logprobs(answer.texts, logits, token, call["logprobs"])
+            yield from transcript.add(answer.texts.add(token).encode(), logprobs)
             if answer.complete:
-                reason = FinishReason.STOP
+                transcript.end()
                 break
-        if rest := output.add(answer.texts.finish().encode()) + output.finish():
-            yield pending.take(rest)
-        if output.stopped:
-            reason = FinishReason.STOP
-        return Parcel({"finish": reason, "prompt_tokens": len(prompt.tokens), "output_tokens": generated})
+        yield from transcript.rest(answer.texts.finish().encode())
+        return Parcel(transcript.finish(len(prompt.tokens)))
 
 
 @dataclass(slots=True)

@@ -94,10 +94,9 @@ class Guide:
         logits[allowed.size :] = -numpy.inf
 
     def take(self, token: int) -> None:
-        """The answer goes on with this one."""
+        """The answer goes on with this one. Raises INVALID_REQUEST where the format gets too large on the way."""
         self._matcher.consume_token(token)
-        if not self.complete:
-            self._allowed = self._look()
+        self._allowed = self._look()
 
     def _look(self) -> bytes:
         allowed = self._matcher.compute_bitmask()
