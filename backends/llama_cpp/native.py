@@ -1,11 +1,10 @@
-"""llama.cpp's C functions as a vocabulary and a context. Imported in the worker only; loading it loads the library."""
+"""llama.cpp's C functions as a model with a context. Imported in the worker only; loading it loads the library."""
 
 from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import llama_cpp
@@ -16,68 +15,16 @@ from ..process.engine import Progress
 from ..process.frames import JsonObject
 from ..process.memory import all_memory, free_memory, locked_memory
 from .threads import default_threads
+from .vocabulary import Vocabulary
 
 Logits = numpy.ndarray[tuple[int], numpy.dtype[numpy.float32]]
 """The unnormalised log-probabilities of a next token."""
 
 _ABORTED = 2
-_CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
 
 # llama.cpp keeps the pointer for good, so the object must live as long as the process.
 _SILENCE = llama_cpp.llama_log_callback(lambda level, text, data: None)
 llama_cpp.llama_log_set(_SILENCE, ctypes.c_void_p(0))
-
-
-class Vocabulary:
-    """A model's tokens. All methods may be used from any thread, also while the context decodes."""
-
-    def __init__(self, handle: int) -> None:
-        self.handle = handle
-        self.size: int = llama_cpp.llama_vocab_n_tokens(handle)
-        bos, eos = llama_cpp.llama_vocab_bos(handle), llama_cpp.llama_vocab_eos(handle)
-        self.begins_with: int | None = bos if bos >= 0 and llama_cpp.llama_vocab_get_add_bos(handle) else None
-        self.bos_text = self._text(bos)
-        self.eos_text = self._text(eos)
-        texts = (self._text(n) for n in range(self.size) if llama_cpp.llama_vocab_get_attr(handle, n) & _CONTROL)
-        self.control_texts = frozenset(text for text in texts if text)
-
-    def tokenise(self, text: str, *, control: bool, framed: bool = False) -> list[int]:
-        """The tokens of a text.
-
-        With ``control``, control tokens written out in it become themselves; with ``framed``, the model's own tokens
-        for a text's beginning and end stand around it.
-        """
-        data = text.encode()
-        room = len(data) + 2
-        while True:
-            tokens = (llama_cpp.llama_token * room)()
-            count = llama_cpp.llama_tokenize(self.handle, data, len(data), tokens, room, framed, control)
-            if count >= 0:
-                return tokens[:count]
-            room = -count
-
-    def piece(self, token: int) -> bytes:
-        """The bytes that a token adds to a text; none for a control token."""
-        room = 64
-        while True:
-            buffer = ctypes.create_string_buffer(room)
-            count = llama_cpp.llama_token_to_piece(self.handle, token, buffer, room, 0, False)
-            if count >= 0:
-                return buffer.raw[:count]
-            room = -count
-
-    @cached_property
-    def byte_tokens(self) -> Mapping[int, int]:
-        """The token that adds a single byte to a text, for each byte that has one."""
-        pieces = ((self.piece(token), token) for token in range(self.size))
-        return {piece[0]: token for piece, token in pieces if len(piece) == 1}
-
-    def ends_turn(self, token: int) -> bool:
-        """Whether the model says with this token that it is done."""
-        return bool(llama_cpp.llama_vocab_is_eog(self.handle, token))
-
-    def _text(self, token: int) -> str:
-        return str(llama_cpp.llama_vocab_get_text(self.handle, token).decode("utf-8", "replace")) if token >= 0 else ""
 
 
 class Context:
@@ -200,7 +147,7 @@ class Context:
         if settings["context_tokens"] > trained:
             sentence = f"model {settings['name']!r} has a context of {trained} tokens; lower context_tokens"
             raise AttemptError(FailureKind.MODEL_UNAVAILABLE, sentence)
-        self._require_room_for(settings)
+        self._require_room_for_context(settings)
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = settings["context_tokens"]
         params.n_batch = params.n_ubatch = self.batch_tokens
@@ -219,7 +166,7 @@ class Context:
             raise AttemptError(FailureKind.MODEL_UNAVAILABLE, sentence)
         return int(handle)
 
-    def _require_room_for(self, settings: JsonObject) -> None:
+    def _require_room_for_context(self, settings: JsonObject) -> None:
         """Raise where keys and values of so many tokens, in 16 bits each, are more than the memory left."""
         model = self._model
         heads, kept_heads = llama_cpp.llama_model_n_head(model), llama_cpp.llama_model_n_head_kv(model)
@@ -244,7 +191,7 @@ class Context:
 
 
 def _load_model(settings: JsonObject, progress: Progress) -> int:
-    _require_room(settings)
+    _require_room_for_file(settings)
     llama_cpp.llama_backend_init()
     params = llama_cpp.llama_model_default_params()
     params.n_gpu_layers = settings["gpu_layers"]
@@ -288,7 +235,7 @@ def _progress_callback(progress: Progress) -> object:
     return llama_cpp.llama_progress_callback(tell)
 
 
-def _require_room(settings: JsonObject) -> None:
+def _require_room_for_file(settings: JsonObject) -> None:
     """Raise where the file is larger than the memory: the system would end somebody, or stand still.
 
     A mapped file may push out what can be read again, so that all memory counts for it.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from itertools import count
 
 from ...core.failure import AttemptError, FailureKind
 from .control_group import Endings
+from .death import WorkerDied, death_of
 from .engine import Parcel, Progress
 from .environment import worker_environment
 from .frames import Frame, FrameError, FrameReader, JsonObject, encode
@@ -27,15 +27,6 @@ _LOADING_PATIENCE = 6  # Loading a native library from a slow disk holds the int
 _QUESTION_PATIENCE = 6  # A question cannot be cancelled, and takes no turn from anybody.
 _EXIT_GRACE = 1.0
 _STOP_STEP = 0.3
-_NATIVE_CRASHES = {signal.SIGSEGV, signal.SIGILL, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT}
-
-
-class WorkerDied(AttemptError):
-    """The process has ended, or had to be ended. ``native_crash``: by a fault of native code."""
-
-    def __init__(self, kind: FailureKind, sentence: str, *, native_crash: bool = False) -> None:
-        super().__init__(kind, sentence)
-        self.native_crash = native_crash
 
 
 class Child(asyncio.Protocol):
@@ -348,7 +339,7 @@ class Child(asyncio.Protocol):
             self._scratch.remove()
         if self._timer is not None:
             self._timer.cancel()
-        reason = self._verdict or _death(self._name, status, self._endings)
+        reason = self._verdict or death_of(self._name, status, self._endings)
         if not self._loaded.done():
             self._loaded.set_exception(reason)
             self._loaded.exception()  # Nobody may be waiting for it.
@@ -363,21 +354,6 @@ def _undo(ours: socket.socket, scratch: ScratchFolder | None) -> None:
     ours.close()
     if scratch is not None:
         scratch.remove()
-
-
-def _death(name: str, status: int, endings: Endings) -> WorkerDied:
-    if status >= 0:
-        return WorkerDied(FailureKind.CRASHED, f"the engine of backend {name!r} exited with status {status}")
-    try:
-        number = signal.Signals(-status)
-    except ValueError:
-        return WorkerDied(FailureKind.CRASHED, f"the engine of backend {name!r} died by signal {-status}")
-    if number is signal.SIGKILL and (of_memory := endings.of_memory()) is not False:
-        why = "by the system for want of memory" if of_memory else "from outside (SIGKILL), likely for want of memory"
-        sentence = f"the engine of backend {name!r} was ended {why}; use a smaller model or context"
-        return WorkerDied(FailureKind.CRASHED, sentence)
-    sentence = f"the engine of backend {name!r} died by {number.name}"
-    return WorkerDied(FailureKind.CRASHED, sentence, native_crash=number in _NATIVE_CRASHES)
 
 
 def _signal(send: Callable[[], None]) -> None:

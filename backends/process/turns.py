@@ -9,7 +9,7 @@ from itertools import count
 from ...core.failure import AttemptError
 from ...core.request import Priority
 
-_RANKS = {Priority.HIGH: 0, Priority.NORMAL: 1, Priority.LOW: 2}
+_RANKS = {priority: rank for rank, priority in enumerate(reversed(Priority))}
 
 
 class Turns:

@@ -11,7 +11,8 @@ from ...core.errors import ModelUnavailable
 from ...core.failure import AttemptError, FailureKind
 from ...core.request import Priority
 from ..backend import BackendHealth, HealthState
-from .child import Child, WorkerDied
+from .child import Child
+from .death import WorkerDied
 from .engine import Parcel
 from .frames import JsonObject
 from .replies import Replies

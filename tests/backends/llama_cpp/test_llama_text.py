@@ -11,7 +11,7 @@ import pytest
 from edgewise.backends.chat.output import OutputText
 from edgewise.backends.chat.prompt import PromptWriter
 from edgewise.backends.chat.template import CHATML, ChatTemplate
-from edgewise.backends.llama_cpp.native import Vocabulary
+from edgewise.backends.llama_cpp.vocabulary import Vocabulary
 from edgewise.backends.models import ModelFile, ModelSettings
 from edgewise.core.failure import AttemptError, FailureKind
 

@@ -71,6 +71,18 @@ async def test_an_engine_at_work_is_not_unloaded() -> None:
     await worker.stop()
 
 
+async def test_an_engine_at_a_question_is_not_unloaded(tmp_path: Path) -> None:
+    worker = WorkerProcess("probe", PROBE, {}, idle_unload=0.1)
+    await worker.start()
+    go_on = tmp_path / "go-on"
+    question = asyncio.create_task(worker.ask(Parcel({"until": str(go_on)})))
+    await asyncio.wait([question], timeout=0.4)
+    go_on.touch()
+    async with asyncio.timeout(10):
+        await question
+    await worker.stop()
+
+
 async def test_an_unloaded_engine_can_be_stopped() -> None:
     worker = WorkerProcess("probe", PROBE, {}, idle_unload=0.1)
     await worker.start()
