@@ -46,8 +46,7 @@ class Context:
         self._memory = llama_cpp.llama_get_memory(self.handle)
         self._held: list[int] = []
         self._data_classes: list[str] = []
-        self.reused = 0
-        """How many tokens of the last prompt were not read again."""
+        self._reused: int | None = None
         self._abort_flag = ctypes.create_string_buffer(2)
         self._let_abort()
 
@@ -60,7 +59,8 @@ class Context:
         if kept == 0 or not llama_cpp.llama_memory_seq_rm(self._memory, 0, kept, -1):
             self.forget()
             kept = 0
-        self.reused = kept
+        if self._reused is None:
+            self._reused = kept
         self._held = list(tokens[:kept])
         self._data_classes = data_classes
         ends = range(kept, len(tokens), self.batch_tokens)
@@ -93,6 +93,11 @@ class Context:
             return self._undone(result)
         self._held += tokens
         return True
+
+    @property
+    def reused(self) -> int:
+        """How many tokens that earlier calls had read this one did not read again."""
+        return self._reused or 0
 
     @property
     def used(self) -> int:
@@ -133,7 +138,8 @@ class Context:
         self._abort_flag[0] = b"\1"
 
     def rearm(self) -> None:
-        """Let decodes run again."""
+        """Begin a call: decodes run again."""
+        self._reused = None
         self._abort_flag[0] = b"\0"
 
     def _let_abort(self) -> None:

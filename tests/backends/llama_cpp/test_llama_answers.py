@@ -237,10 +237,12 @@ async def test_a_lone_surrogate_is_the_callers_mistake(phone: Asker) -> None:
 async def test_the_memory_serves_only_calls_of_the_same_data_classes(phone: Asker) -> None:
     from edgewise.backends.process.engine import Parcel
 
-    async def reused(*data_classes: str, seed: int | None = None) -> int:
+    async def reused(*data_classes: str, seed: int | None = None, begun: str = "") -> int:
         fields = {
-            "messages": [{"role": "user", "content": FRANCE.text}],
-            "continues": False,
+            "messages": [{"role": "user", "content": FRANCE.text}, {"role": "assistant", "content": begun}][
+                : 1 + bool(begun)
+            ],
+            "continues": bool(begun),
             "max_output_tokens": 1,
             "temperature": 0.0,
             "top_p": 1.0,
@@ -258,6 +260,8 @@ async def test_the_memory_serves_only_calls_of_the_same_data_classes(phone: Aske
     assert await reused("public", "tagged") == 0
     assert await reused("public", "tagged") > 30
     assert await reused("public", "tagged", seed=1) == 0
+    assert await reused("public", "tagged", begun="The capital of France is") > 30
+    assert await reused("health", begun="The capital of France is") == 0
 
 
 async def test_tokens_are_counted_as_a_generation_counts_them_and_beyond_the_context_too(phone: Asker) -> None:
