@@ -6,18 +6,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy
-import tokenizers
 
 from ...core.failure import AttemptError, FailureKind
 from ..process.engine import RunningCall
 from .session import Array, Session, options_for
 from .signature import Port
+from .tokenizer_file import read_tokenizer
 from .unavailable import unavailable
 
 # Larger batches are no faster on a processor (measured with MiniLM: 4 to 32 alike), hold more memory, and stop later.
 _BATCH = 8
 _DEFAULT_MAX_TOKENS = 256
-_LONGEST = 1 << 16
 _INPUTS = _IDS, _MASK, _TYPES, _POSITIONS = "input_ids", "attention_mask", "token_type_ids", "position_ids"
 
 
@@ -30,20 +29,11 @@ class Tokens:
 
 
 class TextTokenizer:
-    """A tokenizer.json, without the padding and truncation that it may ask for."""
+    """A tokenizer.json as what texts are read with."""
 
     def __init__(self, name: str, path: str) -> None:
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_file(path)
-        except Exception as error:  # noqa: BLE001  # the library raises bare Exceptions
-            raise unavailable(name, f"its file is no tokenizer.json ({type(error).__name__})") from None
-        padding, truncation = self._tokenizer.padding, self._tokenizer.truncation
-        self.pad_id: int = padding["pad_id"] if padding else 0
-        limit = truncation["max_length"] if truncation else None
-        # Some files write a number without meaning where there is no limit.
-        self.limit = limit if limit is not None and limit <= _LONGEST else None
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+        file = read_tokenizer(name, path)
+        self._tokenizer, self.pad_id, self.limit = file.tokenizer, file.pad_id, file.limit
 
     def __call__(self, texts: Sequence[str]) -> list[Tokens]:
         """The tokens of every text, special tokens included."""

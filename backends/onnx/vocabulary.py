@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tokenizers
-
-from .unavailable import unavailable
+from .tokenizer_file import read_tokenizer
 
 _BROKEN = "\ufffd"
 _LONGEST_CHARACTER = 4
@@ -14,9 +12,9 @@ class TokenizerVocabulary:
     """A model's tokens, by its tokenizer.json. May be used from any thread."""
 
     def __init__(self, model: str, path: str) -> None:
-        self._plain = _load(model, path)
+        self._plain = read_tokenizer(model, path).tokenizer
         self._plain.encode_special_tokens = True
-        self.tokenizer = _load(model, path)
+        self.tokenizer = read_tokenizer(model, path).tokenizer
         special = {
             id_: token.content for id_, token in self.tokenizer.get_added_tokens_decoder().items() if token.special
         }
@@ -75,14 +73,3 @@ class TokenText:
 
     def _decode(self, tokens: list[int]) -> str:
         return str(self._vocabulary.tokenizer.decode(tokens, skip_special_tokens=False))
-
-
-def _load(model: str, path: str) -> tokenizers.Tokenizer:
-    try:
-        tokenizer = tokenizers.Tokenizer.from_file(path)
-    except Exception as error:  # noqa: BLE001  # the library raises bare Exceptions
-        why = f"the tokenizer.json beside it is missing or is none ({type(error).__name__})"
-        raise unavailable(model, why) from None
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer

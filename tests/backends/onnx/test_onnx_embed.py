@@ -218,6 +218,8 @@ async def test_models_that_do_not_embed_are_told_what_they_lack(
 async def test_a_tokenizer_that_is_none_is_told(start: Start, minilm: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text('{"version": "1.0"}')
     sources = {"minilm": minilm["minilm"], "broken": tmp_path / "tokenizer.json"}
-    with pytest.raises(AttemptError, match=r"model 'broken' cannot be used: its file is no tokenizer\.json") as refused:
+    with pytest.raises(
+        AttemptError, match=r"model 'broken' cannot be used: its tokenizer\.json is missing or is none"
+    ) as refused:
         await start(sources, task="embed", model="minilm", tokenizer="broken")
     assert refused.value.kind is FailureKind.MODEL_UNAVAILABLE

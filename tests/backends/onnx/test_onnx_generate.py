@@ -315,7 +315,7 @@ def test_a_configuration_that_describes_no_decoder_is_told(tiny: Path) -> None:
         ("genai_config.json", None, "its graph does not run as its genai_config.json says"),
         ("tokenizer_config.json", '{"chat_template": [1]}', "tokenizer_config.json beside it cannot be read"),
         ("tokenizer_config.json", '{"chat_template": "{% for %}"}', "chat template cannot be read"),
-        ("tokenizer.json", "{}", "tokenizer.json beside it is missing or is none"),
+        ("tokenizer.json", "{}", "its tokenizer.json is missing or is none"),
     ],
 )
 async def test_what_the_files_beside_a_model_lack_is_told(
