@@ -169,8 +169,7 @@ async def test_a_large_one_is_begun_or_refused_and_holds_nobody(
     before = writer.worker.pid
     with suppress(AttemptError):
         text, finish = await answer(writer, schema(large), max_output_tokens=4)
-        assert text
-        assert finish.reason is FinishReason.LENGTH
+        assert finish.reason is FinishReason.LENGTH or json.loads(text)
     assert writer.worker.pid == before
 
 
