@@ -102,7 +102,7 @@ def _known(policy: Policy, classes: tuple[str, ...]) -> bool:
 
 
 def _wider(before: Location, now: Location) -> str | None:
-    if now.on_device or before == now:
+    if now.on_device:
         return None
     if before.on_device:
         return "it ran on this device"
