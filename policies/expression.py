@@ -49,7 +49,7 @@ def _node(expr: bytes, positions: dict[int, int]) -> Node:
         case 4:
             name = _text(body, 1)
             # The library points at the last dot of a dotted name.
-            return Node("name", name, max(0, offset - len(name.rpartition(".")[0])))
+            return Node("name", name, offset - len(name.rpartition(".")[0]))
         case 5:
             return Node("select", _text(body, 2), offset, _nodes(_parts(body, 1), positions))
         case 6:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 from cel_expr_python import cel
 
@@ -77,3 +79,5 @@ def test_a_double_and_bytes_are_stepped_over() -> None:
     assert shown(tree("[1.5, 2.5] == [0.5] || time.hour == 3")) == (
         "call:_||_(call:_==_(list:(other:, other:), list:(other:)), call:_==_(name:time.hour, number:3))"
     )
+    ends_like_a_number = struct.unpack("<d", bytes([0, 0, 0, 0, 0x18, 5, 0, 0x40]))[0]  # field 3, a varint, 5
+    assert shown(tree(f"[{ends_like_a_number!r}] == [0.5]")) == "call:_==_(list:(other:), list:(other:))"

@@ -262,6 +262,22 @@ def test_budgets_are_the_callers_else_the_defaults(make_policy: MakePolicy, make
         assert {step.p_done for step in policy.plan(make_facts(latency_budget=hopeless)).steps} == {0.0}
 
 
+@pytest.mark.parametrize(
+    ("latency_budget", "first_token_budget", "matched"),
+    [(10.0, None, True), (9.0, None, False), (9.0, 10.0, True), (10.0, 9.0, False)],
+)
+def test_for_a_condition_the_first_token_may_take_all_the_time_where_nobody_says_otherwise(
+    make_policy: MakePolicy,
+    make_facts: MakeFacts,
+    latency_budget: float,
+    first_token_budget: float | None,
+    matched: bool,
+) -> None:
+    rule = RuleSettings("patient", when='request.first_token_budget >= duration("10s")', prefer=("cloud",))
+    facts = make_facts(latency_budget=latency_budget, first_token_budget=first_token_budget)
+    assert make_policy(rule).plan(facts).matched_rules == (("patient",) if matched else ())
+
+
 def test_a_permit_is_judged_by_the_policy_in_force(make_policy: MakePolicy, make_facts: MakeFacts) -> None:
     old, facts = make_policy(), make_facts(data_classes=("public",))
     permits = [step.permit for step in old.plan(facts).steps]
