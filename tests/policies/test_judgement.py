@@ -22,6 +22,7 @@ from edgewise.policies.settings import (
     EncryptionSettings,
     GroupSettings,
     NeverSettings,
+    Objective,
     OfflineSettings,
     PolicySettings,
     RuleSettings,
@@ -254,6 +255,9 @@ def test_what_a_later_rule_always_overwrites_is_told_so(judge: Judge) -> None:
     ):
         expected = [("rules", 0, "set", "latency_budget")] if overwritten else []
         assert warned(judge(first, later)) == expected
+    order = SetSettings(order=(Objective.COST,))
+    twice = judge(RuleSettings("first", when=night, set=order), RuleSettings("later", set=order))
+    assert warned(twice) == [("rules", 0, "set", "order")]
 
 
 def _s(value: float) -> Any:
