@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_VARINT, _BYTES = 0, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
             yield key >> 3, message[at : at + length]
             at += length
         else:
-            at += 8 if kind == _FIXED64 else 4
+            at += 8  # a double: the message has no other number of fixed length
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
