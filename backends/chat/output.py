@@ -28,6 +28,10 @@ class OutputText:
         """One token's bytes; returns what may be shown now."""
         return self._release(self._decoder.decode(piece))
 
+    def cut(self) -> None:
+        """More tokens would have come: forget the bytes of a character that lacks the rest of them."""
+        self._decoder.reset()
+
     def finish(self) -> str:
         """No more tokens will come; returns the rest."""
         rest = self._release(self._decoder.decode(b"", final=True))
@@ -93,6 +97,11 @@ class Transcript:
         """Whether nothing more is to be written: the limit is reached, or a stop sequence complete."""
         return self._tokens >= self._limit or self._output.stopped
 
+    @property
+    def cut(self) -> bool:
+        """Whether more would come: by what is written so far, only the limit ends it."""
+        return not (self._ended or self._output.stopped)
+
     def add(self, piece: bytes, logprobs: list[object] | None) -> Iterator[Parcel]:
         """Write one token; the event that shows what may be shown by now, if that is anything."""
         self._tokens += 1
@@ -110,13 +119,19 @@ class Transcript:
         self._ended = True
 
     def rest(self, piece: bytes = b"") -> Iterator[Parcel]:
-        """No more tokens will come; the event that shows this and what was held back, if that is anything."""
-        if text := self._output.add(piece) + self._output.finish():
+        """No more tokens will come; the event that shows this and what was held back, if that is anything.
+
+        A character that the limit cuts is not shown, so that the text can be continued exactly.
+        """
+        shown = self._output.add(piece)
+        if self.cut:
+            self._output.cut()
+        if text := shown + self._output.finish():
             yield self._pending.take(text)
 
     def finish(self, prompt_tokens: int) -> JsonObject:
         """The fields of the last event."""
-        reason = FinishReason.STOP if self._ended or self._output.stopped else FinishReason.LENGTH
+        reason = FinishReason.LENGTH if self.cut else FinishReason.STOP
         return {"finish": reason, "prompt_tokens": prompt_tokens, "output_tokens": self._tokens}
 
 

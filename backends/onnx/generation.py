@@ -114,7 +114,8 @@ class Writer:
             if answer.complete:
                 transcript.end()
                 break
-        yield from transcript.rest(answer.texts.finish().encode())
+        held = answer.texts.whole() if transcript.cut else answer.texts.finish()
+        yield from transcript.rest(held.encode())
         return Parcel(transcript.finish(len(prompt.tokens)))
 
 

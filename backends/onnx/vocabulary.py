@@ -60,6 +60,10 @@ class TokenText:
         """No more tokens will come; returns the rest."""
         return self._text(self._held) if self._held else ""
 
+    def whole(self) -> str:
+        """More tokens would have come; returns the rest without the character that it may end within."""
+        return self.finish().rstrip(_BROKEN)
+
     def piece(self, token: int) -> str:
         """What this token would add as the next one; U+FFFD for what is no whole character."""
         return self._text([*self._held, token])[len(self._text(self._held)) :]

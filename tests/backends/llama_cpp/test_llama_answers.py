@@ -77,6 +77,17 @@ async def test_greedy_decoding_goes_on_exactly_from_a_cut_within_a_word(phone: A
         assert whole.startswith(whole[:cut] + rest) or (whole[:cut] + rest).startswith(whole)
 
 
+async def test_an_answer_goes_on_exactly_after_a_limit_within_a_character(phone: Asker) -> None:
+    asked = Message.user("Write one sentence with 🦙 emojis and naïve café.")
+    whole, _ = await phone.answer(asked, max_output_tokens=24)
+    for limit in range(1, 7):
+        text, finish = await phone.answer(asked, max_output_tokens=limit)
+        assert "\ufffd" not in text
+        assert finish.usage.output_tokens == limit
+        rest, _ = await phone.answer(asked, Message.assistant(text), max_output_tokens=24)
+        assert (text + rest).startswith(whole)
+
+
 async def test_log_probabilities_are_those_of_the_tokens_shown(phone: Asker) -> None:
     text, entries = await phone.logprobs(FRANCE, logprobs=3)
     assert "".join(entry.token for entry in entries) == text

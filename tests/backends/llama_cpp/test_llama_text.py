@@ -8,11 +8,12 @@ from pathlib import Path
 import llama_cpp
 import pytest
 
-from edgewise.backends.chat.output import OutputText
+from edgewise.backends.chat.output import OutputText, Transcript
 from edgewise.backends.chat.prompt import PromptWriter
 from edgewise.backends.chat.template import CHATML, ChatTemplate
 from edgewise.backends.llama_cpp.vocabulary import Vocabulary
 from edgewise.backends.models import ModelFile, ModelSettings
+from edgewise.core.answer import FinishReason
 from edgewise.core.failure import AttemptError, FailureKind
 
 
@@ -142,3 +143,19 @@ def test_characters_are_shown_whole_and_invalid_bytes_are_marked() -> None:
     assert output.add(b"\xff!") == "\ufffd!"
     assert output.add(b"\xf0\x9f") == ""
     assert output.finish() == "\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "shown"),
+    [([b"a\xf0", b"\x9f"], "a"), ([b"a", b"\xff"], "a\ufffd"), ([b"a\xf0\x9f", b"\xe4"], "a\ufffd"), ([b"\xf0"], "")],
+)
+def test_a_limit_within_a_character_shows_nothing_of_it(pieces: list[bytes], shown: str) -> None:
+    for ends, rest in ((False, ""), (True, "\ufffd" if pieces[-1] != b"\xff" else "")):
+        transcript = Transcript([], len(pieces))
+        events = [event for piece in pieces for event in transcript.add(piece, None)]
+        if ends:
+            transcript.end()
+        text = "".join(event.fields["text"] for event in [*events, *transcript.rest()])
+        assert text == shown + rest
+        assert transcript.finish(1)["finish"] == (FinishReason.STOP if ends else FinishReason.LENGTH)
+        assert transcript.finish(1)["output_tokens"] == len(pieces)

@@ -46,14 +46,14 @@ def write_generator(folder: Path, context: int = CONTEXT) -> Path:
     return _write(folder, weights, tokenizer)
 
 
-def write_reciter(folder: Path, text: str, words: Sequence[str] = ()) -> Path:
+def write_reciter(folder: Path, text: str, words: Sequence[str] = (), tokens_said: int | None = None) -> Path:
     """A model that says ``text``, in which no byte may come twice, and ends its turn; whatever it is asked.
 
-    Each of the ``words`` is one token.
+    Each of the ``words`` is one token. With ``tokens_said`` it ends after so many tokens, perhaps within a character.
     """
     tokenizer = _write_tokenizer(folder, words)
     size = tokenizer.get_vocab_size()
-    said = [*tokenizer.encode("\n").ids, *tokenizer.encode(text).ids, tokenizer.token_to_id(_END)]
+    said = [*tokenizer.encode("\n").ids, *tokenizer.encode(text).ids[:tokens_said], tokenizer.token_to_id(_END)]
     assert len(set(said)) == len(said), "a byte comes twice"
     table = numpy.zeros((size, size))
     for token, following in pairwise(said):

@@ -128,9 +128,28 @@ async def test_characters_of_several_tokens_come_whole(
     assert finish.usage.output_tokens == 11
 
 
-async def test_a_character_that_is_cut_short_shows_as_such(start_writer: Start, say: Say, tmp_path: Path) -> None:
-    backend = await start_writer(write_reciter(tmp_path, "Zü世😀!"))
-    assert (await say(backend, max_output_tokens=2))[0] == "Z\ufffd"
+async def test_a_limit_within_a_character_shows_nothing_of_it_and_the_answer_goes_on_exactly(
+    start_writer: Start, events: Callable[..., Awaitable[list[GenerateEvent]]], say: Say, tmp_path: Path
+) -> None:
+    whole = "Zü世😀!"
+    backend = await start_writer(write_reciter(tmp_path, whole))
+    for limit in range(1, len(whole.encode()) + 1):
+        *deltas, finish = await events(backend, max_output_tokens=limit, logprobs=0)
+        shown = [delta for delta in deltas if isinstance(delta, Delta)]
+        text = "".join(delta.text for delta in shown)
+        assert text == whole.encode()[:limit].decode(errors="ignore")
+        assert sum(len(delta.logprobs) for delta in shown) == sum(delta.tokens for delta in shown) == len(text.encode())
+        assert isinstance(finish, Finish)
+        assert (finish.reason, finish.usage.output_tokens) == (FinishReason.LENGTH, limit)
+        rest, _ = await say(backend, Message.user(ASKED), Message.assistant(text))
+        assert text + rest == whole
+
+
+async def test_a_character_that_the_model_leaves_unfinished_shows_as_such(
+    start_writer: Start, say: Say, tmp_path: Path
+) -> None:
+    backend = await start_writer(write_reciter(tmp_path, "Z世", tokens_said=3))
+    assert (await say(backend))[0] == "Z\ufffd"
 
 
 async def test_it_ends_before_a_stop_sequence(start_writer: Start, say: Say, tmp_path: Path) -> None:
