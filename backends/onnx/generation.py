@@ -40,11 +40,11 @@ class Writer:
             if call["temperature"] <= 0.0 and prompt.begun:
                 guide = self._guide(call, "")
                 with self._reading(prompt.head, len(prompt.begun.encode()), call, guide, running) as answer:
-                    beyond = self._catch_up(answer, prompt.begun)
-                    if beyond is not None:
-                        return (yield from self._events(answer, beyond, prompt, call, running))
+                    begun = self._catch_up(answer, prompt.begun)
+                    if begun is not None:
+                        return (yield from self._events(answer, begun, prompt, call, running))
             with self._reading(prompt.tokens, 0, call, self._guide(call, prompt.begun), running) as answer:
-                return (yield from self._events(answer, "", prompt, call, running))
+                return (yield from self._events(answer, _Said("", None), prompt, call, running))
         except GenAiError:
             if running.cancelled:
                 return None
@@ -74,43 +74,39 @@ class Writer:
             for start in range(0, len(tokens), self.at_once):
                 made.read(tokens[start : start + self.at_once])
             texts, room = TokenText(self.vocabulary, tokens[-1]), self.context_tokens - len(tokens)
-            yield _Answer(made, guide, self.ends, texts, room)
+            yield _Answer(made, guide, self.ends, texts, room, call["logprobs"])
 
-    def _catch_up(self, answer: _Answer, begun: str) -> str | None:
+    def _catch_up(self, answer: _Answer, begun: str) -> _Said | None:
         """Write an answer that has begun once more, so that greedy decoding goes on exactly as it did.
 
-        Returns the text by which the model's last token goes beyond the cut, which may lie within a token; None where
-        the model would not have written this. The tokens of a text are not always those that it was written with, so
-        only writing them shows; what another model wrote is soon told by it.
+        Returns how the model's last token goes beyond the cut, which may lie within a token; None where the model would
+        not have written this. The tokens of a text are not always those that it was written with, so only writing them
+        shows; what another model wrote is soon told by it.
         """
         said = ""
         while said != begun:
-            if not answer.room:
+            token = answer.say() if answer.room else None
+            if token is None:
                 return None
-            token = answer.next()
-            if token in self.ends:
-                return None
-            said += answer.texts.add(token)
+            said += token.text
             if said.startswith(begun):
-                return said[len(begun) :]
+                return token.rest(len(said) - len(begun))
             if not begun.startswith(said):
                 return None
-        return ""
+        return _Said("", None)
 
-    def _events(self, answer: _Answer, beyond: str, prompt: Prompt, call: JsonObject, running: RunningCall) -> Events:
-        transcript = Transcript(call["stop"], min(call["max_output_tokens"], answer.room + bool(beyond)))
-        if beyond:
-            yield from transcript.add(beyond.encode(), None)
+    def _events(self, answer: _Answer, begun: _Said, prompt: Prompt, call: JsonObject, running: RunningCall) -> Events:
+        transcript = Transcript(call["stop"], min(call["max_output_tokens"], answer.room + bool(begun.text)))
+        if begun.text:
+            yield from transcript.add(begun.text.encode(), begun.logprobs)
         while not transcript.full:
             if running.cancelled:
                 return None
-            logits = None if call["logprobs"] is None else answer.made.logits()
-            token = answer.next()
-            if token in self.ends:
+            said = answer.say()
+            if said is None:
                 transcript.end()
                 break
-            logprobs = None if logits is None else _logprobs(answer.texts, logits, token, call["logprobs"])
-            yield from transcript.add(answer.texts.add(token).encode(), logprobs)
+            yield from transcript.add(said.text.encode(), said.logprobs)
             if answer.complete:
                 transcript.end()
                 break
@@ -119,23 +115,49 @@ class Writer:
         return Parcel(transcript.finish(len(prompt.tokens)))
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class _Said:
+    """What one token adds to the text, and how likely it was where that is asked for."""
+
+    text: str
+    logprobs: list[object] | None
+
+    def rest(self, length: int) -> _Said:
+        """Its last characters alone."""
+        text = self.text[len(self.text) - length :]
+        return _Said(text, None if self.logprobs is None else [text, *self.logprobs[1:]])
+
+
 @dataclass(slots=True)
 class _Answer:
-    """What is being made: ``texts`` tells its tokens' text, ``room`` is how many more fit into the context."""
+    """What is being made, token by token: ``texts`` tells their text, ``room`` is how many more fit into the context.
+
+    ``top``: of how many of the likeliest the log-probabilities are told, where they are asked for.
+    """
 
     made: Generation
     guide: Guide | None
     ends: Set[int]
     texts: TokenText
     room: int
+    top: int | None
 
     @property
     def complete(self) -> bool:
         """Whether its format lets nothing more come."""
         return self.guide is not None and self.guide.complete
 
-    def next(self) -> int:
+    def say(self) -> _Said | None:
+        """The next token; None where the model ends its turn."""
         self.room -= 1
+        logits = None if self.top is None else self.made.logits()
+        token = self._next()
+        if token in self.ends:
+            return None
+        logprobs = None if logits is None or self.top is None else _logprobs(self.texts, logits, token, self.top)
+        return _Said(self.texts.add(token), logprobs)
+
+    def _next(self) -> int:
         if self.guide is None:
             return self.made.next()
         logits = self.made.logits()

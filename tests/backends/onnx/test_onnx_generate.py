@@ -195,6 +195,17 @@ async def test_the_token_that_goes_beyond_a_cut_counts_though_a_stop_sequence_ma
     assert (text, finish.reason, finish.usage.output_tokens) == ("ed,fox", FinishReason.STOP, 5)
 
 
+async def test_the_token_that_goes_beyond_a_cut_has_its_log_probability(
+    start_writer: Start, events: Callable[..., Awaitable[list[GenerateEvent]]], tmp_path: Path
+) -> None:
+    backend = await start_writer(write_reciter(tmp_path, "a-red,fox", words=("red",)))
+    first, *_ = await events(backend, Message.user(ASKED), Message.assistant("a-r"), logprobs=1)
+    assert isinstance(first, Delta)
+    (entry,) = first.logprobs
+    assert entry.token == first.text == "ed"
+    assert entry.top == (("red", entry.logprob),)
+
+
 async def test_a_text_that_it_would_not_have_written_is_read_as_it_is(
     start_writer: Start, say: Say, tiny: Path
 ) -> None:
