@@ -14,6 +14,7 @@ from ...core.failure import AttemptError, FailureKind
 from ..process.engine import Progress
 from ..process.frames import JsonObject
 from ..process.memory import all_memory, free_memory, locked_memory
+from .gguf_file import why_refused
 from .threads import default_threads
 from .vocabulary import Vocabulary
 
@@ -212,7 +213,7 @@ def _load_model(settings: JsonObject, progress: Progress) -> int:
     params.progress_callback = _progress_callback(progress)
     model = llama_cpp.llama_model_load_from_file(settings["path"].encode(), params)
     if model is None:
-        sentence = f"model {settings['name']!r} is no GGUF file that this llama.cpp can load; fetch the file again"
+        sentence = f"model {settings['name']!r} cannot be loaded: {why_refused(Path(settings['path']))}"
         raise AttemptError(FailureKind.MODEL_UNAVAILABLE, sentence)
     return int(model)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -17,6 +18,7 @@ import pytest
 from edgewise.backends import CallContext, HealthState
 from edgewise.backends.llama_cpp import LlamaCppSettings
 from edgewise.backends.llama_cpp.backend import LlamaCppBackend
+from edgewise.backends.llama_cpp.gguf_file import why_refused
 from edgewise.backends.llama_cpp.settings import check_settings
 from edgewise.backends.models import ModelFile, ModelSettings
 from edgewise.core.answer import Delta, Finish
@@ -67,10 +69,50 @@ async def test_a_model_of_a_few_thousand_weights_answers(tmp_path: Path) -> None
 
 
 async def test_an_architecture_that_llama_cpp_does_not_know_is_told(tmp_path: Path) -> None:
-    path = write_tiny_model(tmp_path / "tiny.gguf", TinyModel(architecture="unheard-of"))
+    path = write_tiny_model(tmp_path / "tiny.gguf", TinyModel(architecture="unheard-of-" + "x" * 1000))
     failure = await refusal_to_load(backend_of(path))
     assert failure.kind is FailureKind.MODEL_UNAVAILABLE
-    assert "'tiny'" in failure.sentence
+    assert failure.sentence.startswith("model 'tiny' cannot be loaded: ")
+    assert "'unheard-of-xxx" in failure.sentence
+    assert "upgrade llama-cpp-python" in failure.sentence
+    assert len(failure.sentence) < 300
+
+
+NUMBERS = struct.Struct("<4sIQQ")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "is empty"),
+        (b'{"version": 1}', "is no GGUF file"),
+        (b"GG", "is cut short"),
+        (NUMBERS.pack(b"GGUF", 9, 0, 0), "is of version 9"),
+        (NUMBERS.pack(b"GGUF", 3, 1, 1), "is cut short"),
+        (NUMBERS.pack(b"GGUF", 3, 1, 1 << 63), "is damaged"),
+        (NUMBERS.pack(b"GGUF", 3, 1 << 63, 0), "names no architecture"),
+        (NUMBERS.pack(b"GGUF", 3, 0, 1) + struct.pack("<Q1sIIQ", 1, b"k", 9, 4, 1 << 63), "is cut short"),
+        (NUMBERS.pack(b"GGUF", 3, 0, 1) + struct.pack("<Q1sIIQ", 1, b"k", 9, 8, 1 << 63), "is damaged"),
+        (NUMBERS.pack(b"GGUF", 3, 0, 1) + struct.pack("<Q1sI", 1, b"k", 99), "is damaged"),
+        (NUMBERS.pack(b"GGUF", 3, 0, 1) + struct.pack("<Q", 1 << 63), "is cut short"),
+    ],
+)
+def test_a_file_that_llama_cpp_does_not_load_is_told_with_what_is_wrong(
+    content: bytes, says: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "tiny.gguf"
+    path.write_bytes(content)
+    assert says in why_refused(path)
+
+
+async def test_a_file_that_is_cut_short_is_told_as_such(tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path / "tiny.gguf", TinyModel())
+    assert "architecture 'llama'" in why_refused(path)
+    for share in (0.1, 0.5):
+        os.truncate(path, int(path.stat().st_size * (1 - share)))
+        failure = await refusal_to_load(backend_of(path))
+        assert failure.kind is FailureKind.MODEL_UNAVAILABLE
+        assert failure.sentence == "model 'tiny' cannot be loaded: its file is cut short; fetch the file again"
 
 
 async def test_a_file_larger_than_the_memory_is_refused_unread(tmp_path: Path) -> None:
