@@ -41,6 +41,11 @@ _WHY_NOT_LOADED: Mapping[type[Exception], str] = {
 }
 
 
+_REFUSED = _native.InvalidArgument
+_FAILED_ON_CPU = (_native.InvalidArgument, _native.Fail, _native.RuntimeException)
+"""An operator on the CPU is a function: what it fails over are the values. Another processor may fail by itself."""
+
+
 class Session:
     """A loaded model: its inputs, its outputs, and `run`."""
 
@@ -53,6 +58,7 @@ class Session:
         self.outputs = self._dense(self._session.get_outputs(), required=False)
         if not self.outputs:
             raise unavailable(model, "none of its outputs is a dense tensor (export a classifier without ZipMap)")
+        self._on_cpu = self._session.get_providers() == [CPU]
         self.fallback = fallback(providers, self._session.get_providers())
         """What to tell people where it computes on the CPU instead of what was asked for; else empty."""
 
@@ -64,8 +70,11 @@ class Session:
     def run(
         self, feeds: Mapping[str, Array], options: onnxruntime.RunOptions, *, outputs: Sequence[Port]
     ) -> list[Array]:
-        """The outputs named, in that order. Raises PREEMPTED when ``options`` end the run, else INTERNAL or,
-        where the model refuses the values themselves, INVALID_REQUEST."""
+        """The outputs named, in that order.
+
+        Raises PREEMPTED when ``options`` end the run, INVALID_REQUEST where the values are what it fails over, else
+        INTERNAL.
+        """
         try:
             results = self._session.run([port.name for port in outputs], dict(feeds), options)
         except Exception as error:  # noqa: BLE001  # native exceptions have no common base, and their texts quote values
@@ -80,8 +89,11 @@ class Session:
     def _run_failure(self, error: Exception, options: onnxruntime.RunOptions) -> AttemptError:
         if options.terminate:
             return AttemptError(FailureKind.PREEMPTED, f"the run of model {self._model!r} was cancelled")
-        if isinstance(error, _native.InvalidArgument):
-            sentence = f"model {self._model!r} cannot take these values (an index out of range, or shapes that differ)"
+        if isinstance(error, _FAILED_ON_CPU if self._on_cpu else _REFUSED):
+            sentence = (
+                f"model {self._model!r} cannot take these values (an index out of range, shapes that differ, or more "
+                f"memory than there is; {type(error).__name__})"
+            )
             return AttemptError(FailureKind.INVALID_REQUEST, sentence)
         sentence = f"model {self._model!r} failed in one of its operators ({type(error).__name__})"
         return AttemptError(FailureKind.INTERNAL, sentence)
