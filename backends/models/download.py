@@ -24,6 +24,7 @@ _NUMBER = re.compile(r"[0-9]{1,19}")
 _RANGE = re.compile(r"bytes ([0-9]{1,19})-[0-9]{1,19}/([0-9]{1,19}|\*)")
 _AS_WRITTEN = "%!$&'()*+,;=:@/?~"
 """What stands in an address as it is; all else that is not plain ASCII is quoted."""
+_ELSEWHERE = range(300, 400)
 _LATER = frozenset(
     {
         http.HTTPStatus.REQUEST_TIMEOUT,
@@ -212,6 +213,9 @@ def download(
                 # More is here than the server has: another file.
                 target.unlink()
                 continue
+            if error.code in _ELSEWHERE:
+                sentence = f"{host} sends from {url} to where nothing is fetched from: only https, or this device"
+                raise ModelUnavailable(sentence) from None
             if not (work.begun and error.code in _LATER):
                 raise ModelUnavailable(f"{host} answers with status {error.code} to {url}") from None
         except _Refused as error:

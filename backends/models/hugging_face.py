@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ...core.errors import ModelUnavailable
 from .download import Progress, download, require_space
 from .model_file import sha256_of
-from .sources import HuggingFaceSource, is_folder
+from .sources import HuggingFaceSource, has_control, is_folder
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
@@ -154,4 +154,5 @@ def _remove_others(folder: Path, home: Path) -> None:
 
 
 def _licence(tags: Iterable[str]) -> str | None:
-    return next((tag.removeprefix(_LICENCE) for tag in tags if tag.startswith(_LICENCE)), None)
+    said = (tag.removeprefix(_LICENCE) for tag in tags if tag.startswith(_LICENCE))
+    return next((licence for licence in said if not has_control(licence)), None)

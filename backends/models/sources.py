@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -67,7 +68,7 @@ def is_folder(source: Source) -> bool:
 def parse_source(text: str) -> Source | None:
     """The source that a text names; None where it names none."""
     scheme, _, rest = text.partition(":")
-    if "\0" in text or not rest or not _is_unicode(text):
+    if not rest or has_control(text) or not _is_unicode(text):
         return None
     match scheme:
         case "file":
@@ -105,6 +106,11 @@ def _hugging_face(rest: str) -> HuggingFaceSource | None:
     if not (owner and name and (file or whole)) or ".." in path.split("/"):
         return None
     return HuggingFaceSource(f"{owner}/{name}", file, revision or "main")
+
+
+def has_control(text: str) -> bool:
+    """Whether signs are in it that would steer a terminal, or end a file's name."""
+    return any(unicodedata.category(sign) == "Cc" for sign in text)
 
 
 def _is_unicode(text: str) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...backends.models import ModelFile, ModelSettings, store_folder
+from ...backends.models.sources import has_control, parse_source
 from ...core.errors import ModelUnavailable
 from .ending import CommandError, ExitCode, examples, show
 from .options import DEFAULT_FILE, format_option
@@ -33,6 +34,12 @@ _config_option = click.option(
     type=click.Path(dir_okay=False, path_type=Path),
     help=f"The configuration file. [default: {DEFAULT_FILE}, where there is one]",
 )
+
+
+def _without_control(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and has_control(value):
+        raise click.BadParameter("it has control characters")
+    return value
 
 
 @click.group(short_help="List, fetch, prove and remove the files of models.")
@@ -114,7 +121,9 @@ def _pull(model: ModelFile, say: Callable[[str], None]) -> None:
 )
 @click.argument("source")
 @click.option("--sha256", metavar="HEX", help="What the file must have; without it, what comes is believed.")
-@click.option("--license", "license_", metavar="SPDX", help="The licence, kept beside the file.")
+@click.option(
+    "--license", "license_", metavar="SPDX", callback=_without_control, help="The licence, kept beside the file."
+)
 @click.option("--name", default="model", show_default=True, metavar="NAME", help="The name in the lines to copy.")
 @format_option
 def add(source: str, sha256: str | None, license_: str | None, name: str, output: str) -> None:
@@ -123,6 +132,8 @@ def add(source: str, sha256: str | None, license_: str | None, name: str, output
     SOURCE is file:PATH, package:IMPORT_NAME/FILE, https://… or hf:OWNER/NAME/FILE@REVISION. With a / at its end (before
     the @) it is all files of a folder, and so is the sha256.
     """
+    if parse_source(source) is None:
+        raise click.BadParameter("it is none of those that the help lists", param_hint="SOURCE")
     model = ModelFile(name, ModelSettings(source, sha256, license_), Path.cwd())
     with _shown(name) as progress:
         entry = _store().add(model, progress)

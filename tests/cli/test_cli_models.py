@@ -172,8 +172,17 @@ def test_whatever_the_name_the_lines_to_copy_are_yaml(invoke: Invoke, tmp_path: 
 
 def test_a_name_that_is_no_unicode_is_no_source(invoke: Invoke) -> None:
     added = invoke("models", "add", "file:\udcff.gguf")
-    assert added.exit_code == 1
-    assert "cannot read the source" in added.stderr
+    assert added.exit_code == 2
+    assert "none of those that the help lists" in added.stderr
+
+
+def test_nothing_that_steers_a_terminal_is_taken(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "m\x1b]0;title\x07.gguf").write_bytes(WEIGHTS)
+    assert invoke("models", "add", "file:m\x1b]0;title\x07.gguf").exit_code == 2
+    (tmp_path / "m.gguf").write_bytes(WEIGHTS)
+    refused = invoke("models", "add", "file:m.gguf", "--license", "\x1b]0;title\x07")
+    assert refused.exit_code == 2
+    assert "control characters" in refused.stderr
 
 
 def test_one_that_cannot_be_fetched_does_not_keep_the_others_from_it(

@@ -173,7 +173,7 @@ def test_offline_it_says_at_once_that_the_server_cannot_be_reached(store: ModelS
 
 def test_a_redirect_out_of_tls_is_not_followed(store: ModelStore, web: Web) -> None:
     web.redirect = "http://models.example.com/small.bin"
-    assert "answers with status 302" in refused(store, model(web.url))
+    assert "only https, or this device" in refused(store, model(web.url))
 
 
 def test_a_redirect_to_no_address_is_told(store: ModelStore, web: Web) -> None:
