@@ -14,7 +14,9 @@ from ...core.failure import AttemptError, FailureKind
 from ..process.engine import RunningCall
 from ..process.frames import JsonObject
 from .admission import admit
+from .domains import foreign_domains
 from .runtime import CPU, WAITING, fallback, physical_cores, without_cpu
+from .scalars import scalars
 from .signature import Port
 from .unavailable import unavailable
 
@@ -32,7 +34,7 @@ _WHY_NOT_LOADED: Mapping[type[Exception], str] = {
     _native.InvalidProtobuf: _NO_MODEL,
     _native.InvalidArgument: _NO_MODEL,
     _native.NoModel: _NO_MODEL,
-    _native.InvalidGraph: "it uses operators that ONNX Runtime does not have (custom operators are not loaded)",
+    _native.InvalidGraph: "it is damaged, or uses operators that this ONNX Runtime does not have; a newer one may",
     _native.NotImplemented: "it uses operators that this ONNX Runtime does not have; a newer one may",
     _native.Fail: (
         "it is damaged, or needs a newer ONNX Runtime, or external data that does not lie in the model's own folder; "
@@ -54,6 +56,7 @@ class Session:
         self._model = model
         admit(model, Path(files["path"]), files["proven"])
         self._session = _open(model, files["path"], threads or physical_cores(), providers)
+        self._scalars = scalars(model, Path(files["path"]))
         self.inputs = self._dense(self._session.get_inputs(), required=True)
         self.outputs = self._dense(self._session.get_outputs(), required=False)
         if not self.outputs:
@@ -101,7 +104,7 @@ class Session:
     def _dense(self, arguments: Sequence[Any], *, required: bool) -> tuple[Port, ...]:  # ONNX Runtime ships no types
         ports = []
         for argument in arguments:
-            port = Port.of(argument)
+            port = Port.of(argument, self._scalars)
             if port is not None:
                 ports.append(port)
             elif required:
@@ -149,5 +152,12 @@ def _open(model: str, path: str, threads: int, providers: Sequence[str]) -> onnx
     try:
         return onnxruntime.InferenceSession(path, options, providers=[*chosen, CPU])
     except Exception as error:  # noqa: BLE001  # native exceptions have no common base
-        why = _WHY_NOT_LOADED.get(type(error), "ONNX Runtime refuses it")
-        raise unavailable(model, f"{why} ({type(error).__name__})") from None
+        raise unavailable(model, _why_not_loaded(model, Path(path), error)) from None
+
+
+def _why_not_loaded(model: str, path: Path, error: Exception) -> str:
+    known = {"", *(operator.domain for operator in _native.get_all_operator_schema())}
+    if path.suffix != ".ort" and (foreign := foreign_domains(model, path, known)):
+        which = f"of the domain{'s' if foreign[1:] else ''} {', '.join(map(repr, foreign))}"
+        return f"it uses operators {which} that ONNX Runtime does not have (custom operators are not loaded)"
+    return f"{_WHY_NOT_LOADED.get(type(error), 'ONNX Runtime refuses it')} ({type(error).__name__})"

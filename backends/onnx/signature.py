@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,41 +42,44 @@ class NodeArgument(Protocol):
 class Port:
     """An input or output of a model. A dynamic axis is None, or the name under which it has one extent everywhere.
 
-    An empty shape says nothing: ONNX Runtime describes a scalar and a tensor of unknown rank alike.
+    Without a shape it may have any, and any number of axes.
     """
 
     name: str
     dtype: str
-    shape: tuple[int | str | None, ...]
+    shape: tuple[int | str | None, ...] | None
 
     @classmethod
-    def of(cls, argument: NodeArgument) -> Port | None:
-        """The port, or None for what is not a dense tensor (a map, a sequence, …)."""
+    def of(cls, argument: NodeArgument, scalars: Container[str]) -> Port | None:
+        """The port, or None for what is not a dense tensor (a map, a sequence, …). ``scalars`` are names."""
         dtype = _DTYPES.get(argument.type)
         if dtype is None:
             return None
-        return cls(argument.name, dtype, tuple(map(_axis, argument.shape)))
+        known = argument.shape or argument.name in scalars
+        return cls(argument.name, dtype, tuple(map(_axis, argument.shape)) if known else None)
 
     def described(self) -> list[str | list[int | None]]:
-        """Name, type and shape, as JSON has them: the fields of a `TensorSpec`."""
-        return [self.name, self.dtype, [axis if isinstance(axis, int) else None for axis in self.shape]]
+        """Name, type and shape, as JSON has them: the fields of a `TensorSpec`, which tells no rank as none."""
+        return [self.name, self.dtype, [axis if isinstance(axis, int) else None for axis in self.shape or ()]]
 
     @property
     def has_rows(self) -> bool:
         """Whether its first axis may have any extent."""
-        return bool(self.shape) and not isinstance(self.shape[0], int)
+        return self.shape is not None and bool(self.shape) and not isinstance(self.shape[0], int)
 
     def accepts_shape(self, shape: Sequence[int]) -> bool:
         """Whether every fixed axis has its extent."""
-        if not self.shape:
+        if self.shape is None:
             return True
         return len(shape) == len(self.shape) and all(
             mine == theirs for mine, theirs in zip(self.shape, shape, strict=True) if isinstance(mine, int)
         )
 
     def __str__(self) -> str:
+        if self.shape is None:
+            return f"{self.dtype} of any shape"
         axes = ", ".join(str(axis) if isinstance(axis, int) else "any" for axis in self.shape)
-        return f"{self.dtype} [{axes}]" if self.shape else f"{self.dtype} of any shape"
+        return f"{self.dtype} [{axes}]"
 
 
 def check_inputs(model: str, ports: Sequence[Port], tensors: Mapping[str, TensorBytes]) -> None:
@@ -99,7 +102,7 @@ def _disagreements(ports: Sequence[Port], tensors: Mapping[str, TensorBytes]) ->
     first: dict[str, tuple[int, str]] = {}
     mistakes = []
     for port in ports:
-        for axis, extent in zip(port.shape, tensors[port.name].shape, strict=False):
+        for axis, extent in zip(port.shape or (), tensors[port.name].shape, strict=False):
             if not isinstance(axis, str):
                 continue
             wanted, other = first.setdefault(axis, (extent, port.name))

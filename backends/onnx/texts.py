@@ -124,7 +124,7 @@ class TextModel:
         if strange or _IDS not in [port.name for port in ports]:
             why = f"texts give a model {', '.join(_INPUTS)}, and it wants {_names(ports)}"
             raise unavailable(self.name, why)
-        if any(isinstance(axis, int) for port in ports for axis in port.shape):
+        if any(isinstance(axis, int) for port in ports for axis in port.shape or ()):
             why = "its inputs have a fixed size; export it with dynamic batch and sequence axes"
             raise unavailable(self.name, why)
 

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgewise.backends import Backend
-from edgewise.backends.onnx import functions
+from edgewise.backends.onnx import functions, nodes
 from edgewise.backends.onnx.functions import MOST_NODES, require_bounded
 from edgewise.core.failure import AttemptError, FailureKind
 
@@ -101,11 +101,11 @@ def test_an_operator_of_the_same_name_in_another_domain_is_no_call(tmp_path: Pat
 
 def test_the_fields_are_those_of_the_format() -> None:
     node, whole = onnx.NodeProto.DESCRIPTOR.fields_by_name, onnx.FunctionProto.DESCRIPTOR.fields_by_name
-    assert tuple(node[name].number for name in ("domain", "op_type", "overload")) == functions._NODE_ID
-    assert tuple(whole[name].number for name in ("domain", "name", "overload")) == functions._FUNCTION_ID
-    assert onnx.ModelProto.DESCRIPTOR.fields_by_name["functions"].number == functions._FUNCTION
-    assert onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number == functions._GRAPH
-    for kind, leads in functions._LEADS.items():
+    assert tuple(node[name].number for name in ("domain", "op_type", "overload")) == nodes._NODE_ID
+    assert tuple(whole[name].number for name in ("domain", "name", "overload")) == nodes._FUNCTION_ID
+    assert onnx.ModelProto.DESCRIPTOR.fields_by_name["functions"].number == nodes.FUNCTION
+    assert onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number == nodes.GRAPH
+    for kind, leads in nodes._LEADS.items():
         known = getattr(onnx, f"{kind}Proto").DESCRIPTOR.fields_by_number
         assert {number: known[number].message_type.name for number in leads} == {
             number: f"{lead}Proto" for number, lead in leads.items()

@@ -87,9 +87,26 @@ async def test_scalars_have_no_axes(start_infer: StartInfer, infer: Infer, build
         [("x", TensorProto.INT64, [])],
         [("y", TensorProto.INT64, [])],
     )
-    outputs = await infer(await start_infer(scalar=path), "scalar", x=numpy.int64(21))
+    backend = await start_infer(scalar=path)
+    outputs = await infer(backend, "scalar", x=numpy.int64(21))
     assert outputs["y"].shape == ()
     assert outputs["y"] == 42
+    text = await refusal(infer(backend, "scalar", x=numpy.ones((2, 2), numpy.int64)), FailureKind.INVALID_REQUEST)
+    assert "'x' is int64 [2, 2] and must be int64 []" in text
+
+
+async def test_a_tensor_of_no_declared_shape_takes_any(
+    start_infer: StartInfer, infer: Infer, build: Callable[..., Path]
+) -> None:
+    path = build(
+        "any",
+        [helper.make_node("Add", ["x", "x"], ["y"])],
+        [("x", TensorProto.INT64, None)],
+        [("y", TensorProto.INT64, None)],
+    )
+    backend = await start_infer(any=path)
+    for shape in ((), (2,), (2, 0, 3)):
+        assert (await infer(backend, "any", x=numpy.ones(shape, numpy.int64)))["y"].shape == shape
 
 
 async def test_one_backend_serves_several_models_by_name(

@@ -128,10 +128,27 @@ async def test_a_model_of_the_future_wants_a_newer_engine(start: Start, build: C
     assert "needs a newer ONNX Runtime" in await failed_start(start, path)
 
 
-async def test_custom_operators_are_not_loaded(start: Start, build: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("declared", [True, False])
+async def test_custom_operators_are_not_loaded(start: Start, build: Callable[..., Path], declared: bool) -> None:
+    """Also where the model says that it needs their domain, of which ONNX Runtime thinks otherwise."""
     io = [("x", TensorProto.FLOAT, [1])], [("y", TensorProto.FLOAT, [1])]
-    path = build("custom", [helper.make_node("Wizard", ["x"], ["y"], domain="my.ops")], *io)
-    assert "custom operators are not loaded" in await failed_start(start, path)
+    domain = "my.ops" + "x" * 1000
+    path = build("custom", [helper.make_node("Wizard", ["x"], ["y"], domain=domain)], *io)
+    if declared:
+        model = onnx.load_model_from_string(path.read_bytes())
+        model.opset_import.append(helper.make_opsetid(domain, 1))
+        path.write_bytes(model.SerializeToString())
+    said = await failed_start(start, path)
+    assert f"operators of the domain {domain[:60]!r} that ONNX Runtime does not have" in said
+    assert "custom operators are not loaded" in said
+
+
+async def test_operators_that_no_onnx_has_are_told_without_a_domain(start: Start, build: Callable[..., Path]) -> None:
+    io = [("x", TensorProto.FLOAT, [1])], [("y", TensorProto.FLOAT, [1])]
+    path = build("unknown", [helper.make_node("Wizard", ["x"], ["y"])], *io)
+    said = await failed_start(start, path)
+    assert "operators that this ONNX Runtime does not have" in said
+    assert "domain" not in said
 
 
 @pytest.mark.parametrize("dims", [[1 << 40, 1 << 20], [-1], [4]])
