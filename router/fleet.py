@@ -176,6 +176,8 @@ class Fleet:
         self._members = {member.name: member for member in members}
         self._starting: list[asyncio.Task[None]] = []
         self._ending: set[asyncio.Task[Any]] = set()
+        self.closed = False
+        """Whether its router was closed: what its backends fail by now is that."""
 
     def __getitem__(self, name: str) -> Member:
         return self._members[name]
@@ -247,6 +249,7 @@ class Fleet:
 
     async def stop(self) -> None:
         """Stop every backend and wait until nothing of theirs runs; not for ever, where one does not stop."""
+        self.closed = True
         for task in self._starting:
             task.cancel()
         await asyncio.gather(*self._starting, return_exceptions=True)

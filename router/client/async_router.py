@@ -119,7 +119,7 @@ class AsyncRouter:
         await self._started().fleet.started()
 
     async def close(self) -> None:
-        """End all work and free everything. Idempotent; later calls raise `RouterClosed`."""
+        """End all work and free everything. Idempotent; calls under way and later ones raise `RouterClosed`."""
         if self._closed:
             return
         self._closed = True

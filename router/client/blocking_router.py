@@ -74,7 +74,7 @@ class Router:
         self._background.run(self._async.ready())
 
     def close(self) -> None:
-        """End all work and free everything. Idempotent; later calls raise `RouterClosed`."""
+        """End all work and free everything. Idempotent; calls under way and later ones raise `RouterClosed`."""
         self._background.end()
 
     def reload(self, path: str | PathLike[str] | None = None) -> None:

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from ...core.deadline import Deadline
+from ...core.errors import RouterClosed
 from ...core.failure import AttemptError, FailureKind
 from ...policies.plan import Step
 from .attempt import Attempt
@@ -86,7 +87,7 @@ class Race(Generic[T]):
         self._news: asyncio.Future[None] | None = None
 
     async def result(self) -> T:
-        """The first result. Raises `RaceFailed`."""
+        """The first result. Raises `RaceFailed`, and `RouterClosed` where the router's end is what it failed by."""
         try:
             self._start_next("first choice")
             while self._running:
@@ -242,6 +243,8 @@ class Race(Generic[T]):
         task.add_done_callback(self._tell)
 
     def _failed(self, step: Step, error: AttemptError, *, sent: bool) -> None:
+        if self._run.conduct.fleet.closed:
+            raise closed_meanwhile() from None
         self._failures.append(error)
         if step.backend not in self._repeated:
             self._run.conduct.fleet[step.backend].retry_budget.lose()
@@ -301,6 +304,11 @@ class Race(Generic[T]):
             self._run.conduct.fleet.let_end(task)
         elif not task.cancelled() and task.exception() is None and self._discard is not None:
             self._run.conduct.fleet.keep(self._loop.create_task(self._discard(task.result())))
+
+
+def closed_meanwhile() -> RouterClosed:
+    """How a call ends that was under way when its router was closed."""
+    return RouterClosed("this router was closed while the call ran")
 
 
 def _content_was_sent(error: AttemptError) -> bool:

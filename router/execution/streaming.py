@@ -17,7 +17,7 @@ from .attempt import Attempt
 from .conduct import Run
 from .feed import Feed
 from .outcome import failed, out_of_time, refused
-from .race import Race, RaceFailed, StartAttempt
+from .race import Race, RaceFailed, StartAttempt, closed_meanwhile
 from .resumption import UnderWay, resume
 from .retry import backoff, may_retry
 from .silence import Silence, stalled
@@ -150,6 +150,8 @@ class Stream:
 
         Where nothing was shown yet it begins anew without a seam.
         """
+        if self._run.conduct.fleet.closed:
+            raise closed_meanwhile()
         lost: RaceFailed | None = None
         if failure.disposition.next_backend and self._run.request.labels.idempotent:
             try:

@@ -13,7 +13,8 @@ import pytest
 
 from edgewise.router import ConfigurationError, DeadlineExceeded, Router, RouterClosed
 from edgewise.router.config import Configuration
-from edgewise.testing import Script, ScriptedBackend
+from edgewise.router.options import RequestOptions
+from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 
 from .conftest import RouterMaker
 
@@ -105,7 +106,31 @@ def test_closing_ends_a_call_that_runs(configuration: Configuration) -> None:
         call = threads.submit(router.embed, ["x"], data_class="public", latency_budget=60.0, backend="cloud")
         assert begun.wait(5.0)
         router.close()
-        assert call.exception(5.0) is not None
+        assert isinstance(call.exception(5.0), RouterClosed)
+
+
+def test_closing_ends_all_calls_under_way_in_one_way_and_starts_nothing_for_them(make_router: RouterMaker) -> None:
+    async def main() -> None:
+        silent = Script(words=("one ", "two"), silent_after=1)
+        cloud, phone = ScriptedBackend("cloud", silent), ScriptedBackend("phone")
+        router = make_router(cloud, phone)
+        options: RequestOptions = {"data_class": "public", "latency_budget": 60.0}
+        streams = [router.stream("Hello", **options), router.stream("Hello", **options, stream_failover="none")]
+        for stream in streams:
+            assert (await anext(stream)).text == "one "
+        calls = [
+            asyncio.create_task(router.generate("Hello", **options)),
+            asyncio.create_task(router.embed(["Hello"], **options)),
+            *(asyncio.ensure_future(anext(stream)) for stream in streams),
+        ]
+        await asyncio.sleep(0.5)
+        await router.close()
+        for call in calls:
+            with pytest.raises(RouterClosed, match="closed while the call ran"):
+                await call
+        assert not phone.calls
+
+    run_in_virtual_time(main())
 
 
 def test_a_forked_child_is_told(configuration: Configuration) -> None:
@@ -182,8 +207,6 @@ def test_an_interrupt_ends_a_blocking_stream_as_an_interrupt(configuration: Conf
 
 
 def test_closing_does_not_wait_for_ever(make_router: RouterMaker) -> None:
-    from edgewise.testing import run_in_virtual_time
-
     class Stubborn(ScriptedBackend):
         async def generate(self, call, context):  # type: ignore[no-untyped-def]
             try:
