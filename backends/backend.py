@@ -143,10 +143,10 @@ class Backend(ABC):
         """
         return None
 
-    def has_new_credentials(self) -> bool:
-        """Whether its credentials have been replaced since it last used them; returns at once.
+    def is_mended(self, kind: FailureKind) -> bool:
+        """Whether what it failed by may have been mended since, such as credentials replaced; returns at once.
 
-        Asked of one that is out of use because its service refused them.
+        Asked of one that is out of use for a failure of this kind. True lets the next call try.
         """
         return False
 

@@ -77,7 +77,7 @@ class PathFault(StrEnum):
 
 
 class Quarantine(StrEnum):
-    """What only a person can mend is left alone until the router is configured anew, and said loudly."""
+    """What only a person can mend is left alone until a backend says that it may be mended, and said loudly."""
 
     TASK = "task"
     """The backend is left alone for this kind of work."""

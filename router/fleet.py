@@ -63,7 +63,7 @@ class Member:
         self.name = terms.name
         self.breaker = Breaker(clock, random_source)
         self.retry_budget = RetryBudget(clock)
-        self._quarantine = QuarantineWard(backend.has_new_credentials)
+        self._quarantine = QuarantineWard(backend.is_mended)
         self.estimators = {task: Estimator(priors[task], clock) for task in terms.tasks}
         self.slots = Slots(backend.capabilities.max_concurrency)
         self.tally = Tally()
@@ -105,7 +105,7 @@ class Member:
             breaker.failed(attempt, error)
         if self._quarantine.note(error, task):
             use = "out of use" if task is None else f"out of use for {task}"
-            log.error("backend %r is %s until its configuration is mended: %s", self.name, use, error.sentence)
+            log.error("backend %r is %s until it is mended: %s", self.name, use, error.sentence)
 
     def stats(self) -> BackendStats:
         """What is known of it now, for people and their dashboards."""
@@ -198,6 +198,14 @@ class Fleet:
     def start(self) -> None:
         """Begin to make every backend ready, in the background: a request meanwhile goes to one that is."""
         self._starting = [asyncio.create_task(self._start(member)) for member in self]
+
+    def start_again(self) -> None:
+        """Start what is down on this device, in the background: what it failed by may have been mended by now."""
+        down = [each for each in self if each.reach is None and each.backend.health().state is HealthState.DOWN]
+        for member in down:
+            member.breaker.try_now()
+        self._starting = [task for task in self._starting if not task.done()]
+        self._starting += [asyncio.create_task(self._start(member)) for member in down]
 
     async def started(self) -> None:
         """Wait until every backend is ready or has failed to be."""

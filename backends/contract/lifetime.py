@@ -74,7 +74,8 @@ class LifetimeTests(Suite):
 
     @on_loop
     async def test_a_change_of_the_network_costs_no_call(self) -> None:
-        assert self.backend.has_new_credentials() in {False, True}, "it is told at once, and is no coroutine"
+        for kind in FailureKind:
+            assert self.backend.is_mended(kind) in {False, True}, "it is told at once, and is no coroutine"
         task = min(self.backend.capabilities.tasks)
         under_way = asyncio.create_task(self.ask(task))
         await asyncio.sleep(0)

@@ -105,8 +105,9 @@ class GrpcBackend(RemoteBackend):
         if self._each is not None:
             await self._each.renew()
 
-    def has_new_credentials(self) -> bool:
-        return self._connection.files.replaced() or self._metadata.has_another()
+    def is_mended(self, kind: FailureKind) -> bool:
+        replaced = self._connection.files.replaced() or self._metadata.has_another()
+        return kind is FailureKind.CREDENTIALS and replaced
 
     async def start(self) -> None:
         refuse_after_fork()

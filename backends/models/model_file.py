@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -30,6 +31,9 @@ _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _ENGINES_READ = (".onnx", ".gguf", ".ort")
 _ONE_OF_SEVERAL = re.compile(r".*-\d{5}-of-(?!00001)\d{5}\.gguf")
 """llama.cpp finds the other parts of a model by the name of the first."""
+
+_SETTLED = 2_000_000_000
+"""Nanoseconds after which another change has another time, by the coarsest clock of a file system."""
 
 _Stamp = tuple[str, int, int, int, int, int]
 """Path, device, inode, size, and the times of the last writing and the last change: another file, another stamp."""
@@ -65,7 +69,7 @@ class ModelFile:
     settings: ModelSettings
     base: Path
     # Lives with the object, so that a worker that comes back after a crash does not wait for the same sum again.
-    _proven: set[tuple[_Stamp, ...]] = field(default_factory=set, init=False, repr=False, compare=False)
+    _sums: dict[tuple[_Stamp, ...], str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def locate(self) -> Path:
         """The path of the file that an engine opens, by a look at the file system alone.
@@ -92,23 +96,25 @@ class ModelFile:
     def verify(self) -> Path:
         """The path of the file that an engine opens, after reading all files whole and comparing their sha256.
 
-        What was proven once is not read again until it changes. Blocks; run it off the event loop. Raises
+        What was summed once is not read again until it changes. Blocks; run it off the event loop. Raises
         `ModelUnavailable` for a file that is missing, unreadable or altered.
         """
         path = self.locate()
         expected = self.pinned
         files = self.files()
         try:
+            now = time.time_ns()
             stamps = tuple(_stamp(file) for file in files)
             if expected is None:
                 for file in files:
                     file.open("rb").close()
                 return path
-            if stamps in self._proven:
-                return path
-            actual = self.sum(lambda done: None)
+            actual = self._sums.get(stamps) or self.sum(lambda done: None)
         except OSError as error:
             raise self._unreadable(path, error) from None
+        self._sums.clear()
+        if all(stamp[-1] < now - _SETTLED for stamp in stamps):
+            self._sums[stamps] = actual
         if actual != expected:
             of_all = " over all its files" if is_folder(self.source) else ""
             raise self.unavailable(
@@ -120,7 +126,6 @@ class ModelFile:
                 f"is one part of several, and its sha256 proves this part alone; end `models.{self.name}.source` with "
                 "the folder of all parts and a /, and name the first part by `file`"
             )
-        self._proven.add(stamps)
         return path
 
     def sum(self, progress: Callable[[int], None]) -> str:

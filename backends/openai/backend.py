@@ -86,8 +86,9 @@ class OpenaiBackend(RemoteBackend):
             await self._clients.leave(client)
         raise failed
 
-    def has_new_credentials(self) -> bool:
-        return self._clients.files.replaced() or (self._tokens is not None and self._tokens.has_another())
+    def is_mended(self, kind: FailureKind) -> bool:
+        replaced = self._clients.files.replaced() or (self._tokens is not None and self._tokens.has_another())
+        return kind is FailureKind.CREDENTIALS and replaced
 
     async def network_changed(self) -> None:
         await self._clients.renew()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from ...core.failure import FailureKind
 from ..backend import Backend, BackendHealth, HealthState
 from .worker_process import WorkerProcess
 
@@ -26,6 +27,10 @@ class WorkerBackend(Backend):
         health = self.worker.health
         fallback = str(self.worker.info.get("fallback", ""))
         return BackendHealth(health.state, fallback) if health.state is HealthState.READY else health
+
+    def is_mended(self, kind: FailureKind) -> bool:
+        """Whether the worker may look again for a model that it could not use."""
+        return kind is FailureKind.MODEL_UNAVAILABLE and self.worker.health.state is not HealthState.DOWN
 
     async def start(self) -> None:
         """Prove the model files, start the worker, load. Raises `AttemptError` when that cannot be."""

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from ...core.deadline import Deadline
+from ...core.duration import format_duration
 from ...core.errors import ModelUnavailable
 from ...core.failure import AttemptError, FailureKind
 from ...core.request import Priority
@@ -22,19 +23,22 @@ from .turns import Turns
 _CRASHES_TO_GIVE_UP = 5
 _WITHIN = 60.0
 _BACKOFF = (0.0, 0.25, 0.5, 1.0)  # Seconds before the restart after the first, second, … crash.
+_UNTIL_MENDED = 30.0  # Seconds after which it may try again a model that could not be used.
+_FIRST_REST, _LONGEST_REST = 60.0, 600.0  # Seconds after which it may after crashes; twice as long each time.
 
 
 class WorkerProcess:
     """One engine, named ``module:factory`` (a callable without arguments that makes an `engine.Engine`).
 
-    ``settings`` go to `Engine.load` as JSON. A function that makes them may block and read files: each `start` calls it
-    in the loop's default executor, and its `ModelUnavailable` becomes MODEL_UNAVAILABLE. After a crash of native code
-    ``settings_after_crash`` are laid over them, for good. ``concurrency`` calls run at once, on as many engine threads;
-    others wait, by priority and then by arrival, also while the engine loads or comes back. A worker that answers no
-    ping for ``hang_after`` seconds is killed, and so is one that holds more than ``memory_limit`` bytes, or has not
-    loaded its model after ``loading_seconds`` of processor time. After five crashes within a minute it stays down until
-    `start` is called again. Where nothing is asked of it for ``idle_unload`` seconds the process is ended, and the next
-    call waits for a new one.
+    ``settings`` go to `Engine.load` as JSON. A function that makes them may block and read files: it is called before
+    each start of a process, in the loop's default executor, and its `ModelUnavailable` becomes MODEL_UNAVAILABLE. After
+    a crash of native code ``settings_after_crash`` are laid over them, for good. ``concurrency`` calls run at once, on
+    as many engine threads; others wait, by priority and then by arrival, also while the engine loads or comes back. A
+    worker that answers no ping for ``hang_after`` seconds is killed, and so is one that holds more than
+    ``memory_limit`` bytes, or has not loaded its model after ``loading_seconds`` of processor time. After five crashes
+    within a minute, or where the model cannot be used, it refuses all calls until `start` is called again, or for a
+    while: the first call after that tries again. Where nothing is asked of it for ``idle_unload`` seconds the process
+    is ended, and the next call waits for a new one.
 
     Belongs to the event loop that `start` runs on. Raises `AttemptError` only: a worker's death is CRASHED (by a
     signal, an exit, or its memory limit), STALLED (it hung) or PROTOCOL (it sent nonsense), an exception of the engine
@@ -103,7 +107,9 @@ class WorkerProcess:
 
         Raises `AttemptError` when it cannot. Cancelling the wait does not stop the loading; `stop` does.
         """
-        if self._life is None or self._life.done():
+        if self._life is None or self._failure is not None:
+            if self._life is not None:
+                self._life.cancel()  # It rests, without a process.
             self._become(HealthState.LOADING, "the engine loads its model")
             self._turns.close()
             self._life = asyncio.get_running_loop().create_task(self._live())
@@ -162,26 +168,44 @@ class WorkerProcess:
         return await _only(self._child.ask(question, on_end=self._note_use))
 
     async def _live(self) -> None:
-        """Keep a process alive until it is given up, or this task is cancelled."""
+        """Keep a process alive until this task is cancelled. Where that is given up, rest, and try again for a call."""
+        clock = asyncio.get_running_loop().time
+        after_crashes = _FIRST_REST
+        while True:
+            begun = clock()
+            failure = await self._live_until_given_up()
+            if clock() - begun > _LONGEST_REST:
+                after_crashes = _FIRST_REST
+            rest = _UNTIL_MENDED if failure.kind is FailureKind.MODEL_UNAVAILABLE else after_crashes
+            after_crashes = min(2 * after_crashes, _LONGEST_REST)
+            when = f"the first call after {format_duration(rest)} tries again, or a reload of the configuration at once"
+            self._give_up(AttemptError(failure.kind, f"{failure.sentence}; {when}"))
+            await asyncio.sleep(rest)
+            self._become(HealthState.LOADING, f"{failure.sentence}; a call tries again")
+            self._turns.close()
+            self._wanted.clear()
+            await self._wanted.wait()
+
+    async def _live_until_given_up(self) -> AttemptError:
         try:
-            failure = await self._keep_alive()
+            return await self._keep_alive()
         except ModelUnavailable as error:
-            failure = AttemptError(FailureKind.MODEL_UNAVAILABLE, str(error))
+            return AttemptError(FailureKind.MODEL_UNAVAILABLE, str(error))
         except AttemptError as error:
-            failure = error
+            return error
         except Exception as error:  # noqa: BLE001  # whoever waits for the start is told of any
             sentence = f"the engine of backend {self._name!r} cannot be kept running ({type(error).__name__})"
-            failure = AttemptError(FailureKind.INTERNAL, sentence)
-        self._give_up(failure)
+            return AttemptError(FailureKind.INTERNAL, sentence)
 
     async def _keep_alive(self) -> AttemptError:
         """Start one process after another; why there is to be no more. Raises `AttemptError` where none can load."""
-        settings = await self._read_settings()
         await asyncio.to_thread(remove_leftovers)
+        overlay: JsonObject = {}
         clock = asyncio.get_running_loop().time
         crashes: deque[float] = deque(maxlen=_CRASHES_TO_GIVE_UP)
         while True:
-            reason = await self._live_once(settings)
+            # Read anew for each process: reading proves the model files, which may have changed meanwhile.
+            reason = await self._live_once({**await self._read_settings(), **overlay})
             if reason is None:
                 self._become(
                     HealthState.LOADING, "the engine had nothing to do and was unloaded; a call loads it again"
@@ -190,10 +214,10 @@ class WorkerProcess:
                 continue
             crashes.append(clock())
             if len(crashes) == _CRASHES_TO_GIVE_UP and crashes[-1] - crashes[0] < _WITHIN:
-                sentence = f"{reason.sentence}, {_CRASHES_TO_GIVE_UP} times within a minute; it is not started again"
+                sentence = f"{reason.sentence}, {_CRASHES_TO_GIVE_UP} times within a minute"
                 return AttemptError(reason.kind, sentence)
             if reason.native_crash:
-                settings = {**settings, **self._settings_after_crash}
+                overlay = self._settings_after_crash
             recent = sum(crashes[-1] - crash < _WITHIN for crash in crashes)
             await asyncio.sleep(_BACKOFF[min(recent, len(_BACKOFF)) - 1])
 

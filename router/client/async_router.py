@@ -140,7 +140,7 @@ class AsyncRouter:
 
         Raises `ConfigurationError` where it does not load or wants other backends; then nothing has changed. Requests
         under way keep their plans; what they still start is judged by the newest walls, and what runs where these
-        forbid it is stopped.
+        forbid it is stopped. What is down on this device, such as an engine whose model was missing, is started again.
         """
         from .reload import new_version
 
@@ -148,6 +148,7 @@ class AsyncRouter:
         loop = asyncio.get_running_loop()
         async with self._reloading:  # an older version must not overtake a newer one
             self._take(await loop.run_in_executor(None, new_version, self.configuration, path))
+            await asyncio.sleep(0)  # What starts again has begun to before the next request is planned.
 
     def _take(self, configuration: Configuration) -> None:
         from .reload import withdraw_forbidden
@@ -156,6 +157,7 @@ class AsyncRouter:
         self._decider.policy = configuration.policy
         if self._conduct is not None:
             self._conduct.fleet.take_terms(configuration.policy.terms)
+            self._conduct.fleet.start_again()
             withdraw_forbidden(self._conduct.under_way, configuration.policy)
 
     @property

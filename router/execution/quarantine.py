@@ -1,4 +1,4 @@
-"""What a backend cannot do until a person mends its configuration."""
+"""What a backend cannot do until a person mends something."""
 
 from __future__ import annotations
 
@@ -19,28 +19,27 @@ class _Cause(NamedTuple):
 class QuarantineWard:
     """One backend's quarantine, for a kind of work or altogether.
 
-    It ends with the router, and for refused credentials when ``has_new_credentials`` says that others are there.
+    It ends with the router, or when ``is_mended`` says of a kind of failure that its cause may be gone.
     """
 
-    def __init__(self, has_new_credentials: Callable[[], bool]) -> None:
-        self._has_new_credentials = has_new_credentials
+    def __init__(self, is_mended: Callable[[FailureKind], bool]) -> None:
+        self._is_mended = is_mended
         self._causes: dict[Task | None, _Cause] = {}
 
     def refusal(self, task: Task) -> NotReady | None:
         """Why this kind of work is not given to the backend, or ``None``."""
         if not self._causes:
             return None
+        self._drop_the_mended()
         cause = self._cause(task)
-        if cause is not None and cause.kind is FailureKind.CREDENTIALS and self._has_new_credentials():
-            self._causes = {key: each for key, each in self._causes.items() if each.kind is not FailureKind.CREDENTIALS}
-            cause = self._cause(task)
         if cause is None:
             return None
-        sentence = f"out of use until its configuration is mended: {cause.sentence}"
+        sentence = f"out of use until it is mended: {cause.sentence}"
         return NotReady(RefusalCode.QUARANTINED, sentence)
 
     def reasons(self, tasks: Iterable[Task]) -> dict[Task, str]:
         """Why it is out of use, for each of these kinds of work that it is."""
+        self._drop_the_mended()
         causes = {task: self._cause(task) for task in tasks}
         return {task: cause.sentence for task, cause in causes.items() if cause is not None}
 
@@ -53,6 +52,10 @@ class QuarantineWard:
         new = key not in self._causes
         self._causes[key] = _Cause(error.kind, error.sentence)
         return new
+
+    def _drop_the_mended(self) -> None:
+        mended = {kind for kind in {cause.kind for cause in self._causes.values()} if self._is_mended(kind)}
+        self._causes = {key: cause for key, cause in self._causes.items() if cause.kind not in mended}
 
     def _cause(self, task: Task) -> _Cause | None:
         return self._causes.get(None) or self._causes.get(task)

@@ -241,6 +241,31 @@ def test_what_a_backend_cannot_do_does_not_cost_it_the_rest(make_router: RouterM
     run_in_virtual_time(main())
 
 
+def test_what_says_that_it_may_be_mended_is_asked_again(make_router: RouterMaker) -> None:
+    class Mendable(ScriptedBackend):
+        mended = False
+
+        def is_mended(self, kind: FailureKind) -> bool:
+            return self.mended and kind is FailureKind.MODEL_UNAVAILABLE
+
+    phone = Mendable("phone", failing(FailureKind.MODEL_UNAVAILABLE))
+
+    async def main() -> None:
+        async with make_router(phone) as router:
+            for _ in range(3):
+                with pytest.raises(BackendError):
+                    await router.generate("Hello", data_class="public")
+            assert len(phone.calls) == 1
+            assert router.stats().backends["phone"].quarantine
+            phone.mended = True
+            assert not router.stats().backends["phone"].quarantine
+            with pytest.raises(BackendError):
+                await router.generate("Hello", data_class="public")
+            assert len(phone.calls) == 2
+
+    run_in_virtual_time(main())
+
+
 def test_a_backend_that_fell_silent_is_tried_again_before_long(make_router: RouterMaker) -> None:
     silent = True
     cloud = ScriptedBackend("cloud", lambda _: Script(silent_after=0) if silent else Script())

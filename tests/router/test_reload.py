@@ -21,6 +21,12 @@ from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
 from ..cloud_and_gateway import TEXT, strict
 
 STRICT = strict(TEXT)
+ON_DEVICE = """
+version: 1
+models: {small: {source: "file:small.gguf"}}
+backends: {phone: {kind: llama_cpp, model: small, location: device}}
+policy: {data_classes: {personal: {process_in: [EU]}}, default_data_class: personal}
+"""
 
 
 class Gated(ScriptedBackend):
@@ -95,6 +101,23 @@ async def test_a_bad_version_changes_nothing_and_says_why(file: Path, right: str
             await router.reload()
         assert router.policy_version == version
         assert (await router.generate("a text")).backend == "cloud"
+
+
+async def test_what_is_down_on_this_device_is_started_again(tmp_path: Path) -> None:
+    file = tmp_path / "edgewise.yaml"
+    write(file, ON_DEVICE)
+    async with AsyncRouter.from_yaml(file) as router:
+        await router.ready()
+        for _ in range(2):
+            with pytest.raises(BackendError, match="'small' has no file at"):
+                await router.generate("one")
+        (tmp_path / "small.gguf").write_bytes(b"no model")
+        with pytest.raises(BackendError, match=r"'small' has no file at .* or a reload of the configuration at once"):
+            await router.generate("two")
+        await router.reload()
+        with pytest.raises(BackendError, match="the first call after") as caught:  # it was opened, and is none
+            await router.generate("three", latency_budget=20.0)
+        assert "has no file" not in str(caught.value)
 
 
 async def test_a_file_that_is_gone_changes_nothing(file: Path) -> None:

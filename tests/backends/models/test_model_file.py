@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from edgewise.backends.models import ModelFile, ModelSettings
+from edgewise.backends.models import ModelFile, ModelSettings, model_file
 from edgewise.core.errors import ModelUnavailable
 
 WEIGHTS = b"weights" * 1000
@@ -82,12 +83,37 @@ def test_a_file_altered_after_it_was_proven_is_refused(base: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="this system does not count a process's reads")
-def test_a_proven_file_is_not_read_again(base: Path) -> None:
+def test_a_proven_file_is_not_read_again(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_file, "_SETTLED", 0)
     file = model(base, "file:small.bin", SHA256)
     file.verify()
     before = _bytes_read()
     file.verify()
     assert _bytes_read() - before < len(WEIGHTS)
+
+
+def test_a_file_whose_time_would_not_tell_of_another_change_is_read_again(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_file, "_stamp", lambda path: (str(path), 1, 1, 1, 1, time.time_ns() // 10**9 * 10**9))
+    file = model(base, "file:small.bin", SHA256)
+    file.verify()
+    (base / "small.bin").write_bytes(WEIGHTS[::-1])
+    assert "is altered" in refusal(file)
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="this system does not count a process's reads")
+def test_an_altered_file_is_read_once_and_put_right_is_taken(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_file, "_SETTLED", 0)
+    (base / "small.bin").write_bytes(WEIGHTS[::-1])
+    file = model(base, "file:small.bin", SHA256)
+    first = refusal(file)
+    before = _bytes_read()
+    assert refusal(file) == first
+    assert _bytes_read() - before < len(WEIGHTS)
+    (base / "small.bin").unlink()
+    (base / "small.bin").write_bytes(WEIGHTS)
+    file.verify()
 
 
 def _bytes_read() -> int:
@@ -234,7 +260,8 @@ def test_a_folder_is_proven_by_one_sum_over_all_its_files(base: Path) -> None:
     assert "is altered" in refusal(pinned)
 
 
-def test_a_proven_folder_is_not_read_again(base: Path) -> None:
+def test_a_proven_folder_is_not_read_again(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_file, "_SETTLED", 0)
     folder(base)
     pinned = model(base, "file:many/", folder_sum("Z", "model.onnx", "sub/weights"))
     pinned.verify()

@@ -100,9 +100,9 @@ async def test_certificates_that_are_replaced_hold_from_then_on(
     tls = TlsSettings(pem(tmp_path / "roots.pem", trustme.CA().cert_pem))
     backend = make_backend(url, tls=tls)
     assert (await failure_of(backend)).kind is FailureKind.PROTOCOL
-    assert not backend.has_new_credentials()
+    assert not backend.is_mended(FailureKind.CREDENTIALS)
     pem(tmp_path / "roots.pem", authority.cert_pem)
-    assert backend.has_new_credentials()
+    assert backend.is_mended(FailureKind.CREDENTIALS)
     async with asyncio.timeout(5):
         while await outcome(collect(backend.generate(CALL, within(5)))) is not None:  # noqa: ASYNC110  # nothing tells of a look
             await asyncio.sleep(0.05)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import os
 import signal
 import sys
@@ -12,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from edgewise.backends import HealthState
+from edgewise.backends.models import ModelFile, ModelSettings
 from edgewise.backends.process import worker_process
 from edgewise.backends.process.engine import Parcel
 from edgewise.backends.process.frames import JsonObject
 from edgewise.backends.process.replies import WINDOW
 from edgewise.backends.process.worker_process import WorkerProcess
+from edgewise.core.errors import ModelUnavailable
 from edgewise.core.failure import AttemptError, FailureKind
 from edgewise.core.request import Priority
 
@@ -294,6 +297,37 @@ async def test_after_a_native_crash_the_other_settings_are_used() -> None:
     await worker.stop()
 
 
+@pytest.mark.parametrize("ended_by", ["a crash", "having nothing to do"])
+async def test_a_process_that_comes_back_opens_nothing_that_was_altered_meanwhile(
+    tmp_path: Path, ended_by: str
+) -> None:
+    file = tmp_path / "weights"
+    file.write_bytes(b"weights")
+    proven = ModelSettings(f"file:{file}", hashlib.sha256(b"weights").hexdigest())
+    model = ModelFile("small", proven, tmp_path)
+
+    def settings() -> JsonObject:
+        return {"path": str(model.verify())}
+
+    idle = 0.1 if ended_by != "a crash" else None
+    worker = WorkerProcess("probe", PROBE, settings, idle_unload=idle)
+    await worker.start()
+    file.write_bytes(b"poisons")
+    if ended_by == "a crash":
+        await failure_of(worker, {"do": "die", "signal": int(signal.SIGKILL)})
+    async with asyncio.timeout(10):
+        while worker.pid is not None:  # noqa: ASYNC110  # an end is no event
+            await asyncio.sleep(0)
+    again = await failure_of(worker, {"do": "echo"})
+    with pytest.raises(ModelUnavailable) as first:
+        ModelFile("small", proven, tmp_path).verify()
+    assert again.kind is FailureKind.MODEL_UNAVAILABLE
+    assert again.sentence.startswith(str(first.value))
+    assert worker.health.state is HealthState.DOWN
+    assert worker.health.sentence == again.sentence
+    await worker.stop()
+
+
 async def test_a_worker_beyond_its_memory_limit_is_ended_with_the_reason_and_comes_back() -> None:
     worker = WorkerProcess("probe", PROBE, {}, memory_limit=400 << 20)
     await worker.start()
@@ -316,6 +350,62 @@ async def test_five_crashes_in_a_minute_are_enough_and_a_new_start_tries_again()
     await worker.start()
     await echo(worker)
     await worker.stop()
+
+
+async def _rested(worker: WorkerProcess) -> None:
+    async with asyncio.timeout(10):
+        while worker.health.state is HealthState.DOWN:  # noqa: ASYNC110  # waits for a state, which is no event
+            await asyncio.sleep(0)
+
+
+async def test_what_crashes_too_often_rests_twice_as_long_each_time_and_then_serves_the_first_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_process, "_CRASHES_TO_GIVE_UP", 2)
+    monkeypatch.setattr(worker_process, "_FIRST_REST", 0.1)
+    worker = WorkerProcess("probe", PROBE, {})
+    await worker.start()
+    for rest in ("100 ms", "200 ms"):
+        for _ in range(2):
+            await failure_of(worker, {"do": "die", "signal": int(signal.SIGKILL)})
+        async with asyncio.timeout(10):
+            while worker.health.state is not HealthState.DOWN:  # noqa: ASYNC110  # waits for a state
+                await asyncio.sleep(0)
+        refused = await failure_of(worker, {"do": "echo"})
+        assert refused.kind is FailureKind.CRASHED
+        assert f"2 times within a minute; the first call after {rest} tries again" in refused.sentence
+        assert worker.health.sentence == refused.sentence
+        await _rested(worker)
+        assert worker.pid is None, "it was started for nobody"
+        await echo(worker)
+    await worker.stop()
+
+
+async def test_a_model_that_was_brought_is_found_by_the_first_call_after_a_while(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(worker_process, "_UNTIL_MENDED", 0.1)
+    file = tmp_path / "weights"
+    model = ModelFile("small", ModelSettings(f"file:{file}"), tmp_path)
+    worker = WorkerProcess("probe", PROBE, lambda: {"path": str(model.verify())})
+    with pytest.raises(AttemptError, match=r"has no file at .*; the first call after 100 ms tries again"):
+        await worker.start()
+    await _rested(worker)
+    assert (await failure_of(worker, {"do": "echo"})).kind is FailureKind.MODEL_UNAVAILABLE
+    assert worker.health.state is HealthState.DOWN
+    file.write_bytes(b"weights")
+    await _rested(worker)
+    await echo(worker)
+    await worker.stop()
+
+
+async def test_a_worker_that_rests_can_be_stopped_and_started() -> None:
+    worker = WorkerProcess("probe", PROBE, {"load": "refuse"})
+    for _ in range(2):
+        with pytest.raises(AttemptError):
+            await worker.start()
+    await worker.stop()
+    assert (await failure_of(worker, {"do": "echo"})).kind is FailureKind.PREEMPTED
 
 
 @pytest.mark.parametrize("state", ["idle", "native_sleep", "hold_interpreter", "stopped"])
