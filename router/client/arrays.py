@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 import numpy
@@ -75,6 +76,9 @@ def tensors_of(inputs: Mapping[str, object]) -> dict[str, Tensor]:
 
 
 def _array(name: str, value: object) -> numpy.ndarray:
+    # Importing it takes 25 ms, and nobody has such an array without.
+    if "numpy.ma" in sys.modules and numpy.ma.is_masked(value):
+        raise InvalidRequest(f"tensor {name!r} has masked elements, and no model takes a mask; fill them: `filled(0)`")
     try:
         return numpy.asarray(value)
     except (TypeError, ValueError, OverflowError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy
 import pytest
 
 from edgewise.router import AsyncRouter, InvalidRequest, Message, NoBackendPermitted
@@ -149,5 +150,16 @@ policy: {data_classes: {public: {process_in: [any]}}}
                 await router.infer("Zebulon Quartz has a fever", {"x": [1.0]}, data_class="public")
         assert "it has sum" in str(caught.value)
         assert "Quartz" not in f"{caught.value} {caught.value.decision.to_dict()}"
+
+    run_in_virtual_time(main())
+
+
+def test_elements_that_a_mask_hides_are_no_values(make_router: RouterMaker) -> None:
+    async def main() -> None:
+        async with make_router(ScriptedBackend("cloud")) as router:
+            for hidden in (numpy.ma.masked_array([[1.0, 2.0]], [[True, False]]), numpy.ma.masked):
+                with pytest.raises(InvalidRequest, match=r"'x' has masked elements.*filled\(0\)"):
+                    await router.infer("m", {"x": hidden}, data_class="public")
+            await router.infer("m", {"x": numpy.ma.masked_array([1.0], [False])}, data_class="public")
 
     run_in_virtual_time(main())
