@@ -87,7 +87,7 @@ class ChatTemplate:
     def _render(self, messages: Sequence[Mapping[str, str]]) -> str:
         try:
             return _BOUNDS.run(lambda: self._template.render(messages=messages, add_generation_prompt=True))
-        except (BeyondBounds, RecursionError):
+        except (BeyondBounds, RecursionError, OverflowError, MemoryError):  # the sandbox has Overflow for a long range
             sentence = "the model's chat template takes too much time or memory; use another file of this model"
             raise AttemptError(FailureKind.INTERNAL, sentence) from None
         except _Refusal:

@@ -74,6 +74,16 @@ def test_a_template_that_refuses_the_messages_or_cannot_be_read_is_a_typed_failu
     assert caught.value.kind is FailureKind.MODEL_UNAVAILABLE
 
 
+@pytest.mark.parametrize(
+    "source",
+    ["{% for n in range(10 ** 9) %}{% endfor %}", "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}"],
+)
+def test_a_template_that_is_without_measure_is_told_as_such(source: str) -> None:
+    with pytest.raises(AttemptError, match="too much time or memory") as caught:
+        ChatTemplate(source, bos="", eos="").render([{"role": "user", "content": "x"}])
+    assert caught.value.kind is FailureKind.INTERNAL
+
+
 def test_a_template_can_do_what_templates_do_and_nothing_else() -> None:
     source = (
         "{{ bos_token }}{{ strftime_now('%Y')|length }}{{ {'ä': 1}|tojson }}"
