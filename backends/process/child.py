@@ -275,8 +275,8 @@ class Child(asyncio.Protocol):
             return
         if self._memory_limit is not None and (held := own_memory(self.pid)) > self._memory_limit:
             sentence = (
-                f"the engine of backend {self._name!r} held {held >> 20} MiB of memory, more than its limit of "
-                f"{self._memory_limit >> 20} MiB, and was ended"
+                f"the engine of backend {self._name!r} held {_mebibytes(held)} of memory, more than its limit of "
+                f"{_mebibytes(self._memory_limit)}, and was ended"
             )
             self._kill(WorkerDied(FailureKind.CRASHED, sentence))
             return
@@ -361,3 +361,7 @@ def _signal(send: Callable[[], None]) -> None:
         send()
     except ProcessLookupError:
         return
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / (1 << 20):,.1f} MiB"

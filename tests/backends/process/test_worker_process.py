@@ -333,7 +333,7 @@ async def test_a_worker_beyond_its_memory_limit_is_ended_with_the_reason_and_com
     await worker.start()
     beyond = await failure_of(worker, {"do": "take_memory", "n": 500 << 20})
     assert beyond.kind is FailureKind.CRASHED
-    assert "more than its limit of 400 MiB" in str(beyond)
+    assert "more than its limit of 400.0 MiB" in str(beyond)
     await echo(worker)
     await worker.stop()
 
