@@ -11,7 +11,7 @@ import llama_cpp
 import numpy
 
 from ...core.failure import AttemptError, FailureKind
-from .native import Logits
+from ..chat.logprobs import Logits
 from .vocabulary import Vocabulary
 
 _Pointer = Any  # a ctypes pointer to llama_sampler; llama_cpp has no types

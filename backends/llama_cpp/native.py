@@ -11,15 +11,13 @@ import llama_cpp
 import numpy
 
 from ...core.failure import AttemptError, FailureKind
+from ..chat.logprobs import Logits
 from ..process.engine import Progress
 from ..process.frames import JsonObject
 from ..process.memory import all_memory, free_memory, locked_memory
 from .gguf_file import why_refused
 from .threads import default_threads
 from .vocabulary import Vocabulary
-
-Logits = numpy.ndarray[tuple[int], numpy.dtype[numpy.float32]]
-"""The unnormalised log-probabilities of a next token."""
 
 _ABORTED = 2
 

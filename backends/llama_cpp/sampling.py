@@ -9,6 +9,7 @@ from typing import Any
 import llama_cpp
 import numpy
 
+from ..chat.logprobs import logprobs as logprobs_of
 from ..process.frames import JsonObject
 from .constraint import Constraint, constraint
 from .grammar import grammar_of
@@ -92,18 +93,8 @@ def _chain(call: JsonObject, top_k: int) -> _Pointer:
 
 
 def logprobs(context: Context, token: int, top: int) -> list[object]:
-    """``[text, log-probability, [[text, log-probability], …]]`` of a token and of the ``top`` likeliest, best first.
-
-    By the model's own distribution, before temperature, top-k, top-p and grammar.
-    """
-    logits = context.logits().astype(numpy.float64)
-    logits -= logits.max()
-    values = logits - numpy.log(numpy.exp(logits).sum())
-    top = min(top, values.size)
-    likeliest = numpy.argpartition(-values, top - 1)[:top] if top else numpy.empty(0, numpy.int64)
-    best = sorted(likeliest.tolist(), key=lambda other: -values[other])
-    others = [[_text(context, other), float(values[other])] for other in best]
-    return [_text(context, token), float(values[token]), others]
+    """As `chat.logprobs`, of the token that comes next by what the context has read."""
+    return logprobs_of(context.logits(), token, top, lambda other: _text(context, other))
 
 
 def _text(context: Context, token: int) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy
 import onnxruntime_genai
 
-Logits = numpy.ndarray[Any, numpy.dtype[numpy.float64]]
+from ..chat.logprobs import Logits
 
 _Pointer = ctypes.c_void_p
 _FLOAT32, _FLOAT16 = 1, 10  # ONNX's numbers of the element types
@@ -116,14 +116,13 @@ class Generation:
             raw = ctypes.string_at(data.value or 0, size * dtype.itemsize)
         finally:
             _destroy_tensor(tensor)
-        last: Logits = numpy.frombuffer(raw, dtype).reshape(-1, shape[-1])[-1].astype(numpy.float64)
+        last: Logits = numpy.frombuffer(raw, dtype).reshape(-1, shape[-1])[-1].astype(numpy.float32)
         return last
 
     def prefer(self, logits: Logits) -> None:
         """Choose the next token by these, instead of by what the model thinks."""
-        values = numpy.ascontiguousarray(logits, dtype=numpy.float32)
-        shape = (ctypes.c_int64 * 2)(1, values.size)
-        data = values.ctypes.data_as(_Pointer)
+        shape = (ctypes.c_int64 * 2)(1, logits.size)
+        data = logits.ctypes.data_as(_Pointer)
         tensor = _make("OgaCreateTensorFromBuffer", data, shape, ctypes.c_size_t(2), ctypes.c_int(_FLOAT32))
         try:
             _call("OgaGenerator_SetLogits", self._generator, tensor)

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy
-
 from ...core.failure import AttemptError, FailureKind
+from ..chat.logprobs import logprobs
 from ..chat.output import Transcript
 from ..chat.prompt import Prompt
 from ..process.engine import Events, Parcel, RunningCall
 from ..process.frames import JsonObject
-from .genai_native import GenAiError, Generation, Logits, Model, generation
+from .genai_native import GenAiError, Generation, Model, generation
 from .guide import Guide, Guides
 from .vocabulary import TokenizerVocabulary, TokenText
 
@@ -154,8 +153,8 @@ class _Answer:
         token = self._next()
         if token in self.ends:
             return None
-        logprobs = None if logits is None or self.top is None else _logprobs(self.texts, logits, token, self.top)
-        return _Said(self.texts.add(token), logprobs)
+        likely = None if logits is None or self.top is None else logprobs(logits, token, self.top, self.texts.piece)
+        return _Said(self.texts.add(token), likely)
 
     def _next(self) -> int:
         if self.guide is None:
@@ -167,15 +166,3 @@ class _Answer:
         if token not in self.ends:
             self.guide.take(token)
         return token
-
-
-def _logprobs(texts: TokenText, logits: Logits, token: int, top: int) -> list[object]:
-    """``[text, log-probability, [[text, log-probability], …]]`` of a token and of the ``top`` likeliest, best first.
-
-    By the model's own distribution, before temperature, top-k and top-p.
-    """
-    values = logits - logits.max()
-    values -= numpy.log(numpy.exp(values).sum())
-    likeliest = numpy.argpartition(-values, top - 1)[:top] if 0 < top < values.size else numpy.arange(values.size)[:top]
-    best = sorted(likeliest.tolist(), key=lambda other: -values[other])
-    return [texts.piece(token), float(values[token]), [[texts.piece(other), float(values[other])] for other in best]]

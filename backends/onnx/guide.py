@@ -15,7 +15,7 @@ import numpy
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from ...core.failure import AttemptError, FailureKind
-from .genai_native import Logits
+from ..chat.logprobs import Logits
 from .vocabulary import TokenizerVocabulary
 
 if TYPE_CHECKING:
