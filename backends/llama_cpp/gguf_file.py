@@ -117,7 +117,7 @@ class _Header:
     def _skip(self, length: int) -> None:
         self._at += length
         if self._at > len(self._data):
-            raise _Odd(f"its file is cut short; {_AGAIN}")
+            raise _Odd(f"its file is cut short or damaged; {_AGAIN}")
 
     def _damaged(self) -> NoReturn:
         raise _Odd(f"its file is damaged; {_AGAIN}")

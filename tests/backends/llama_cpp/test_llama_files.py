@@ -75,7 +75,7 @@ async def test_an_architecture_that_llama_cpp_does_not_know_is_told(tmp_path: Pa
     assert failure.sentence.startswith("model 'tiny' cannot be loaded: ")
     assert "'unheard-of-xxx" in failure.sentence
     assert "upgrade llama-cpp-python" in failure.sentence
-    assert len(failure.sentence) < 300
+    assert "x" * 60 not in failure.sentence
 
 
 NUMBERS = struct.Struct("<4sIQQ")
@@ -112,7 +112,7 @@ async def test_a_file_that_is_cut_short_is_told_as_such(tmp_path: Path) -> None:
         os.truncate(path, int(path.stat().st_size * (1 - share)))
         failure = await refusal_to_load(backend_of(path))
         assert failure.kind is FailureKind.MODEL_UNAVAILABLE
-        assert failure.sentence == "model 'tiny' cannot be loaded: its file is cut short; fetch the file again"
+        assert "'tiny' cannot be loaded: its file is cut short or damaged; fetch the file again" in failure.sentence
 
 
 async def test_a_file_larger_than_the_memory_is_refused_unread(tmp_path: Path) -> None:
