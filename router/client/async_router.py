@@ -195,8 +195,8 @@ class AsyncRouter:
         """Answer a text or a conversation, chunk by chunk; the last chunk carries the whole `Answer`.
 
         The budgets count from this call. Leaving the loop early stops the work: at once with ``contextlib.aclosing``,
-        else when the generator is collected. For the options see `StreamOptions`. Raises what `generate` raises, and
-        `PartialAnswer`.
+        else when the generator is collected, or the budget ends. For the options see `StreamOptions`. Raises what
+        `generate` raises, and `PartialAnswer`.
         """
         started_at = asyncio.get_running_loop().time()
         content, labels = self._decider.generation(prompt, options, streaming=True)

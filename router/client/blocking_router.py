@@ -115,7 +115,8 @@ class Router:
         The options are `generate`'s, ``first_token_budget`` (seconds or ``'800ms'``) for the first chunk, and
         ``stream_failover`` (see `StreamOptions`). Raises what `generate` raises, and `PartialAnswer`, whose ``partial``
         has the text so far.
-        The iterator also is a context manager; leaving it, or its ``close()``, stops the work.
+        The iterator also is a context manager; leaving it, or its ``close()``, stops the work at once. Leaving
+        a ``for`` loop early does so when the iterator is collected, or the budget ends.
         """
         return BlockingStream(self._background, lambda: self._async.stream(prompt, **options))
 

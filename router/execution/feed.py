@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import AsyncGenerator
 
 from ...core.answer import Delta, GenerateEvent
+from ...core.failure import AttemptError, FailureKind
 from .attempt import Attempt
 
 MOST_AHEAD = 4096
@@ -20,6 +22,9 @@ class Feed:
     A task of its own takes what the backend sends. So a slow reader holds no engine and uses up no remote call's
     deadline; what is learned of the backend's pace is not the reader's; and a wait ends on time even where the backend
     does not let itself be interrupted. What waits for a slow reader is bounded, whatever the backend sends.
+
+    How it ends is the feed's to say, whether or not anybody reads: the attempt is judged, its work stopped and its slot
+    freed at once, and what has arrived waits for the reader.
     """
 
     def __init__(self, attempt: Attempt, events: AsyncGenerator[GenerateEvent, None]) -> None:
@@ -27,19 +32,22 @@ class Feed:
         self._events = events
         self._loop = asyncio.get_running_loop()
         self._arrived: deque[GenerateEvent] = deque()
-        self._end: Exception | None = None
+        self._failure: AttemptError | None = None
+        self._closing: asyncio.Task[None] | None = None
+        """There from its end on."""
         self._reader: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._resume_at = 0
         self._characters = 0
         """In what has arrived since the reader last had it all; never less than what waits."""
-        self._due = 0.0
+        self._due = math.inf
+        self._deadline = math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._taking = self._loop.create_task(self._take())
 
-    async def next(self, due: float) -> GenerateEvent | Exception | None:
-        """The next event, or what the stream ended with; ``None`` where nothing came by ``due`` on the loop's clock."""
-        if not self._arrived and self._end is None:
+    async def next(self, due: float) -> GenerateEvent | AttemptError | None:
+        """The next event, or what the stream failed with; ``None`` where nothing came by ``due`` (the loop's clock)."""
+        if not self._arrived and self._closing is None:
             self._due = due
             self._characters = 0
             if self._timer is None or self._timer.when() > due:
@@ -54,23 +62,33 @@ class Feed:
             if self._room is not None and len(self._arrived) <= self._resume_at:
                 _wake(self._room)
             return event
-        return self._end
+        return self._failure
 
-    def fail(self, error: Exception) -> None:
+    def keep_deadline(self) -> None:
+        """From now on end the stream at its attempt's deadline. Until its first event whoever waits for that does."""
+        if self._closing is None:
+            self._deadline = self._attempt.run.deadline.at
+            self._arm()
+
+    def fail(self, error: AttemptError) -> None:
         """End the stream with this error after what has arrived, however slow its backend is to stop."""
-        if self._end is not None:
-            return
-        self._end = error
-        # The task writes on to the one that it has.
-        self._arrived = deque(self._arrived)
-        self._taking.cancel()
-        if self._reader is not None:
-            _wake(self._reader)
+        self.end(error)
 
-    async def close(self) -> None:
+    def end(self, error: BaseException | None) -> asyncio.Task[None]:
+        """Judge the attempt (``None``: its answer is whole) and stop its work; returns that. The first end stands."""
+        if self._closing is None:
+            self._failure = self._attempt.settle(error)
+            # The task of a backend that is slow to stop writes on to the one that it has.
+            self._arrived = deque(self._arrived)
+            self._closing = self._attempt.close(self._stop)
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._reader is not None:
+                _wake(self._reader)
+        return self._closing
+
+    async def _stop(self) -> None:
         """Stop the work behind the stream, and wait until it has stopped."""
-        if self._timer is not None:
-            self._timer.cancel()
         self._taking.cancel()
         await asyncio.wait([self._taking])
         await self._events.aclose()
@@ -79,23 +97,23 @@ class Feed:
         attempt, arrived, loop = self._attempt, self._arrived, self._loop
         try:
             async for event in self._events:
-                if isinstance(event, Delta):
-                    attempt.token(event.tokens, loop.time())
-                    self._characters += len(event.text)
                 arrived.append(event)
+                if not isinstance(event, Delta):
+                    attempt.usage = event.usage
+                    self.end(None)
+                    return
+                attempt.token(event.tokens, loop.time())
+                self._characters += len(event.text)
                 if self._reader is not None:
                     _wake(self._reader)
                 if len(arrived) >= MOST_AHEAD or self._characters >= MOST_CHARACTERS_AHEAD:
                     await self._have_room(arrived)
-            self._ended(attempt.truncated())
-        except asyncio.CancelledError:
-            # Where `close` or `fail` cancelled it nobody reads this any more.
-            self._ended(attempt.cancelled_itself())
+            self.end(attempt.truncated())
+        except asyncio.CancelledError as cancelled:
+            # The event loop may end with the stream still open: that is no fault of the backend.
+            self.end(cancelled if self._taking.cancelling() else attempt.cancelled_itself())
         except Exception as error:  # noqa: BLE001  # the attempt judges it
-            self._ended(error)
-        finally:
-            if self._reader is not None:
-                _wake(self._reader)
+            self.end(error)
 
     async def _have_room(self, arrived: deque[GenerateEvent]) -> None:
         """Wait until the reader has read half of what waits, where that is too much."""
@@ -108,25 +126,31 @@ class Feed:
         self._room = None
         self._characters = sum(len(event.text) for event in arrived if isinstance(event, Delta))
 
-    def _ended(self, error: Exception) -> None:
-        """The first end stands."""
-        if self._end is None:
-            self._end = error
-
     def _arm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(self._due, self._look)
+        at = min(self._due, self._deadline)
+        self._timer = None if at == math.inf else self._loop.call_at(at, self._look)
 
     def _look(self) -> None:
         """The timer fires early when ``due`` has moved on since: one timer serves the whole stream."""
         self._timer = None
-        if self._reader is None:
+        now = self._loop.time()
+        if now >= self._deadline:
+            self._run_out()
             return
-        if self._loop.time() < self._due:
-            self._arm()
-        else:
-            _wake(self._reader)
+        if now >= self._due:
+            self._due = math.inf
+            if self._reader is not None:
+                _wake(self._reader)
+        self._arm()
+
+    def _run_out(self) -> None:
+        sentence = f"backend {self._attempt.step.backend!r} did not finish in time"
+        late = AttemptError(FailureKind.TIMED_OUT, sentence)
+        # One that waits for the reader is not to blame.
+        self.end(late if self._room is None else asyncio.CancelledError())
+        self._failure = late
 
 
 def _wake(future: asyncio.Future[None]) -> None:

@@ -67,7 +67,7 @@ async def run_generate(run: Run, stop: tuple[str, ...], max_output_tokens: int) 
         def go_on(again: Attempt, under_way: UnderWay) -> Awaitable[_Draft]:
             return carry(draft, again, again.resume, under_way)
 
-        resumed = await resume(attempt, failure, go_on, until)
+        resumed = await resume(run, attempt, failure, go_on, until)
         if resumed is None:
             raise failure
         return resumed

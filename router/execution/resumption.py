@@ -9,6 +9,7 @@ from typing import TypeVar
 from ...core.deadline import Deadline
 from ...core.failure import AttemptError, FailureKind
 from .attempt import Attempt
+from .conduct import Run
 from .retry import retry
 
 T = TypeVar("T")
@@ -18,7 +19,11 @@ UnderWay = Callable[[], None]
 
 
 async def resume(
-    broken: Attempt, failure: AttemptError, go_on: Callable[[Attempt, UnderWay], Awaitable[T]], until: Deadline
+    run: Run,
+    broken: Attempt,
+    failure: AttemptError,
+    go_on: Callable[[Attempt, UnderWay], Awaitable[T]],
+    until: Deadline,
 ) -> T | None:
     """Go on with a broken attempt's stream by attempts of their own; ``None`` where it is not under way ``until`` then.
 
@@ -27,7 +32,7 @@ async def resume(
     """
     if failure.kind is not FailureKind.UNREACHABLE or not broken.can_resume:
         return None
-    run, last = broken.run, broken
+    last = broken
 
     def wait(until: float | None) -> None:
         if not patience.expired():  # a backend that does not stop may still say something

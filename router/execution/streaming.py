@@ -44,21 +44,15 @@ class _Open:
     attempt: Attempt
     feed: Feed
     first: GenerateEvent | None
-    closing: asyncio.Task[None] | None = None
 
-    def finish(self, finish: Finish) -> None:
-        """The answer is whole."""
+    def cut(self, finish: Finish) -> None:
+        """The answer is whole, though its backend would say more."""
         self.attempt.usage = finish.usage
-        self.attempt.settle(None)
-        self.attempt.close(self.feed.close)
+        self.feed.end(None)
 
-    async def fail(self, error: BaseException) -> AttemptError | None:
-        """The stream broke or was left; returns the failure as the request should see it. The first end stands."""
-        failure = self.attempt.settle(error)
-        if self.closing is None:  # a second cancellation would cut the backend's own stopping short
-            self.closing = self.attempt.close(self.feed.close)
-        await asyncio.wait([self.closing], timeout=CLOSE_WAIT)
-        return failure
+    async def fail(self, error: BaseException) -> None:
+        """The stream broke or was left. The first end stands."""
+        await asyncio.wait([self.feed.end(error)], timeout=CLOSE_WAIT)
 
 
 class Stream:
@@ -98,12 +92,11 @@ class Stream:
                         seam = None
                     if self._text.stopped:
                         event = Finish(FinishReason.STOP, Usage(output_tokens=opened.attempt.tokens))
+                        opened.cut(event)
                         break
                 if isinstance(event, Finish):
-                    opened.finish(event)
                     break
-                failure = await opened.fail(event)
-                assert failure is not None
+                await opened.fail(failure := event)
                 if self._text.tokens >= self._max_output_tokens:
                     # Nothing was left to say but that.
                     event = Finish(FinishReason.LENGTH, Usage(output_tokens=opened.attempt.tokens))
@@ -122,14 +115,13 @@ class Stream:
             raise
         yield self._last_chunk(opened.attempt, event, seam)
 
-    async def _next(self, opened: _Open, silence: Silence | None) -> GenerateEvent | Exception:
+    async def _next(self, opened: _Open, silence: Silence | None) -> GenerateEvent | AttemptError:
         """The stream's next event, or what it failed with."""
         first, opened.first = opened.first, None
         if first is not None:
             return first
-        due = self._deadline if silence is None else min(self._deadline, silence.due(self._now()))
-        event = await opened.feed.next(due)
-        return self._stalled(opened.attempt) if event is None else event
+        event = await opened.feed.next(math.inf if silence is None else silence.due(self._now()))
+        return stalled(opened.attempt) if event is None else event
 
     async def _open_first(self) -> _Open:
         run = self._run
@@ -143,7 +135,8 @@ class Stream:
 
     async def _resumed(self, broken: Attempt, failure: AttemptError) -> _Open | None:
         """The same stream from where it broke; ``None`` where that fails, or takes longer than others can wait."""
-        return await resume(broken, failure, self._open_resumed, Deadline(self._last_safe(broken.step.backend)))
+        until = Deadline(self._last_safe(broken.step.backend))
+        return await resume(self._prolonged(), broken, failure, self._open_resumed, until)
 
     async def _take_over(self, broken: Attempt, failure: AttemptError) -> tuple[_Open, Seam | None]:
         """The stream that goes on after one broke, and the seam to it: continued, or else begun anew.
@@ -200,8 +193,12 @@ class Stream:
         return True
 
     async def _race(self, steps: Sequence[Step], start: StartAttempt[_Open]) -> _Open:
-        run = replace(self._run, read_for=self._deadline - self._run.deadline.at)
+        run = self._prolonged()
         return await Race(run, steps, start, run.deadline, discard=_discard, may_repeat=False).result()
+
+    def _prolonged(self) -> Run:
+        """The request with the time that its reader has taken, for whoever goes on from here."""
+        return replace(self._run, read_for=self._deadline - self._run.deadline.at)
 
     def _broken(self, broken: Attempt, failure: AttemptError, lost: RaceFailed | None) -> EdgewiseError:
         decision = self._run.decision
@@ -234,12 +231,12 @@ class Stream:
     async def _first_event(self, attempt: Attempt, feed: Feed) -> _Open:
         try:
             first = await feed.next(math.inf)
-        except BaseException:
-            attempt.close(feed.close)
+        except BaseException as left:
+            feed.end(left)
             raise
         if isinstance(first, Delta | Finish):
+            feed.keep_deadline()
             return _Open(attempt, feed, first)
-        attempt.close(feed.close)
         raise first or attempt.truncated()
 
     def _last_chunk(self, attempt: Attempt, finish: Finish, seam: Seam | None) -> Chunk:
@@ -285,11 +282,6 @@ class Stream:
         """The last safe moment of whoever would; the deadline where nobody would."""
         able = self._successor(backend)
         return self._deadline if able is None else self._deadline - able.prediction.total.quantile_95()
-
-    def _stalled(self, attempt: Attempt) -> AttemptError:
-        if self._now() >= self._deadline:
-            return AttemptError(FailureKind.TIMED_OUT, f"backend {attempt.step.backend!r} did not finish in time")
-        return stalled(attempt)
 
     def _not_failed(self) -> list[Step]:
         """The steps that are left: neither failed nor, where the request was too long for one, no longer than that."""

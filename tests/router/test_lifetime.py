@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from edgewise.backends import Capabilities
+from edgewise.core.request import Task
 from edgewise.router import ConfigurationError, DeadlineExceeded, Router, RouterClosed
 from edgewise.router.config import Configuration
 from edgewise.router.options import RequestOptions
@@ -189,6 +191,27 @@ def test_any_thread_may_close_a_stream(configuration: Configuration) -> None:
                 pass
             chunks.close()
             assert reader.result(5.0) == []
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "left to its budget"])
+def test_a_blocking_stream_that_is_left_and_kept_holds_nobody_up(configuration: Configuration, closed: bool) -> None:
+    """Leaving a ``for`` loop cannot be told from a pause: `close` says it at once, and the budget at last."""
+    endless = Script(words=("one ",) * 100_000, every=0.01)
+    can = Capabilities(frozenset(Task), max_concurrency=1)
+    cloud = ScriptedBackend("cloud", lambda number: Script() if number else endless, capabilities=can)
+    with Router(configuration, backends={"cloud": cloud}) as router:
+        chunks = router.stream("Hello", data_class="public", backend="cloud", latency_budget=60.0 if closed else 0.3)
+        for _ in chunks:
+            break
+        if closed:
+            chunks.close()
+        assert router.generate("Hello", data_class="public", backend="cloud", latency_budget=20.0).text
+        assert cloud.calls[0].outcome == ["cancelled"]
+        if closed:
+            assert next(chunks, None) is None
+        else:
+            with pytest.raises(DeadlineExceeded):
+                list(chunks)
 
 
 def test_an_interrupt_ends_a_blocking_stream_as_an_interrupt(configuration: Configuration) -> None:

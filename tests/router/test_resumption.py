@@ -46,6 +46,23 @@ def test_a_lost_stream_goes_on_without_a_seam(make_router: RouterMaker, lost_aft
     assert not phone.calls
 
 
+def test_a_stream_that_was_lost_while_its_reader_was_slow_is_resumed_within_the_time_that_he_took(
+    make_router: RouterMaker,
+) -> None:
+    cloud = losing(2)
+
+    async def main() -> None:
+        async with make_router(cloud) as router:
+            text = []
+            async for chunk in router.stream("Hello", data_class="public", latency_budget=5.0):
+                text.append(chunk.text)
+                if len(text) == 1:
+                    await asyncio.sleep(60.0)
+            assert text == [*WORDS, ""]
+
+    run_in_virtual_time(main())
+
+
 def test_an_answer_that_is_waited_for_is_resumed_too(make_router: RouterMaker) -> None:
     cloud = losing(1, 3)
 

@@ -6,17 +6,22 @@ import asyncio
 import gc
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
-from edgewise.backends import CallContext
+from edgewise.backends import CallContext, Capabilities
 from edgewise.core.answer import Delta, Finish, GenerateEvent
 from edgewise.core.content import GenerateInput
+from edgewise.core.request import Task
 from edgewise.router import (
     AsyncRouter,
     AttemptError,
+    Chunk,
+    DeadlineExceeded,
     FailureKind,
     FinishReason,
+    PartialAnswer,
     RequestError,
 )
 from edgewise.testing import Script, ScriptedBackend, run_in_virtual_time
@@ -183,6 +188,143 @@ def test_a_backend_that_is_far_ahead_is_left_alone_until_half_of_that_is_read(ma
                 await anext(chunks)
             await asyncio.sleep(1.0)
             assert sent >= ahead + 2000
+
+    run_in_virtual_time(main())
+
+
+class Alone(ScriptedBackend):
+    """Takes one call at a time, like an engine on the device."""
+
+    def __init__(self, name: str, script: Script) -> None:
+        super().__init__(name, script, capabilities=Capabilities(frozenset(Task), continues=True, max_concurrency=1))
+
+
+class KeepsItsDeadline(Alone):
+    """Ends a call at the deadline that it was given, like a remote service."""
+
+    async def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
+        try:
+            async with asyncio.timeout_at(context.deadline.at):
+                async for event in super().generate(call, context):
+                    yield event
+        except TimeoutError:
+            raise AttemptError(FailureKind.TIMED_OUT, "it did not finish in time") from None
+
+
+async def rest_of(chunks: AsyncGenerator[Chunk, None]) -> str:
+    return "".join([chunk.text async for chunk in chunks])
+
+
+@pytest.mark.parametrize("kind", [Alone, KeepsItsDeadline], ids=["local", "remote"])
+@pytest.mark.parametrize("others", [[], ["phone"]], ids=["alone", "two"])
+def test_a_stream_that_is_kept_and_not_read_ends_with_its_budget(
+    make_router: RouterMaker, kind: type[Alone], others: list[str]
+) -> None:
+    cloud = kind("cloud", Script(words=("one ",) * 30, every=0.4))
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with make_router(cloud, *map(ScriptedBackend, others)) as router:
+            begun = loop.time()
+            chunks = router.stream("Hello", data_class="public", latency_budget=5.0)
+            await anext(chunks)
+            await asyncio.sleep(begun + 4.95 - loop.time())
+            assert router.stats().backends["cloud"].queue.running == 1
+            await asyncio.sleep(0.1)
+            assert router.stats().backends["cloud"].queue.running == 0
+            assert cloud.calls[0].outcome == ["cancelled"]
+            await asyncio.sleep(60.0)
+            again = loop.time()
+            with pytest.raises(DeadlineExceeded) as caught:
+                await rest_of(chunks)
+            assert loop.time() == pytest.approx(again, abs=0.05)
+            # All that came in time, as to a reader who waited.
+            assert caught.value.partial == "one " * 13
+            assert caught.value.decision.attempts[0].failure is FailureKind.TIMED_OUT
+
+    run_in_virtual_time(main())
+
+
+@pytest.mark.parametrize("resumed", [False, True], ids=["the first", "one that goes on with it"])
+def test_whoever_goes_on_with_a_stream_ends_with_its_budget_too(make_router: RouterMaker, resumed: bool) -> None:
+    words = ("one ", "two ", *("three ",) * 300)
+    slow = Script(words, every=0.04, failure=None if resumed else BROKEN, fails_after=2)
+    slow = replace(slow, lost_after=(2,) if resumed else ())
+    can = Capabilities(frozenset(Task), continues=True, resumes=resumed, max_concurrency=1)
+    cloud = ScriptedBackend("cloud", slow, capabilities=can)
+    phone = Alone("phone", Script(("three ",) * 300, every=0.04))
+
+    async def main() -> None:
+        async with make_router(cloud, *([] if resumed else [phone])) as router:
+            chunks = router.stream("Hello", data_class="public", latency_budget=5.0)
+            assert [(await anext(chunks)).text for _ in range(3)] == ["one ", "two ", "three "]
+            name = "cloud" if resumed else "phone"
+            assert router.stats().backends[name].queue.running == 1
+            await asyncio.sleep(5.0)
+            assert router.stats().backends[name].queue.running == 0
+            with pytest.raises(DeadlineExceeded):
+                await rest_of(chunks)
+
+    run_in_virtual_time(main())
+
+
+@pytest.mark.parametrize("breaks", [False, True], ids=["whole", "broken"])
+def test_what_is_over_holds_no_slot_while_it_waits_to_be_read(make_router: RouterMaker, breaks: bool) -> None:
+    script = Script(("one ", "two ", "three"), every=0.5, failure=BROKEN if breaks else None, fails_after=2)
+    cloud = Alone("cloud", script)
+
+    async def main() -> None:
+        async with make_router(cloud) as router:
+            chunks = router.stream("Hello", data_class="public", latency_budget=5.0)
+            await anext(chunks)
+            await asyncio.sleep(2.0)
+            stats = router.stats().backends["cloud"]
+            assert (stats.queue.running, sum(stats.attempts.failed.values())) == (0, breaks)
+            # Long after the deadline all that came is still there.
+            await asyncio.sleep(60.0)
+            if breaks:
+                with pytest.raises(PartialAnswer) as caught:
+                    await rest_of(chunks)
+                assert caught.value.partial == "one two "
+            else:
+                assert await rest_of(chunks) == "two three"
+
+    run_in_virtual_time(main())
+
+
+@pytest.mark.parametrize("read", [0, 3000], ids=["never", "once"])
+def test_who_is_too_far_ahead_at_the_deadline_is_stopped_and_not_blamed(make_router: RouterMaker, read: int) -> None:
+    class Endless(Alone):
+        async def generate(self, call: GenerateInput, context: CallContext) -> AsyncGenerator[GenerateEvent, None]:
+            while True:
+                yield Delta("x")
+
+    async def main() -> None:
+        async with make_router(Endless("cloud", Script())) as router:
+            chunks = router.stream("Hello", data_class="public", latency_budget=5.0, max_output_tokens=100_000)
+            for _ in range(1 + read):
+                await anext(chunks)
+            await asyncio.sleep(5.05)
+            stats = router.stats().backends["cloud"]
+            assert (stats.queue.running, stats.attempts.stopped) == (0, 1)
+            with pytest.raises(DeadlineExceeded) as caught:
+                await rest_of(chunks)
+            assert len(caught.value.partial) >= 4096 + read
+
+    run_in_virtual_time(main())
+
+
+def test_a_reader_s_wait_for_a_stall_leaves_the_deadline_kept(make_router: RouterMaker) -> None:
+    """One timer serves both."""
+    cloud = Alone("cloud", Script(("one ",) * 300, every=0.04))
+
+    async def main() -> None:
+        async with make_router(cloud, ScriptedBackend("phone")) as router:
+            chunks = router.stream("Hello", data_class="public", latency_budget=8.0)
+            for _ in range(10):
+                await anext(chunks)
+            await asyncio.sleep(7.7)
+            assert router.stats().backends["cloud"].queue.running == 0
 
     run_in_virtual_time(main())
 
