@@ -176,7 +176,7 @@ class Judge:
             first = outcome.ended if outcome.first_text is None else outcome.first_text
             if outcome.ask.task == "stream" and not outcome.ask.stop and first > self._by(first_by, LATE):
                 yield f"was silent for {first - first_by:.3f} s more than its first-token budget"
-            if outcome.end == "DeadlineExceeded" and outcome.ended < min(first_by, deadline) - _TINY:
+            if outcome.end == "DeadlineExceeded" and outcome.ended < min(first_by, due) - _TINY:
                 yield "gave up before its deadline"
             given = outcome.ask.latency_budget
             if given is not None and decision.latency_budget != given:
