@@ -1,6 +1,6 @@
 """Why llama.cpp does not load a GGUF file, as far as the file's own header tells. Runs in the worker.
 
-By the format's specification (ggml's ``docs/gguf.md``); llama.cpp itself says one thing of all that it refuses.
+By the format's specification (``gguf.md`` in ggml's documents); llama.cpp itself says one thing of all that it refuses.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from .ending import CommandError, examples
 from .machine import LLAMA, MINILM, MINILM_TOKENIZER, ONNX, SMOLLM2, PackagedModel
 from .options import DEFAULT_FILE, cases_beside
 from .starter import PRESETS, Found, FoundModel, starter
-from .starter_cases import starter_cases
 from .terminal import console
 
 
@@ -34,6 +33,8 @@ def init(path: Path, remote: str | None, preset: str | None, force: bool) -> Non
     writes down their sha256, so that an altered file is refused. Beside it, as edgewise.tests.yaml, stand cases
     that show what the policy does.
     """
+    from .starter_cases import starter_cases
+
     cases = cases_beside(path)
     for each in (path, cases):
         if each.exists() and not force:
