@@ -2,8 +2,8 @@
 
 Run: ``python benchmarks/local.py [--quick] [--only overhead]``. The figures to quote are the ratios: each round
 measures all three, so that a machine that changes speed changes all. Bare is the library called in this process, with
-as many threads and else its defaults. Models: SmolLM2 by llama.cpp; int8 MiniLM, a sum of rows (which computes nearly
-nothing, so that the handing over shows) and a network (which computes) by ONNX Runtime.
+as many threads, which spin as it has it, but not after a run. Models: SmolLM2 by llama.cpp; int8 MiniLM, a sum of rows
+(which computes nearly nothing, so that the handing over shows) and a network (which computes) by ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -36,8 +36,6 @@ from edgewise.router import AsyncRouter
 from edgewise.router.config import load
 
 THREADS = 2
-PAUSE = 0.02
-"""Between two measured calls, in seconds: so long the bare ONNX Runtime's threads may spin after a run."""
 TOKENS = 48
 PROMPT = "Question {run}: name three colours, and say why you like each of them."
 CONFIGURATION = """
@@ -71,7 +69,6 @@ async def compare(what: str, ways: Mapping[str, Measured], rounds: int) -> None:
     taken: dict[str, list[Mapping[str, float]]] = {way: [] for way in ways}
     for number in range(-2, rounds):
         for way, measured in ways.items():
-            await asyncio.sleep(PAUSE)
             figures = await measured(number + 2)
             if number >= 0:
                 taken[way].append(figures)
@@ -225,23 +222,19 @@ async def measure_overhead(router: AsyncRouter, path: Path, rounds: int) -> None
 
     for rows in (4, 64, 256, 1024, 4096):
         x = numpy.ones((rows, 64), dtype=numpy.float32)
-        calls = max(5, rounds * 256 // rows)
+        calls = max(rounds, rounds * 256 // rows)
         taken: dict[str, list[float]] = {"bare": [], "routed": []}
         for number in range(-2, calls):
-            await asyncio.sleep(PAUSE)
             started = time.perf_counter()
             session.run(None, {"x": x})
-            bare = time.perf_counter() - started
-            await asyncio.sleep(PAUSE)
-            started = time.perf_counter()
+            between = time.perf_counter()
             await router.infer("network", {"x": x}, backend="tensors")
             if number >= 0:
-                taken["bare"].append(bare)
-                taken["routed"].append(time.perf_counter() - started)
+                taken["bare"].append(between - started)
+                taken["routed"].append(time.perf_counter() - between)
         before = used()
         for _ in range(calls):
             session.run(None, {"x": x})
-        await asyncio.sleep(PAUSE)
         between_cpu = used()
         for _ in range(calls):
             await router.infer("network", {"x": x}, backend="tensors")
@@ -344,6 +337,8 @@ async def measure_starts(engine: str, backend: Backend, path: Path, rounds: int)
 def _options(onnxruntime: Any) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
+    # Else they spin for some 60 ms after each run, and take a processor from whoever is measured next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
 
 

@@ -14,7 +14,7 @@ CPU = "CPUExecutionProvider"
 WAITING: Mapping[str, str] = {"session.intra_op.spin_duration_us": "20", "session.force_spinning_stop": "1"}
 """How the engine's threads wait for the next step of a run, and for the next run, as entries of its session options.
 
-ONNX Runtime's own way, to spin for some milliseconds, also after the run, takes the processor from the application;
+ONNX Runtime's own way, to spin for some 60 ms, also after the run, takes the processor from the application;
 not to spin at all takes up to a fifth longer for a network of many small steps. To spin shortly, and not after the run,
 is as fast on an idle machine, and takes hardly more processor time than not to spin. The first is heeded from 1.26 on.
 """
