@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from llama_cpp.llama_grammar import SchemaConverter
 
 from ...core.failure import AttemptError, FailureKind
+from ..chat.json_schema import said_by
 from ..process.bounds import Bounds
 from .gbnf import require_readable
 from .schema import kept_whole
@@ -67,7 +68,7 @@ def _from_schema(schema: object) -> str:
     if not isinstance(schema, dict):
         raise AttemptError(FailureKind.INVALID_REQUEST, "response_format's schema is not a JSON object")
     # The converter would fetch others; only an assertion, which Python can be told to leave out, keeps it from that.
-    if any(not reference.startswith("#/") for reference in _references(schema)):
+    if any(isinstance(said, str) and not said.startswith("#/") for said in said_by("$ref", schema)):
         sentence = "response_format's schema refers to another document; only references that begin with #/ are read"
         raise AttemptError(FailureKind.INVALID_REQUEST, sentence)
     try:
@@ -100,17 +101,3 @@ def _converted(schema: dict[str, Any]) -> str:
     whole = json.loads(json.dumps({"$defs": named, "anyOf": [{"$ref": "#/$defs/answer"}]}))
     converter.visit(converter.resolve_refs(whole, "schema"), "")
     return str(converter.format_grammar())
-
-
-def _references(node: object) -> Iterator[str]:
-    """What the keys `$ref` anywhere in a schema say."""
-    unread = [node]
-    while unread:
-        match unread.pop():
-            case dict() as table:
-                reference = table.get("$ref")
-                if isinstance(reference, str):
-                    yield reference
-                unread += table.values()
-            case list() as items:
-                unread += items

@@ -149,20 +149,13 @@ class _Answer:
     def say(self) -> _Said | None:
         """The next token; None where the model ends its turn."""
         self.room -= 1
-        logits = None if self.top is None else self.made.logits()
-        token = self._next()
+        logits = None if self.top is None and self.guide is None else self.made.logits()
+        if self.guide is not None and logits is not None:
+            self.made.prefer(self.guide.narrowed(logits))
+        token = self.made.next()
         if token in self.ends:
             return None
+        if self.guide is not None:
+            self.guide.take(token)
         likely = None if logits is None or self.top is None else logprobs(logits, token, self.top, self.texts.piece)
         return _Said(self.texts.add(token), likely)
-
-    def _next(self) -> int:
-        if self.guide is None:
-            return self.made.next()
-        logits = self.made.logits()
-        self.guide.narrow(logits)
-        self.made.prefer(logits)
-        token = self.made.next()
-        if token not in self.ends:
-            self.guide.take(token)
-        return token

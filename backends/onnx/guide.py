@@ -7,7 +7,7 @@ rather say. llguidance keeps a schema whole or refuses it; what it takes too lon
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import numpy
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from ...core.failure import AttemptError, FailureKind
+from ..chat.json_schema import said_by
 from ..chat.logprobs import Logits
 from .vocabulary import TokenizerVocabulary
 
@@ -87,11 +88,12 @@ class Guide:
         """Whether nothing more can come."""
         return self._matcher.is_stopped()
 
-    def narrow(self, logits: Logits) -> None:
-        """Take from all tokens that may not come next their chance, in place."""
+    def narrowed(self, logits: Logits) -> Logits:
+        """The same, with no chance for the tokens that may not come next."""
         allowed = numpy.unpackbits(numpy.frombuffer(self._allowed, numpy.uint8), bitorder="little")[: logits.size]
-        logits[: allowed.size][allowed == 0] = -numpy.inf
-        logits[allowed.size :] = -numpy.inf
+        narrowed = numpy.full_like(logits, -numpy.inf)
+        numpy.copyto(narrowed[: allowed.size], logits[: allowed.size], where=allowed.view(numpy.bool_))
+        return narrowed
 
     def take(self, token: int) -> None:
         """The answer goes on with this one. Raises INVALID_REQUEST where the format gets too large on the way."""
@@ -117,7 +119,8 @@ def _schema_of(response_format: Mapping[str, Any]) -> str:
             raise AttemptError(FailureKind.INVALID_REQUEST, sentence)
     if not isinstance(schema, dict):
         raise AttemptError(FailureKind.INVALID_REQUEST, "response_format's schema is not a JSON object")
-    if any(not isinstance(step, int) or not 0 < step <= _LARGEST_MULTIPLE for step in _multiples(schema)):
+    steps = [step for step in said_by("multipleOf", schema) if isinstance(step, int | float)]
+    if any(not isinstance(step, int) or not 0 < step <= _LARGEST_MULTIPLE for step in steps):
         # Each remainder is a state of the automaton: a large number takes minutes.
         sentence = f"response_format's schema has a `multipleOf` that is no whole number up to {_LARGEST_MULTIPLE}"
         raise AttemptError(FailureKind.INVALID_REQUEST, sentence)
@@ -129,19 +132,6 @@ def _schema_of(response_format: Mapping[str, Any]) -> str:
         sentence = f"response_format's schema has {len(text):,} bytes, and {_LONGEST:,} are the most; simplify it"
         raise AttemptError(FailureKind.INVALID_REQUEST, sentence)
     return text
-
-
-def _multiples(schema: object) -> Iterator[float]:
-    """What `multipleOf` says anywhere in a schema."""
-    unread = [schema]
-    while unread:
-        match unread.pop():
-            case dict() as table:
-                if isinstance(step := table.get("multipleOf"), int | float):
-                    yield step
-                unread += table.values()
-            case list() as items:
-                unread += items
 
 
 def _refused(why: str) -> AttemptError:

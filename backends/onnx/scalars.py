@@ -9,9 +9,9 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
+from .nodes import GRAPH
 from .protobuf import fields, model_bytes
 
-_GRAPH = 7
 _PORTS = (11, 12)
 _NAME = 1
 _SHAPE = (2, 1, 2)
@@ -30,7 +30,7 @@ def scalars(model: str, path: Path) -> frozenset[str]:
 
 
 def _scalars(data: mmap.mmap) -> Iterator[str]:
-    graphs = [(at, end) for number, at, end in fields(data, 0, len(data)) if number == _GRAPH]
+    graphs = [(at, end) for number, at, end in fields(data, 0, len(data)) if number == GRAPH]
     ports = [(at, end) for graph in graphs for number, at, end in fields(data, *graph) if number in _PORTS]
     for port in ports:
         shapes = [port]
